@@ -1,0 +1,180 @@
+package redlock
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+// acquire takes the keys: in one attempt or, with wait, in as many as the retry
+// policy and ctx allow (invariant 8).
+func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, opts []LockOption, wait bool) (*Lock, error) {
+	config, err := l.lockConfig(ttl, opts)
+	if err != nil {
+		return nil, err
+	}
+	keys, err = l.lockKeys(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("%w: %s: nothing was tried: %w", ErrNotAcquired, quoted(keys), errors.Join(ctxErrors(ctx)...))
+	}
+	if !l.begin() {
+		return nil, fmt.Errorf("%w: acquire %s", ErrClosed, quoted(keys))
+	}
+	defer l.operations.Done()
+
+	var pauses backoff.BackOff
+	for {
+		lock, failed := l.attempt(ctx, keys, ttl, config)
+		if failed == nil {
+			return lock, nil
+		}
+		if why := l.interruption(ctx); why != nil {
+			return nil, failed.because(why)
+		}
+		if !wait {
+			return nil, failed
+		}
+		if pauses == nil {
+			if pauses = config.retry(); pauses == nil {
+				return nil, argumentError("WithRetry: the policy returned nil: must return a backoff.BackOff; after: %w", failed)
+			}
+		}
+		pause := pauses.NextBackOff()
+		if pause == backoff.Stop {
+			return nil, failed
+		}
+		if !l.pause(ctx, pause) {
+			return nil, failed.because(l.interruption(ctx))
+		}
+	}
+}
+
+// attempt asks every node once, with a token of its own. Whatever it leaves
+// behind if it fails is released, in the background (invariant 4).
+func (l *Locker) attempt(ctx context.Context, keys []string, ttl time.Duration, config lockConfig) (*Lock, *QuorumError) {
+	claim := &node.Claim{Keys: keys, Token: rand.Text()}
+	start := l.keeper.Now() // before the first byte is sent (invariant 1)
+	ballot := l.panel.Ask(ctx, l.closing, l.config.timeoutOf(ttl), func(i int) quorum.Reply {
+		return l.nodes[i].Acquire(claim, ttl)
+	})
+	verdict := ballot.Verdict()
+	if verdict == quorum.Carried {
+		lock := &Lock{locker: l, config: config, ttl: ttl}
+		lock.context = heldContext{values: ctx, lock: lock}
+		hold, ok := l.keeper.Hold(&lock.context, claim, start, keeper.Terms{TTL: ttl, Grace: config.grace, MaxHold: config.maxHold})
+		if ok {
+			lock.hold = hold
+			return lock, nil
+		}
+	}
+	claim.End()
+	for _, n := range l.nodes {
+		n.Abandon(claim)
+	}
+	reason := ErrNoQuorum
+	if verdict == quorum.Rejected {
+		reason = ErrNotAcquired
+	}
+	return nil, l.quorumError("acquire", keys, ballot, reason)
+}
+
+// pause waits for d. It reports false if ctx or the Locker ended before.
+func (l *Locker) pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+	case <-l.closing:
+	}
+	return false
+}
+
+// interruption is what ended a wait, if anything did.
+func (l *Locker) interruption(ctx context.Context) []error {
+	if l.isClosing() {
+		return []error{ErrClosed}
+	}
+	return ctxErrors(ctx)
+}
+
+func (l *Locker) isClosing() bool {
+	select {
+	case <-l.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// ctxErrors is ctx's error, and its cause where that says more.
+func ctxErrors(ctx context.Context) []error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(cause, err):
+		return []error{cause}
+	}
+	return []error{err, cause}
+}
+
+// lockConfig is the Locker's configuration with the options of one lock.
+func (l *Locker) lockConfig(ttl time.Duration, opts []LockOption) (lockConfig, error) {
+	config := l.config.lock
+	for i, o := range opts {
+		if o == nil {
+			return config, argumentError("option %d is nil", i)
+		}
+		config = o.applyLock(config)
+	}
+	if err := config.check(); err != nil {
+		return config, err
+	}
+	return config, config.checkTTL(ttl)
+}
+
+// lockKeys checks the keys, and returns them sorted and without duplicates.
+func (l *Locker) lockKeys(ctx context.Context, keys []string) ([]string, error) {
+	if len(keys) == 0 {
+		return nil, argumentError("no keys: at least one is needed")
+	}
+	if i := slices.Index(keys, ""); i >= 0 {
+		if len(keys) == 1 {
+			return nil, argumentError("key is empty: any other string is accepted")
+		}
+		return nil, argumentError("keys[%d] is empty: any other string is accepted", i)
+	}
+	keys = slices.Clone(keys)
+	slices.Sort(keys)
+	keys = slices.Compact(keys)
+	for _, n := range l.nodes {
+		if err := n.Check(keys); err != nil {
+			return nil, argumentError("node %s: %w", n.Name(), err)
+		}
+	}
+	for lock, ok := FromContext(ctx); ok; lock, ok = FromContext(lock.context.values) {
+		if lock.locker != l || !lock.Valid() {
+			continue
+		}
+		for _, key := range lock.hold.Claim().Keys {
+			if slices.Contains(keys, key) {
+				return nil, fmt.Errorf("%w: %q, valid until %s: waiting for it would be a deadlock", ErrAlreadyHeld, key, clockTime(lock.Until()))
+			}
+		}
+	}
+	return keys, nil
+}

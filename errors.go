@@ -1,0 +1,149 @@
+package redlock
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+// What can become of a lock, for errors.Is.
+var (
+	// ErrNotAcquired: others hold the lock.
+	ErrNotAcquired = errors.New("redlock: lock not acquired")
+	// ErrNoQuorum: too many nodes failed or timed out to decide.
+	ErrNoQuorum = errors.New("redlock: no quorum of nodes")
+	// ErrLost: the lock ended before it was released. It is also the cause
+	// with which the lock's context ended.
+	ErrLost = errors.New("redlock: lock lost")
+	// ErrReleased is the cause of a lock's context after Release.
+	ErrReleased = errors.New("redlock: lock released")
+	// ErrNotHeld: Extend or Release of a lock that is no longer ours.
+	ErrNotHeld = errors.New("redlock: lock not held")
+	// ErrAlreadyHeld: this ctx already holds the key, and waiting for it
+	// would be a deadlock.
+	ErrAlreadyHeld = errors.New("redlock: key already held by this context")
+	// ErrClosed: the Locker was closed. It is also the cause of the contexts
+	// of the locks it held.
+	ErrClosed = errors.New("redlock: locker closed")
+)
+
+// QuorumError tells what the nodes said to an operation that a quorum of them
+// did not grant. errors.Is finds in it the sentinel that says what follows
+// (ErrNotAcquired, ErrNoQuorum, ErrNotHeld, ErrLost) and, if a ctx ended the
+// operation, the ctx's error. What the nodes said is in Nodes only: a node's
+// timeout is never taken for the end of a ctx of yours.
+type QuorumError struct {
+	Op    string      // "acquire", "extend", "release" or "close"
+	Keys  []string    // of the lock, sorted
+	Total int         // nodes
+	Need  int         // nodes that had to grant
+	Got   int         // nodes that did
+	Nodes []NodeError // those that did not, in the order they were given
+
+	reasons []error
+}
+
+// NodeError is what one node answered, or why it did not.
+type NodeError struct {
+	Node string // its address
+	Err  error
+}
+
+func (e NodeError) Error() string { return e.Node + ": " + e.Err.Error() }
+
+// Unwrap returns Err.
+func (e NodeError) Unwrap() error { return e.Err }
+
+func (e *QuorumError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "redlock: %s %s: ", e.Op, quoted(e.Keys))
+	if e.Got >= e.Need {
+		fmt.Fprintf(&b, "%d of %d nodes granted, but too late", e.Got, e.Total)
+	} else {
+		fmt.Fprintf(&b, "%d of %d nodes granted, %d needed", e.Got, e.Total, e.Need)
+	}
+	for i, node := range e.Nodes {
+		sep := "; "
+		if i == 0 {
+			sep = ": "
+		}
+		b.WriteString(sep + node.Error())
+	}
+	for _, reason := range e.reasons {
+		if !isSentinel(reason) {
+			b.WriteString(": " + reason.Error())
+		}
+	}
+	return b.String()
+}
+
+// Unwrap returns the sentinels and the ctx's error, if one ended the operation.
+func (e *QuorumError) Unwrap() []error { return e.reasons }
+
+func (e *QuorumError) because(reasons []error) *QuorumError {
+	e.reasons = append(e.reasons, reasons...)
+	return e
+}
+
+func isSentinel(err error) bool {
+	switch err {
+	case ErrNotAcquired, ErrNoQuorum, ErrLost, ErrReleased, ErrNotHeld, ErrClosed:
+		return true
+	}
+	return false
+}
+
+var errUnanswered = errors.New("no reply yet")
+
+// quorumError describes a ballot that was not carried, or not in time.
+func (l *Locker) quorumError(op string, keys []string, ballot *quorum.Ballot, reasons ...error) *QuorumError {
+	e := &QuorumError{
+		Op:      op,
+		Keys:    keys,
+		Total:   len(ballot.Replies),
+		Need:    ballot.Need(),
+		Got:     ballot.Granted(),
+		reasons: reasons,
+	}
+	for i, r := range ballot.Replies {
+		switch r.Vote {
+		case quorum.Granted:
+		case quorum.Pending:
+			e.Nodes = append(e.Nodes, NodeError{l.nodes[i].Name(), errUnanswered})
+		default:
+			e.Nodes = append(e.Nodes, NodeError{l.nodes[i].Name(), r.Err})
+		}
+	}
+	return e
+}
+
+// lostError is the cause with which a lost lock's context ends.
+func (l *Locker) lostError(loss keeper.Loss) error {
+	switch what := quoted(loss.Claim.Keys); {
+	case loss.Ballot != nil:
+		e := l.quorumError("extend", loss.Claim.Keys, loss.Ballot)
+		return fmt.Errorf("%w: %s: valid until %s: %w", ErrLost, what, clockTime(loss.Until), e)
+	case loss.Capped:
+		return fmt.Errorf("%w: %s: held for as long as WithMaxHold allows, until %s", ErrLost, what, clockTime(loss.Until))
+	default:
+		return fmt.Errorf("%w: %s: valid until %s, and not extended", ErrLost, what, clockTime(loss.Until))
+	}
+}
+
+func clockTime(t time.Time) string { return t.Format("15:04:05.000") }
+
+func quoted(keys []string) string {
+	if len(keys) == 1 {
+		return fmt.Sprintf("%q", keys[0])
+	}
+	return fmt.Sprintf("%q", keys)
+}
+
+// argumentError says what an argument was and what is accepted.
+func argumentError(format string, args ...any) error {
+	return fmt.Errorf("redlock: "+format, args...)
+}

@@ -1,0 +1,184 @@
+package keeper
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+// Terms are what a hold was agreed on.
+type Terms struct {
+	TTL     time.Duration
+	Grace   time.Duration // the hold ends this long before its validity does
+	MaxHold time.Duration // validity never goes further than this from the start; 0: no limit
+}
+
+// Hold is a claim that a quorum has granted, for as long as it is valid.
+//
+// It ends once: by release, or because its deadline has passed, or because a
+// quorum has become impossible, or with its Keeper. Its ctx ends then.
+type Hold struct {
+	keeper *Keeper
+	claim  *node.Claim
+	terms  Terms
+	max    Instant // validity never goes beyond
+
+	// deadline is the instant at which the hold ends, validity less grace; it
+	// is negated once the hold has ended. It is one word and changed by
+	// compare-and-swap alone: so the timer that ends the hold waits for no lock
+	// (invariant 2), and an extension moves only a deadline that has not passed
+	// (invariant 1).
+	deadline atomic.Int64
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	bound  atomic.Pointer[context.CancelCauseFunc]
+	timer  *time.Timer
+
+	failed atomic.Pointer[quorum.Ballot] // the last extension, if it was not carried
+
+	// Guarded by keeper.mu:
+	threshold time.Duration // extend when less than this remains; 0: not by itself
+	due       Instant       // of the next extension
+	index     int           // in keeper.queue, or -1
+	round     *round        // the latest extension
+	queued    uint64        // the lanes in which this hold waits, as bits
+}
+
+// Context ends, with a cause, when the hold does.
+func (h *Hold) Context() context.Context { return h.ctx }
+
+// Claim is what is held.
+func (h *Hold) Claim() *node.Claim { return h.claim }
+
+// Until is the end of validity, and the last one after the hold has ended. It
+// carries a monotonic reading.
+func (h *Hold) Until() time.Time {
+	deadline := h.deadline.Load()
+	return h.keeper.clock.time(Instant(max(deadline, -deadline)).Add(h.terms.Grace))
+}
+
+// Valid tells whether the hold has not ended, by the clock and not only by
+// whether its timer has run.
+func (h *Hold) Valid() bool {
+	deadline := h.deadline.Load()
+	return deadline > 0 && h.keeper.clock.now() < Instant(deadline)
+}
+
+func (h *Hold) over() bool { return h.deadline.Load() < 0 }
+
+// Bind has cancel called, with the cause, when the hold ends: directly, and
+// not through one more goroutine. A hold binds one.
+func (h *Hold) Bind(cancel context.CancelCauseFunc) {
+	h.bound.Store(&cancel)
+	// endAt ends ctx and then looks at bound: either it sees cancel, or the
+	// hold is over here.
+	if h.over() {
+		<-h.ctx.Done()
+		cancel(context.Cause(h.ctx))
+	}
+}
+
+// End ends the hold for a reason of the caller's, who then releases the claim.
+// It reports false if the hold had ended before, or should have.
+func (h *Hold) End(cause error) bool {
+	h.expire()
+	return h.end(cause)
+}
+
+// lose ends the hold at once, and has the claim released.
+func (h *Hold) lose(ballot *quorum.Ballot) {
+	cause := h.keeper.config.Cause(Loss{Claim: h.claim, Until: h.Until(), Ballot: ballot})
+	if h.end(cause) {
+		h.keeper.abandon(h.claim)
+	}
+}
+
+// fire is what the hold's own timer runs, on its own goroutine. If an
+// extension has moved the deadline meanwhile, it sets the timer again.
+func (h *Hold) fire() {
+	left := h.expire()
+	if left <= 0 {
+		return
+	}
+	h.timer.Reset(left)
+	if h.over() { // it may have been stopped just before it was set
+		h.timer.Stop()
+	}
+}
+
+// Expire ends the hold if its deadline has passed, without waiting for its
+// timer to say so.
+func (h *Hold) Expire() { h.expire() }
+
+// expire ends the hold if its deadline has passed, and has the claim released.
+// Otherwise it returns what is left.
+func (h *Hold) expire() time.Duration {
+	for {
+		deadline := h.deadline.Load()
+		if deadline < 0 {
+			return 0
+		}
+		if left := Instant(deadline).Sub(h.keeper.clock.now()); left > 0 {
+			return left
+		}
+		end := Instant(deadline).Add(h.terms.Grace)
+		cause := h.keeper.config.Cause(Loss{
+			Claim:  h.claim,
+			Until:  h.keeper.clock.time(end),
+			Capped: end >= h.max,
+			Ballot: h.failed.Load(),
+		})
+		if h.endAt(deadline, cause) {
+			h.keeper.abandon(h.claim)
+			return 0
+		}
+	}
+}
+
+// end ends the hold whatever its deadline is.
+func (h *Hold) end(cause error) bool {
+	for {
+		deadline := h.deadline.Load()
+		if deadline < 0 {
+			return false
+		}
+		if h.endAt(deadline, cause) {
+			return true
+		}
+	}
+}
+
+func (h *Hold) endAt(deadline int64, cause error) bool {
+	if !h.deadline.CompareAndSwap(deadline, -deadline) {
+		return false
+	}
+	h.cancel(cause)
+	if cancel := h.bound.Load(); cancel != nil {
+		(*cancel)(cause)
+	}
+	// Nothing before this line waits for anybody.
+	h.claim.End()
+	h.timer.Stop()
+	h.keeper.forget(h)
+	return true
+}
+
+// advance moves the end of validity to until, unless the hold has ended or
+// should have (invariant 1), and never back. It reports whether the hold is
+// valid until then, or for as long as its terms let it be.
+func (h *Hold) advance(until Instant) bool {
+	deadline := int64(min(until, h.max).Add(-h.terms.Grace))
+	for {
+		old := h.deadline.Load()
+		if old < 0 || h.keeper.clock.now() >= Instant(old) {
+			return false
+		}
+		if deadline <= old || h.deadline.CompareAndSwap(old, deadline) {
+			return true
+		}
+	}
+}

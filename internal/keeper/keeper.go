@@ -1,0 +1,428 @@
+// Package keeper keeps the holds of one Locker: it ends each at its deadline,
+// by a timer of the hold's own, and extends those that are to be extended, in
+// one pipeline per node for all that are due. A held lock costs no goroutine.
+//
+// State has these owners: a hold's validity is one atomic word, written by
+// compare-and-swap; when a hold is extended next, and what waits to be sent,
+// is guarded by the Keeper's mutex, under which nothing blocks and no code of
+// a user's runs; the votes of one extension are guarded by its round's.
+package keeper
+
+import (
+	"container/heap"
+	"context"
+	"sync"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+const (
+	// tries is how often an extension is tried before validity ends: the
+	// first when the threshold is reached, the others spread over what
+	// remains.
+	tries = 4
+	// tick is how often the clocks are compared while anything is held: a
+	// timer does not see that the machine was suspended.
+	tick = time.Second
+	// margin is what validity leaves for timers that fire late, beside the
+	// drift (https://redis.io/docs/latest/develop/use/patterns/distributed-locks/).
+	margin = 2 * time.Millisecond
+)
+
+// Config is what a Keeper works with.
+type Config struct {
+	Nodes []*node.Node
+	Panel *quorum.Panel
+	Drift float64
+	// Cause makes the error with which a lost hold's ctx ends.
+	Cause func(Loss) error
+}
+
+// Loss says how a hold was lost.
+type Loss struct {
+	Claim  *node.Claim
+	Until  time.Time      // the end of its validity
+	Capped bool           // it was held for as long as its terms allow
+	Ballot *quorum.Ballot // the last extension that was not carried, if any
+}
+
+// Keeper keeps holds. All its methods are safe for concurrent use.
+type Keeper struct {
+	config Config
+	clock  *clock
+	wake   chan struct{} // has room for one: the loop looks at everything anew
+	stop   chan struct{}
+	// running are the goroutines: the loop, and one for each lane that has
+	// something to send.
+	running sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows, and the holds' scheduling
+	closed  bool
+	holds   map[*Hold]struct{}
+	queue   queue
+	lanes   []lane
+	planned Instant // when the loop looks next
+}
+
+// lane is what waits to be extended on one node. At most one pipeline of the
+// Keeper's is on its way to a node; what comes due meanwhile goes into the next.
+type lane struct {
+	waiting []*Hold
+	busy    bool
+}
+
+// round is one extension of one hold, on all nodes.
+type round struct {
+	hold  *Hold
+	start Instant
+	ttl   time.Duration
+
+	mu     sync.Mutex // guards ballot
+	ballot *quorum.Ballot
+}
+
+const never = Instant(1<<63 - 1)
+
+// New starts a Keeper.
+func New(config Config) *Keeper {
+	k := &Keeper{
+		config:  config,
+		clock:   newClock(),
+		wake:    make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+		holds:   make(map[*Hold]struct{}),
+		lanes:   make([]lane, len(config.Nodes)),
+		planned: never,
+	}
+	k.running.Go(k.run)
+	return k
+}
+
+// Now is the current instant: the start of an attempt that is about to be made.
+func (k *Keeper) Now() Instant { return k.clock.now() }
+
+// Validity is for how long a lock is valid from the start of the attempt or
+// extension that asked for ttl (invariant 1).
+func (k *Keeper) Validity(ttl time.Duration) time.Duration {
+	return ttl - time.Duration(float64(ttl)*k.config.Drift) - margin
+}
+
+// Hold starts to keep a claim that a quorum granted in an attempt that began
+// at start. It reports false, and the claim is the caller's to release, if that
+// took so long that nothing is left of its validity, or if the Keeper is closed.
+// The hold's ctx is a child of ctx.
+func (k *Keeper) Hold(ctx context.Context, claim *node.Claim, start Instant, terms Terms) (*Hold, bool) {
+	h := &Hold{keeper: k, claim: claim, terms: terms, max: never, index: -1}
+	if terms.MaxHold > 0 {
+		h.max = start.Add(terms.MaxHold)
+	}
+	deadline := min(start.Add(k.Validity(terms.TTL)), h.max).Add(-terms.Grace)
+	h.deadline.Store(int64(deadline))
+	left := deadline.Sub(k.clock.now())
+	if left <= 0 {
+		return nil, false
+	}
+	h.ctx, h.cancel = context.WithCancelCause(ctx)
+	// Reset orders the write of h.timer before fire, which reads it.
+	h.timer = time.AfterFunc(time.Hour, h.fire)
+	h.timer.Reset(left)
+
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		h.timer.Stop()
+		h.cancel(nil)
+		return nil, false
+	}
+	k.holds[h] = struct{}{}
+	k.plan(k.clock.now().Add(tick))
+	return h, true
+}
+
+// Auto has the hold extended, by its ttl, whenever less than threshold remains
+// of its validity, until it ends.
+func (h *Hold) Auto(threshold time.Duration) {
+	k := h.keeper
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h.threshold = threshold
+	k.schedule(h, 0)
+}
+
+// StopAuto has the hold no longer extended.
+func (h *Hold) StopAuto() {
+	k := h.keeper
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h.threshold = 0
+	k.schedule(h, 0)
+}
+
+// Extend extends the hold once, now, to ttl from now. The ballot tells what
+// the nodes said; the hold was extended if it is true.
+func (h *Hold) Extend(ctx context.Context, ttl, timeout time.Duration) (*quorum.Ballot, bool) {
+	k := h.keeper
+	start := k.clock.now()
+	ballot := k.config.Panel.Ask(ctx, k.stop, timeout, func(i int) quorum.Reply {
+		return k.config.Nodes[i].Extend([]node.Extension{{Claim: h.claim, TTL: ttl}})[0]
+	})
+	return ballot, h.settle(start, ttl, ballot)
+}
+
+// settle draws the consequence of an extension's votes, and reports whether
+// validity stands as the extension asked.
+func (h *Hold) settle(start Instant, ttl time.Duration, ballot *quorum.Ballot) bool {
+	k := h.keeper
+	if ballot.Verdict() != quorum.Carried {
+		// Enough nodes answered that they do not hold us for no quorum to be
+		// left, whatever the others say: it is over now (invariant 2). A node
+		// that was refilled is one of them: another may have held it between.
+		if ballot.Denied() {
+			h.lose(ballot)
+		} else {
+			h.failed.Store(ballot)
+		}
+		return false
+	}
+	if !h.advance(start.Add(k.Validity(ttl))) {
+		return false
+	}
+	h.failed.Store(nil)
+	k.mu.Lock()
+	k.schedule(h, start)
+	k.mu.Unlock()
+	return true
+}
+
+// Close ends every hold with cause, and has the claims released. Nothing is
+// kept from then on.
+func (k *Keeper) Close(cause error) {
+	k.mu.Lock()
+	k.closed = true
+	holds := make([]*Hold, 0, len(k.holds))
+	for h := range k.holds {
+		holds = append(holds, h)
+	}
+	k.mu.Unlock()
+	for _, h := range holds {
+		if h.end(cause) {
+			k.abandon(h.claim)
+		}
+	}
+	close(k.stop)
+}
+
+// Wait returns when the Keeper's goroutines have ended, which takes that the
+// nodes are closed too.
+func (k *Keeper) Wait() { k.running.Wait() }
+
+// run starts the extensions that are due.
+func (k *Keeper) run() {
+	timer := time.NewTimer(tick)
+	defer timer.Stop()
+	ahead := k.clock.ahead.Load()
+	for {
+		now := k.clock.now()
+		if jumped := k.clock.ahead.Load(); jumped != ahead {
+			ahead = jumped
+			k.expireAll()
+		}
+		timer.Reset(k.startDue(now).Sub(now))
+		select {
+		case <-timer.C:
+		case <-k.wake:
+		case <-k.stop:
+			return
+		}
+	}
+}
+
+// expireAll ends what has expired though its timer has not fired: timers do
+// not see that the wall clock jumped.
+func (k *Keeper) expireAll() {
+	k.mu.Lock()
+	holds := make([]*Hold, 0, len(k.holds))
+	for h := range k.holds {
+		holds = append(holds, h)
+	}
+	k.mu.Unlock()
+	for _, h := range holds {
+		h.expire()
+	}
+}
+
+// startDue starts a round for each hold that is due, and returns when to look
+// again.
+func (k *Keeper) startDue(now Instant) Instant {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for len(k.queue) > 0 && k.queue[0].due <= now {
+		h := k.queue[0]
+		h.round = &round{hold: h, start: now, ttl: h.terms.TTL, ballot: quorum.NewBallot(len(k.lanes))}
+		h.due = now.Add(h.retry()) // unless this round is carried before
+		heap.Fix(&k.queue, 0)
+		k.dispatch(h)
+	}
+	k.planned = never
+	if len(k.holds) > 0 {
+		k.planned = now.Add(tick)
+	}
+	if len(k.queue) > 0 {
+		k.planned = min(k.planned, k.queue[0].due)
+	}
+	return k.planned
+}
+
+// retry is the time from one try to the next.
+func (h *Hold) retry() time.Duration { return max(h.threshold/tries, time.Millisecond) }
+
+// schedule sets when h is extended next, given its validity and when its last
+// extension started. k.mu is held.
+func (k *Keeper) schedule(h *Hold, last Instant) {
+	deadline := h.deadline.Load()
+	if h.threshold == 0 || deadline < 0 || Instant(deadline).Add(h.terms.Grace) >= h.max {
+		k.unschedule(h)
+		return
+	}
+	h.due = Instant(deadline).Add(h.terms.Grace - h.threshold)
+	if last > 0 { // with a threshold near the ttl, extensions would follow each other at once
+		h.due = max(h.due, last.Add(h.retry()))
+	}
+	if h.index < 0 {
+		heap.Push(&k.queue, h)
+	} else {
+		heap.Fix(&k.queue, h.index)
+	}
+	k.plan(h.due)
+}
+
+func (k *Keeper) unschedule(h *Hold) {
+	if h.index >= 0 {
+		heap.Remove(&k.queue, h.index)
+	}
+}
+
+// plan makes the loop look at due at the latest. k.mu is held.
+func (k *Keeper) plan(due Instant) {
+	if due >= k.planned {
+		return
+	}
+	k.planned = due
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// forget drops a hold that has ended.
+func (k *Keeper) forget(h *Hold) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.holds, h)
+	k.unschedule(h)
+}
+
+// abandon has an ended claim released on every node, in the background.
+func (k *Keeper) abandon(claim *node.Claim) {
+	for _, n := range k.config.Nodes {
+		n.Abandon(claim)
+	}
+}
+
+// dispatch puts h in every lane. k.mu is held.
+func (k *Keeper) dispatch(h *Hold) {
+	if k.closed {
+		return
+	}
+	for i := range k.lanes {
+		l := &k.lanes[i]
+		if h.queued&(1<<i) != 0 {
+			continue // it has not been sent yet, and will be with the new round
+		}
+		h.queued |= 1 << i
+		l.waiting = append(l.waiting, h)
+		if !l.busy {
+			l.busy = true
+			k.running.Go(func() { k.serve(i) })
+		}
+	}
+}
+
+// serve sends what waits in lane i until nothing does. It may hang with its
+// node, and nobody waits for it.
+func (k *Keeper) serve(i int) {
+	for {
+		rounds := k.take(i)
+		if rounds == nil {
+			return
+		}
+		batch := make([]node.Extension, len(rounds))
+		for j, r := range rounds {
+			batch[j] = node.Extension{Claim: r.hold.claim, TTL: r.ttl}
+		}
+		for j, reply := range k.config.Nodes[i].Extend(batch) {
+			rounds[j].cast(i, reply)
+		}
+	}
+}
+
+// take empties lane i, or ends its service if it is empty.
+func (k *Keeper) take(i int) []*round {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := &k.lanes[i]
+	if len(l.waiting) == 0 {
+		l.busy = false
+		return nil
+	}
+	rounds := make([]*round, len(l.waiting))
+	for j, h := range l.waiting {
+		h.queued &^= 1 << i
+		rounds[j] = h.round
+	}
+	clear(l.waiting)
+	l.waiting = l.waiting[:0]
+	return rounds
+}
+
+// cast counts a node's reply. The vote that settles the round draws the
+// consequence; a round that a later one has overtaken still counts, for its
+// own start.
+func (r *round) cast(node int, reply quorum.Reply) {
+	r.mu.Lock()
+	verdict, denied := r.ballot.Verdict(), r.ballot.Denied()
+	r.ballot.Cast(node, reply)
+	var news *quorum.Ballot // a copy, since later votes still come in
+	if r.ballot.Verdict() != verdict || r.ballot.Denied() != denied {
+		news = r.ballot.Clone()
+	}
+	r.mu.Unlock()
+	if news != nil {
+		r.hold.settle(r.start, r.ttl, news)
+	}
+}
+
+// queue is the holds to be extended, the one that is due first in front.
+type queue []*Hold
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].due < q[j].due }
+func (q queue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].index, q[j].index = i, j
+}
+func (q *queue) Push(x any) {
+	h := x.(*Hold)
+	h.index = len(*q)
+	*q = append(*q, h)
+}
+func (q *queue) Pop() any {
+	last := len(*q) - 1
+	h := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	h.index = -1
+	return h
+}

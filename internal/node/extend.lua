@@ -1,0 +1,25 @@
+-- Makes every key of one owner live for at least ttl from now, and puts back those that are gone.
+-- KEYS: the lock's keys. ARGV[1]: token. ARGV[2]: ttl in ms.
+-- Returns 1 if all were ours: the only answer that counts for a quorum.
+-- Returns 2 if some were gone and none is another's: they are ours again, as from now.
+-- Returns 0 if any is held by another owner (nothing is changed then).
+local gone = {}
+for _, key in ipairs(KEYS) do
+  local owner = redis.call('GET', key)
+  if not owner then
+    gone[key] = true
+  elseif owner ~= ARGV[1] then
+    return 0
+  end
+end
+for _, key in ipairs(KEYS) do
+  if gone[key] then
+    redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+  elseif redis.call('PTTL', key) < tonumber(ARGV[2]) then -- never shorter: an old extension may come late
+    redis.call('PEXPIRE', key, ARGV[2])
+  end
+end
+if next(gone) then
+  return 2
+end
+return 1

@@ -1,0 +1,330 @@
+// Package node is one Redis deployment as a voter: it acquires, extends and
+// releases claims, keeps the number of calls in flight bounded, and sees to it
+// that whatever a claim leaves behind is released.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+const (
+	// maxCalls caps the acquisitions and extensions in flight to one node, so
+	// that a node that hangs costs a bounded number of goroutines and of slots
+	// in rueidis' ring, where waiting for a free one ignores ctx. Releases
+	// have as many again: what was sent can be taken back.
+	maxCalls = 256
+	// maxBatch caps one pipeline. rueidis sends pipelines of 2000 and more on
+	// another connection, where they overtake.
+	maxBatch = 256
+	// A release that failed is tried again after about firstPause, then after
+	// longer and longer, up to lastPause.
+	firstPause = 20 * time.Millisecond
+	lastPause  = time.Second
+)
+
+var (
+	errOwned  = errors.New("held by another owner")
+	errGone   = errors.New("the key was gone; it is set again, and counts from the next extension on")
+	errNoKey  = errors.New("not held here")
+	errClosed = errors.New("the node is closed")
+	errEnded  = errors.New("not sent: the lock has ended")
+)
+
+// Node is one voter. Its methods block until the Store answers; they are to be
+// called on goroutines that nobody waits for without a timer of his own.
+type Node struct {
+	name  string
+	index int
+	store Store
+
+	// ctx is that of all calls. It has Done and no deadline: with a deadline
+	// rueidis may close a connection in synchronous mode, and leave a key
+	// behind; without one it only abandons the wait.
+	ctx  context.Context
+	stop context.CancelFunc
+
+	mu       sync.Mutex // guards what follows
+	closed   bool
+	calls    int // acquisitions and extensions in flight
+	releases int // releases in flight, other than of debts
+	debts    []debt
+	settling bool
+	idle     sync.Cond      // signalled when nothing is in flight or owed
+	running  sync.WaitGroup // the goroutines of the node's own
+}
+
+// debt is a claim that has ended and may have left a key here.
+type debt struct {
+	claim *Claim
+	until time.Time // by then the key has expired by itself
+}
+
+// New is the voter with the given index of its panel, 0 ≤ index < MaxNodes.
+func New(index int, name string, store Store) *Node {
+	n := &Node{name: name, index: index, store: store}
+	n.ctx, n.stop = context.WithCancel(context.Background())
+	n.idle.L = &n.mu
+	return n
+}
+
+// Name is what errors call the node.
+func (n *Node) Name() string { return n.name }
+
+// Check says why a lock over these keys can never be taken here, if so.
+func (n *Node) Check(keys []string) error { return n.store.Check(keys) }
+
+// Acquire asks for all of the claim's keys.
+func (n *Node) Acquire(c *Claim, ttl time.Duration) quorum.Reply {
+	if err := n.enter(&n.calls); err != nil {
+		return quorum.Reply{Vote: quorum.Failed, Err: err}
+	}
+	defer n.leave(&n.calls)
+	if !c.send(n.index, ttl) {
+		return quorum.Reply{Vote: quorum.Failed, Err: errEnded}
+	}
+	granted, err := n.store.Acquire(n.ctx, c.Keys, c.Token, ttl)
+	switch {
+	case err != nil:
+		if errors.Is(err, ErrNotRun) {
+			c.untrace(n.index)
+		}
+		n.settleIfEnded(c)
+		return quorum.Reply{Vote: quorum.Failed, Err: err}
+	case !granted:
+		c.untrace(n.index) // the token is fresh: whoever holds it, it is not us
+		return quorum.Reply{Vote: quorum.Refused, Err: errOwned}
+	}
+	n.settleIfEnded(c)
+	return quorum.Reply{Vote: quorum.Granted}
+}
+
+// Extend asks to extend the claims, one pipeline for at most maxBatch of them,
+// and fills in what came of each. A claim that has ended is not sent.
+func (n *Node) Extend(batch []Extension) []quorum.Reply {
+	replies := make([]quorum.Reply, len(batch))
+	for from := 0; from < len(batch); from += maxBatch {
+		to := min(from+maxBatch, len(batch))
+		n.extend(batch[from:to], replies[from:to])
+	}
+	return replies
+}
+
+func (n *Node) extend(batch []Extension, replies []quorum.Reply) {
+	if err := n.enter(&n.calls); err != nil {
+		for i := range replies {
+			replies[i] = quorum.Reply{Vote: quorum.Failed, Err: err}
+		}
+		return
+	}
+	defer n.leave(&n.calls)
+	sent := make([]Extension, 0, len(batch))
+	at := make([]int, 0, len(batch))
+	for i, e := range batch {
+		if e.Claim.send(n.index, e.TTL) {
+			sent, at = append(sent, e), append(at, i)
+		} else {
+			replies[i] = quorum.Reply{Vote: quorum.Failed, Err: errEnded}
+		}
+	}
+	if len(sent) == 0 {
+		return
+	}
+	n.store.Extend(n.ctx, sent)
+	for j, e := range sent {
+		switch e.Outcome {
+		case Extended:
+			replies[at[j]] = quorum.Reply{Vote: quorum.Granted}
+		case Refilled: // never counted (invariants 3 and 6)
+			replies[at[j]] = quorum.Reply{Vote: quorum.Refused, Err: errGone}
+		case Taken: // no trace is cleared: of several keys some may be ours
+			replies[at[j]] = quorum.Reply{Vote: quorum.Refused, Err: errOwned}
+		case Unknown:
+			replies[at[j]] = quorum.Reply{Vote: quorum.Failed, Err: e.Err}
+		}
+		n.settleIfEnded(e.Claim)
+	}
+}
+
+// Release deletes what the claim holds here. The claim must have ended. What
+// fails is tried again in the background for as long as the key can live.
+// The vote is a refusal where there was nothing to delete.
+func (n *Node) Release(c *Claim) quorum.Reply {
+	if !c.traced(n.index) {
+		return quorum.Reply{Vote: quorum.Refused, Err: errNoKey}
+	}
+	if err := n.enter(&n.releases); err != nil {
+		n.owe(c)
+		return quorum.Reply{Vote: quorum.Failed, Err: err}
+	}
+	defer n.leave(&n.releases)
+	return n.release(c)
+}
+
+// Abandon is Release in the background. When it returns, Close knows of it.
+func (n *Node) Abandon(c *Claim) {
+	if !c.traced(n.index) {
+		return
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed || n.releases >= maxCalls {
+		n.oweLocked(c)
+		return
+	}
+	n.releases++
+	n.running.Go(func() {
+		defer n.leave(&n.releases)
+		n.release(c)
+	})
+}
+
+func (n *Node) release(c *Claim) quorum.Reply {
+	deleted, errs := n.store.Release(n.ctx, []*Claim{c})
+	switch {
+	case errs[0] != nil:
+		n.owe(c)
+		return quorum.Reply{Vote: quorum.Failed, Err: errs[0]}
+	case deleted[0] < len(c.Keys):
+		return quorum.Reply{Vote: quorum.Refused, Err: errNoKey}
+	}
+	return quorum.Reply{Vote: quorum.Granted}
+}
+
+// owe has the keys of a claim that has ended released in the background,
+// together with what else is owed, until that succeeds or they have expired.
+func (n *Node) owe(c *Claim) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.oweLocked(c)
+}
+
+func (n *Node) oweLocked(c *Claim) {
+	if n.closed || !c.traced(n.index) {
+		return
+	}
+	n.debts = append(n.debts, debt{c, time.Now().Add(time.Duration(c.longest.Load()))})
+	if !n.settling {
+		n.settling = true
+		n.running.Go(n.settle)
+	}
+}
+
+// settleIfEnded is called after each reply that may mean a key of ours: the
+// claim may have ended, and even been released, before the command ran.
+func (n *Node) settleIfEnded(c *Claim) {
+	if c.Ended() {
+		n.owe(c)
+	}
+}
+
+// settle pays the debts, one pipeline after the other, until none is left.
+func (n *Node) settle() {
+	pauses := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(firstPause),
+		backoff.WithMaxInterval(lastPause),
+		backoff.WithMaxElapsedTime(0))
+	for {
+		batch := n.takeDebts()
+		if len(batch) == 0 {
+			return
+		}
+		claims := make([]*Claim, len(batch))
+		for i, d := range batch {
+			claims[i] = d.claim
+		}
+		_, errs := n.store.Release(n.ctx, claims)
+		var failed []debt
+		for i, err := range errs {
+			if err != nil {
+				failed = append(failed, batch[i])
+			}
+		}
+		if len(failed) == 0 {
+			pauses.Reset()
+			continue
+		}
+		n.mu.Lock()
+		n.debts = append(n.debts, failed...)
+		n.mu.Unlock()
+		timer := time.NewTimer(pauses.NextBackOff())
+		select {
+		case <-timer.C:
+		case <-n.ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+// takeDebts takes up to maxBatch debts whose keys may still be there. If there
+// is none, settling is over.
+func (n *Node) takeDebts() []debt {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now()
+	var batch []debt
+	for len(n.debts) > 0 && len(batch) < maxBatch {
+		if d := n.debts[0]; now.Before(d.until) {
+			batch = append(batch, d)
+		}
+		n.debts = n.debts[1:]
+	}
+	if len(batch) == 0 || n.closed {
+		n.debts, n.settling = nil, false
+		n.idle.Broadcast()
+		return nil
+	}
+	return batch
+}
+
+func (n *Node) enter(count *int) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case n.closed:
+		return errClosed
+	case *count >= maxCalls:
+		return fmt.Errorf("not sent: %d earlier calls are unanswered", *count)
+	}
+	*count++
+	return nil
+}
+
+func (n *Node) leave(count *int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	*count--
+	n.idle.Broadcast()
+}
+
+// Close waits until nothing is in flight or owed, but no longer than timeout,
+// then ends every call and closes what the Store owns. It tells whether
+// everything was settled.
+func (n *Node) Close(timeout time.Duration) bool {
+	expired := false
+	timer := time.AfterFunc(timeout, func() {
+		n.mu.Lock()
+		expired = true
+		n.mu.Unlock()
+		n.idle.Broadcast()
+	})
+	n.mu.Lock()
+	busy := func() bool { return n.calls > 0 || n.releases > 0 || n.settling }
+	for busy() && !expired {
+		n.idle.Wait()
+	}
+	settled := !busy()
+	n.closed = true
+	n.mu.Unlock()
+	timer.Stop()
+	n.stop()
+	n.store.Close()
+	n.running.Wait()
+	return settled
+}

@@ -1,0 +1,252 @@
+package node
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/redis/rueidis"
+)
+
+var (
+	//go:embed acquire.lua
+	acquireText string
+	//go:embed extend.lua
+	extendText string
+	//go:embed release.lua
+	releaseText string
+
+	acquireScript = newScript(acquireText)
+	extendScript  = newScript(extendText)
+	releaseScript = newScript(releaseText)
+)
+
+// Redis is a Store over a rueidis client.
+type Redis struct {
+	cluster bool // the keys of one command must share a slot
+
+	mu     sync.Mutex     // guards what follows
+	client rueidis.Client // nil until the first connection stands
+	err    error          // why there is none yet
+
+	// For a client that the Store dials, and so owns:
+	stop  context.CancelFunc
+	tried chan struct{} // closed when the first dial has ended, either way
+	done  chan struct{} // closed when dialling is over
+}
+
+// Wrap is a Store over a client that stays the caller's.
+func Wrap(client rueidis.Client) *Redis {
+	return &Redis{client: client, cluster: client.Mode() == rueidis.ClientModeCluster}
+}
+
+// ClientName is what a client of the caller's is called in errors: its address,
+// or its addresses.
+func ClientName(client rueidis.Client) string {
+	var addrs []string
+	for addr := range client.Nodes() {
+		addrs = append(addrs, addr)
+	}
+	return Name(addrs)
+}
+
+// Name is what errors call the deployment at these addresses.
+func Name(addrs []string) string {
+	addrs = slices.Sorted(slices.Values(addrs))
+	switch len(addrs) {
+	case 0:
+		return "unknown address"
+	case 1:
+		return addrs[0]
+	}
+	return fmt.Sprintf("%s and %d more", addrs[0], len(addrs)-1)
+}
+
+// Dial is a Store that makes its own client. rueidis.NewClient dials at once
+// and fails if nobody answers, so this goes on in the background until it
+// succeeds; until then every call is answered at once, with the reason.
+func Dial(option rueidis.ClientOption) *Redis {
+	s := &Redis{
+		cluster: len(option.InitAddress) > 1 && option.Sentinel.MasterSet == "" && !option.ForceSingleClient,
+		err:     errors.New("not connected yet"),
+		tried:   make(chan struct{}),
+		done:    make(chan struct{}),
+	}
+	var ctx context.Context
+	ctx, s.stop = context.WithCancel(context.Background())
+	go s.dial(ctx, option)
+	return s
+}
+
+// Tried is closed when the first dial has ended, either way.
+func (s *Redis) Tried() <-chan struct{} { return s.tried }
+
+// Connected tells whether there has been a connection.
+func (s *Redis) Connected() bool {
+	_, err := s.connected()
+	return err == nil
+}
+
+func (s *Redis) dial(ctx context.Context, option rueidis.ClientOption) {
+	defer close(s.done)
+	tried := sync.OnceFunc(func() { close(s.tried) })
+	defer tried()
+	pauses := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(50*time.Millisecond),
+		backoff.WithMaxInterval(time.Second),
+		backoff.WithMaxElapsedTime(0))
+	for ctx.Err() == nil {
+		client, err := rueidis.NewClient(option)
+		if err == nil {
+			s.mu.Lock()
+			s.client = client
+			s.mu.Unlock()
+			return
+		}
+		if client != nil { // a single client is returned even when its dial failed
+			client.Close()
+		}
+		s.mu.Lock()
+		s.err = fmt.Errorf("not connected: %w", err)
+		s.mu.Unlock()
+		tried()
+		timer := time.NewTimer(pauses.NextBackOff())
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+func (s *Redis) connected() (rueidis.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.client == nil {
+		return nil, notRun{s.err}
+	}
+	return s.client, nil
+}
+
+// Close closes the client if the Store made it.
+func (s *Redis) Close() {
+	if s.stop == nil {
+		return
+	}
+	s.stop()
+	<-s.done
+	if client, err := s.connected(); err == nil {
+		client.Close()
+	}
+}
+
+// Check refuses keys of several slots on a Cluster: no script can hold them
+// all or none, and rueidis' builders panic on them.
+func (s *Redis) Check(keys []string) error {
+	if !s.cluster {
+		return nil
+	}
+	for _, key := range keys[1:] {
+		if slot(key) != slot(keys[0]) {
+			return fmt.Errorf("keys %q and %q are in different slots of a Cluster: give them a common hash tag, such as {order:1}:a and {order:1}:b", keys[0], key)
+		}
+	}
+	return nil
+}
+
+// Acquire is SET NX PX for one key, and a script for several.
+func (s *Redis) Acquire(ctx context.Context, keys []string, token string, ttl time.Duration) (bool, error) {
+	client, err := s.connected()
+	if err != nil {
+		return false, err
+	}
+	if len(keys) == 1 {
+		err := client.Do(ctx, client.B().Set().Key(keys[0]).Value(token).Nx().PxMilliseconds(millis(ttl)).Build()).Error()
+		if rueidis.IsRedisNil(err) {
+			return false, nil
+		}
+		if _, answered := rueidis.IsRedisErr(err); answered {
+			return false, notRun{err} // the server said no: it did not set the key
+		}
+		return err == nil, wireError(err)
+	}
+	results := acquireScript.run(ctx, client, []call{{keys, []string{token, millisArg(ttl)}}})
+	granted, err := results[0].AsInt64()
+	return granted == 1, wireError(err)
+}
+
+// Extend is one script call per extension.
+func (s *Redis) Extend(ctx context.Context, batch []Extension) {
+	client, err := s.connected()
+	if err != nil {
+		for i := range batch {
+			batch[i].Err = err
+		}
+		return
+	}
+	calls := make([]call, len(batch))
+	for i, e := range batch {
+		calls[i] = call{e.Claim.Keys, []string{e.Claim.Token, millisArg(e.TTL)}}
+	}
+	for i, result := range extendScript.run(ctx, client, calls) {
+		answer, err := result.AsInt64()
+		switch {
+		case err != nil:
+			batch[i].Err = wireError(err)
+		case answer == 1:
+			batch[i].Outcome = Extended
+		case answer == 2:
+			batch[i].Outcome = Refilled
+		default:
+			batch[i].Outcome = Taken
+		}
+	}
+}
+
+// Release is one script call per claim.
+func (s *Redis) Release(ctx context.Context, batch []*Claim) ([]int, []error) {
+	deleted, errs := make([]int, len(batch)), make([]error, len(batch))
+	client, err := s.connected()
+	if err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return deleted, errs
+	}
+	calls := make([]call, len(batch))
+	for i, c := range batch {
+		calls[i] = call{c.Keys, []string{c.Token}}
+	}
+	for i, result := range releaseScript.run(ctx, client, calls) {
+		n, err := result.AsInt64()
+		deleted[i], errs[i] = int(n), wireError(err)
+	}
+	return deleted, errs
+}
+
+// millis is ttl in whole milliseconds, rounded up: a key never lives shorter
+// than the validity that is counted from its ttl.
+func millis(ttl time.Duration) int64 {
+	return int64((ttl + time.Millisecond - 1) / time.Millisecond)
+}
+
+func millisArg(ttl time.Duration) string { return strconv.FormatInt(millis(ttl), 10) }
+
+// wireError marks the errors after which the command certainly never left:
+// those of a dial. Node's ctx has no deadline, so a deadline that is exceeded
+// is that of rueidis' own dial or handshake.
+func wireError(err error) error {
+	var op *net.OpError
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, rueidis.ErrClosing) ||
+		errors.As(err, &op) && op.Op == "dial" {
+		return notRun{err}
+	}
+	return err
+}

@@ -1,0 +1,139 @@
+package redlock
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/redis-kit/redlock/internal/node"
+)
+
+// Open is a Locker with a client of its own for each URL, tuned and closed by
+// the Locker:
+//
+//	redis://[user:password@]host[:port][/db]   one server (valkey:// too)
+//	rediss://…                                 the same over TLS (valkeys:// too)
+//	unix:///path/to/redis.sock                 one server on this machine
+//	redis://host:port?addr=host2:port2         one Cluster, by several of its servers
+//	redis://sentinel:port?master_set=name      one Sentinel group
+//
+// as rueidis.ParseURL reads them. For anything else make clients with Tune, and
+// use New.
+//
+// Nodes that are down do not fail Open: they are connected to as soon as they
+// answer, and take part from then on. Open waits until a quorum is connected,
+// or each node has been tried once, or ctx's deadline has passed; it fails if
+// ctx is cancelled.
+func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
+	config, err := configure(len(urls), opts)
+	if err != nil {
+		return nil, err
+	}
+	options, err := parse(urls)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, argumentError("open: nothing was tried: %w", errors.Join(ctxErrors(ctx)...))
+	}
+	stores := make([]*node.Redis, len(options))
+	voters := make([]voter, len(options))
+	for i, option := range options {
+		stores[i] = node.Dial(option)
+		voters[i] = voter{node.Name(option.InitAddress), stores[i]}
+	}
+	l := newLocker(config, voters)
+	if err := awaitQuorum(ctx, stores); err != nil {
+		return nil, errors.Join(argumentError("open: %w", err), l.Close())
+	}
+	return l, nil
+}
+
+// Tune returns o with what a Locker needs of a client, as Open has it, for TLS,
+// Sentinel, Cluster and whatever else New is to be given:
+//
+//   - pipelining always, over one connection: commands keep their order, and a
+//     wait that is given up does not close the connection;
+//   - no client-side cache, which would be of no use;
+//   - timeouts short enough to find a dead connection within seconds, where o
+//     has none: 1 s to dial, 2 s for an answer, probes each second;
+//   - with Sentinel, a look at the topology every 5 s, where o has none.
+func Tune(o rueidis.ClientOption) rueidis.ClientOption {
+	o.AlwaysPipelining = true
+	o.DisableAutoPipelining = false
+	o.PipelineMultiplex = -1
+	o.DisableCache = true
+	if o.Dialer.Timeout == 0 {
+		o.Dialer.Timeout = time.Second
+	}
+	if o.Dialer.KeepAlive == 0 {
+		o.Dialer.KeepAlive = time.Second
+	}
+	if o.ConnWriteTimeout == 0 {
+		o.ConnWriteTimeout = 2 * time.Second
+	}
+	if o.Sentinel.MasterSet != "" && o.Sentinel.TopologyRefreshInterval == 0 {
+		o.Sentinel.TopologyRefreshInterval = 5 * time.Second
+	}
+	return o
+}
+
+// parse reads the URLs. Its errors do not repeat them: they may hold passwords.
+func parse(urls []string) ([]rueidis.ClientOption, error) {
+	options := make([]rueidis.ClientOption, len(urls))
+	seen := make(map[string]int)
+	for i, url := range urls {
+		o, err := rueidis.ParseURL(url)
+		if err != nil {
+			reason := "not a URL"
+			if text := err.Error(); strings.HasPrefix(text, "redis: invalid ") {
+				reason = strings.TrimPrefix(text, "redis: ")
+			}
+			return nil, argumentError("urls[%d]: %s: must be like redis://[user:password@]host[:port][/db]", i, reason)
+		}
+		// One address is one server: rueidis would ask it whether it is a
+		// Cluster, and take whatever answers CLUSTER SLOTS for one.
+		o.ForceSingleClient = len(o.InitAddress) == 1 && o.Sentinel.MasterSet == ""
+		slices.Sort(o.InitAddress)
+		where := strings.Join(o.InitAddress, " ") + " " + o.Sentinel.MasterSet
+		if j, ok := seen[where]; ok {
+			return nil, argumentError("urls[%d] and urls[%d] are the same node, %s: a node votes once", j, i, node.Name(o.InitAddress))
+		}
+		seen[where] = i
+		options[i] = Tune(o)
+	}
+	return options, nil
+}
+
+// awaitQuorum waits as Open says.
+func awaitQuorum(ctx context.Context, stores []*node.Redis) error {
+	tried := make(chan bool, len(stores))
+	for _, s := range stores {
+		go func() { // ends with the first dial, or when the store is closed
+			<-s.Tried()
+			tried <- s.Connected()
+		}()
+	}
+	connected := 0
+	for range stores {
+		select {
+		case ok := <-tried:
+			if ok {
+				connected++
+			}
+			if connected > len(stores)/2 {
+				return nil
+			}
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return nil
+			}
+			return errors.Join(ctxErrors(ctx)...)
+		}
+	}
+	return nil
+}

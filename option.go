@@ -1,0 +1,162 @@
+package redlock
+
+import "time"
+
+// Option configures a Locker.
+type Option interface {
+	applyLocker(lockerConfig) lockerConfig
+}
+
+// LockOption configures one lock; given to New or Open, it is the Locker's
+// default.
+type LockOption interface {
+	Option
+	applyLock(lockConfig) lockConfig
+}
+
+// lockerConfig and lockConfig are passed by value: so they stay off the heap.
+type lockerConfig struct {
+	drift       float64
+	nodeTimeout time.Duration
+	timeoutSet  bool // if not, the node timeout is in proportion to the ttl
+	lock        lockConfig
+}
+
+type lockConfig struct {
+	retry     RetryPolicy
+	threshold time.Duration // 0: in proportion to the ttl
+	manual    bool          // WithoutAutoExtend
+	grace     time.Duration
+	maxHold   time.Duration // 0: none
+}
+
+var defaults = lockerConfig{
+	drift: 0.01,
+	lock:  lockConfig{retry: FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3)},
+}
+
+type lockerOption func(lockerConfig) lockerConfig
+
+func (o lockerOption) applyLocker(c lockerConfig) lockerConfig { return o(c) }
+
+type lockOption func(lockConfig) lockConfig
+
+func (o lockOption) applyLock(c lockConfig) lockConfig { return o(c) }
+func (o lockOption) applyLocker(c lockerConfig) lockerConfig {
+	c.lock = o(c.lock)
+	return c
+}
+
+// WithDriftFactor sets the part of a ttl by which clocks may drift apart while
+// it runs, 0 ≤ f ≤ 0.1. Validity ends that much sooner, and another 2 ms. The
+// default is 0.01.
+func WithDriftFactor(f float64) Option {
+	return lockerOption(func(c lockerConfig) lockerConfig { c.drift = f; return c })
+}
+
+// WithNodeTimeout sets for how long an operation waits for a node that does not
+// answer. It must be above 0. The default is a quarter of the lock's ttl, but
+// at least 50 ms and at most 1 s. A node that hangs delays an operation only
+// if no quorum of the others decides it.
+func WithNodeTimeout(d time.Duration) Option {
+	return lockerOption(func(c lockerConfig) lockerConfig {
+		c.nodeTimeout, c.timeoutSet = d, true
+		return c
+	})
+}
+
+// WithRetry sets how an Acquire waits. The default is
+// FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3).
+func WithRetry(p RetryPolicy) LockOption {
+	return lockOption(func(c lockConfig) lockConfig { c.retry = p; return c })
+}
+
+// WithExtendThreshold has a lock that is extended automatically extended
+// whenever less than d remains of its validity. d must be above 0 and below
+// the ttl; 0 is the default, two thirds of the ttl.
+func WithExtendThreshold(d time.Duration) LockOption {
+	return lockOption(func(c lockConfig) lockConfig { c.threshold = d; return c })
+}
+
+// WithoutAutoExtend has With, WithAll and Do not extend the lock: fn's ctx ends
+// when the ttl's validity does.
+func WithoutAutoExtend() LockOption {
+	return lockOption(func(c lockConfig) lockConfig { c.manual = true; return c })
+}
+
+// WithGrace ends the lock, and so the contexts of whoever works under it, this
+// long before its validity ends: time to stop in. It must be at least 0 and
+// below the threshold. The default is 0.
+func WithGrace(d time.Duration) LockOption {
+	return lockOption(func(c lockConfig) lockConfig { c.grace = d; return c })
+}
+
+// WithMaxHold never lets a lock be valid for longer than d from the start of
+// its acquisition, however often it is extended. It must be at least 0; 0, the
+// default, means no limit.
+func WithMaxHold(d time.Duration) LockOption {
+	return lockOption(func(c lockConfig) lockConfig { c.maxHold = d; return c })
+}
+
+func (c lockerConfig) check() error {
+	switch {
+	case !(c.drift >= 0 && c.drift <= 0.1): // false for NaN too
+		return argumentError("WithDriftFactor(%v): must be between 0 and 0.1", c.drift)
+	case c.timeoutSet && c.nodeTimeout <= 0:
+		return argumentError("WithNodeTimeout(%v): must be above 0", c.nodeTimeout)
+	}
+	return c.lock.check()
+}
+
+func (c lockConfig) check() error {
+	switch {
+	case c.retry == nil:
+		return argumentError("WithRetry(nil): must be a policy, such as NoRetry()")
+	case c.threshold < 0:
+		return argumentError("WithExtendThreshold(%v): must not be negative", c.threshold)
+	case c.grace < 0:
+		return argumentError("WithGrace(%v): must not be negative", c.grace)
+	case c.maxHold < 0:
+		return argumentError("WithMaxHold(%v): must not be negative", c.maxHold)
+	}
+	return nil
+}
+
+// checkTTL refuses what does not fit the lock's ttl.
+func (c lockConfig) checkTTL(ttl time.Duration) error {
+	switch {
+	case ttl < MinTTL:
+		return argumentError("ttl %v: must be at least %v", ttl, MinTTL)
+	case c.threshold >= ttl:
+		return argumentError("WithExtendThreshold(%v): must be below the ttl, %v", c.threshold, ttl)
+	case c.grace >= ttl:
+		return argumentError("WithGrace(%v): must be below the ttl, %v", c.grace, ttl)
+	case !c.manual && c.grace >= c.thresholdOf(ttl):
+		return argumentError("WithGrace(%v): must be below the threshold of extension, %v, or the lock ends before it is extended", c.grace, c.thresholdOf(ttl))
+	}
+	return nil
+}
+
+// thresholdOf is the threshold for a lock of this ttl.
+func (c lockConfig) thresholdOf(ttl time.Duration) time.Duration {
+	if c.threshold > 0 {
+		return c.threshold
+	}
+	return ttl / 3 * 2
+}
+
+// timeoutOf is the node timeout for operations on a lock of this ttl.
+func (c lockerConfig) timeoutOf(ttl time.Duration) time.Duration {
+	if c.timeoutSet {
+		return c.nodeTimeout
+	}
+	return min(max(ttl/4, minNodeTimeout), maxNodeTimeout)
+}
+
+// MinTTL is the shortest ttl that is accepted.
+const MinTTL = 10 * time.Millisecond
+
+const (
+	minNodeTimeout = 50 * time.Millisecond
+	maxNodeTimeout = time.Second
+)

@@ -1,0 +1,94 @@
+package redlock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// With takes the lock on key, as Acquire does, runs fn under it, keeps it
+// extended until fn has returned, and releases it.
+//
+// fn's ctx is a child of ctx. It also ends, with a cause that is ErrLost, when
+// the lock is lost, and that before any other process can own it (see the
+// package's promise). fn should then return; nothing it does after is
+// protected. If the caller's ctx ends, the lock is kept until fn has returned.
+// Inside fn, FromContext returns the lock.
+//
+// With returns fn's value and fn's error. If the lock was lost before fn had
+// returned, it returns fn's value and an error that is ErrLost as well as fn's
+// error. An error of the release never replaces them. If the lock could not
+// be taken, fn does not run, and the error is Acquire's.
+//
+// If fn panics or calls runtime.Goexit, the lock is released and the panic or
+// exit goes on.
+func With[T any](ctx context.Context, l *Locker, key string, ttl time.Duration, fn func(context.Context) (T, error), opts ...LockOption) (T, error) {
+	return with(ctx, l, []string{key}, ttl, fn, opts)
+}
+
+// WithAll is With for several keys, all or none of them.
+func WithAll[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duration, fn func(context.Context) (T, error), opts ...LockOption) (T, error) {
+	return with(ctx, l, keys, ttl, fn, opts)
+}
+
+// Do is With for a function that has no value to return.
+func Do(ctx context.Context, l *Locker, key string, ttl time.Duration, fn func(context.Context) error, opts ...LockOption) error {
+	if fn == nil {
+		return errNoFunction
+	}
+	_, err := With(ctx, l, key, ttl, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) }, opts...)
+	return err
+}
+
+// FromContext returns the lock that ctx is under: that of the innermost With,
+// or of the Lock whose Context it is.
+func FromContext(ctx context.Context) (*Lock, bool) {
+	lock, ok := ctx.Value(lockKey{}).(*Lock)
+	return lock, ok
+}
+
+// lockKey is the key of the innermost lock in a ctx.
+type lockKey struct{}
+
+var errNoFunction = argumentError("fn is nil: must be a function")
+
+func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duration, fn func(context.Context) (T, error), opts []LockOption) (value T, err error) {
+	if fn == nil {
+		return value, errNoFunction
+	}
+	lock, err := l.AcquireAll(ctx, keys, ttl, opts...)
+	if err != nil {
+		return value, err
+	}
+	// Deferred without recover: a panic keeps its stack, and Goexit passes.
+	// The caller's ctx may have ended; the release has the node timeout for
+	// its bound.
+	defer lock.Release(context.WithoutCancel(ctx))
+	if !lock.config.manual {
+		lock.hold.Auto(lock.config.thresholdOf(ttl))
+	}
+	fnCtx, cancel := context.WithCancelCause(context.WithValue(ctx, lockKey{}, lock))
+	lock.hold.Bind(cancel)
+	value, err = fn(fnCtx)
+	if !lock.Valid() {
+		err = lostBefore(lock, err)
+	}
+	return value, err
+}
+
+// lostBefore is fn's error, if any, and that the lock was lost before fn
+// returned it.
+func lostBefore(lock *Lock, err error) error {
+	lost := lock.ended()
+	switch {
+	case errors.Is(lost, ErrReleased) && !errors.Is(lost, ErrLost):
+		return err // fn released it itself
+	case !errors.Is(lost, ErrLost): // closed
+		lost = fmt.Errorf("%w: %w", ErrLost, lost)
+	}
+	if err == nil || errors.Is(lost, err) {
+		return lost
+	}
+	return errors.Join(err, lost)
+}
