@@ -35,13 +35,17 @@ func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, 
 	defer l.operations.Done()
 
 	var pauses backoff.BackOff
+	var last *QuorumError // what the latest attempt that was decided came to
 	for {
-		lock, failed := l.attempt(ctx, keys, ttl, config)
+		lock, verdict, failed := l.attempt(ctx, keys, ttl, config)
 		if failed == nil {
 			return lock, nil
 		}
+		if verdict != quorum.Open || last == nil {
+			last = failed
+		}
 		if why := l.interruption(ctx); why != nil {
-			return nil, failed.because(why)
+			return nil, last.because(why)
 		}
 		if !wait {
 			return nil, failed
@@ -63,7 +67,7 @@ func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, 
 
 // attempt asks every node once, with a token of its own. Whatever it leaves
 // behind if it fails is released, in the background (invariant 4).
-func (l *Locker) attempt(ctx context.Context, keys []string, ttl time.Duration, config lockConfig) (*Lock, *QuorumError) {
+func (l *Locker) attempt(ctx context.Context, keys []string, ttl time.Duration, config lockConfig) (*Lock, quorum.Verdict, *QuorumError) {
 	claim := &node.Claim{Keys: keys, Token: rand.Text()}
 	start := l.keeper.Now() // before the first byte is sent (invariant 1)
 	ballot := l.panel.Ask(ctx, l.closing, l.config.timeoutOf(ttl), func(i int) quorum.Reply {
@@ -76,7 +80,7 @@ func (l *Locker) attempt(ctx context.Context, keys []string, ttl time.Duration, 
 		hold, ok := l.keeper.Hold(&lock.context, claim, start, keeper.Terms{TTL: ttl, Grace: config.grace, MaxHold: config.maxHold})
 		if ok {
 			lock.hold = hold
-			return lock, nil
+			return lock, verdict, nil
 		}
 	}
 	claim.End()
@@ -87,7 +91,7 @@ func (l *Locker) attempt(ctx context.Context, keys []string, ttl time.Duration, 
 	if verdict == quorum.Rejected {
 		reason = ErrNotAcquired
 	}
-	return nil, l.quorumError("acquire", keys, ballot, reason)
+	return nil, verdict, l.quorumError("acquire", keys, ballot, reason)
 }
 
 // pause waits for d. It reports false if ctx or the Locker ended before.

@@ -271,21 +271,21 @@ func (l *Lock) AutoExtend(threshold time.Duration) error {
 // StopAutoExtend lets the lock end with its validity.
 func (l *Lock) StopAutoExtend() { l.hold.StopAuto() }
 
-// Release ends the lock and deletes its keys where they are still ours. The
-// deletions are sent even if ctx has ended, which ends only the wait for the
-// answers; a node that does not answer is waited for no longer than the node
-// timeout, and only if there is no quorum without it. What failed is tried
-// again in the background for as long as the keys can live.
+// Release ends the lock and deletes its keys where they are still ours. It
+// returns as soon as a quorum has confirmed, and waits for nodes that do not
+// answer no longer than the node timeout; of ctx only the values are used, so
+// that cleaning up works under one that has ended. What failed is tried again
+// in the background for as long as the keys can live.
 //
 // Release is idempotent: it happens once, and later calls return what it
 // returned. The error matches ErrNotHeld if the lock had ended before, and
 // ErrNoQuorum if too many nodes failed to confirm.
-func (l *Lock) Release(ctx context.Context) error {
-	l.releasing.Do(func() { l.released = l.release(ctx) })
+func (l *Lock) Release(_ context.Context) error {
+	l.releasing.Do(func() { l.released = l.release() })
 	return l.released
 }
 
-func (l *Lock) release(ctx context.Context) error {
+func (l *Lock) release() error {
 	if !l.locker.begin() {
 		return l.notHeld("release")
 	}
@@ -294,7 +294,7 @@ func (l *Lock) release(ctx context.Context) error {
 		return l.notHeld("release")
 	}
 	claim := l.hold.Claim()
-	ballot := l.locker.panel.Ask(ctx, nil, l.locker.config.timeoutOf(l.ttl), func(i int) quorum.Reply {
+	ballot := l.locker.panel.Ask(context.Background(), nil, l.locker.config.timeoutOf(l.ttl), func(i int) quorum.Reply {
 		return l.locker.nodes[i].Release(claim)
 	})
 	switch {
@@ -303,7 +303,7 @@ func (l *Lock) release(ctx context.Context) error {
 	case ballot.Denied():
 		return l.locker.quorumError("release", l.Keys(), ballot, ErrNotHeld)
 	}
-	return l.locker.quorumError("release", l.Keys(), ballot, ErrNoQuorum).because(ctxErrors(ctx))
+	return l.locker.quorumError("release", l.Keys(), ballot, ErrNoQuorum)
 }
 
 // ended is why the lock ended. It must have ended, or no longer be valid.

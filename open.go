@@ -25,9 +25,9 @@ import (
 // use New.
 //
 // Nodes that are down do not fail Open: they are connected to as soon as they
-// answer, and take part from then on. Open waits until a quorum is connected,
-// or each node has been tried once, or ctx's deadline has passed; it fails if
-// ctx is cancelled.
+// answer, and take part from then on. Open waits until each node has been tried
+// once, which takes a node that says nothing the time to dial (1 s unless the
+// URL has dial_timeout), or until ctx's deadline; it fails if ctx is cancelled.
 func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 	config, err := configure(len(urls), opts)
 	if err != nil {
@@ -47,8 +47,15 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 		voters[i] = voter{node.Name(option.InitAddress), stores[i]}
 	}
 	l := newLocker(config, voters)
-	if err := awaitQuorum(ctx, stores); err != nil {
-		return nil, errors.Join(argumentError("open: %w", err), l.Close())
+	for _, s := range stores {
+		select {
+		case <-s.Tried():
+			continue
+		case <-ctx.Done():
+		}
+		if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return nil, errors.Join(argumentError("open: %w", errors.Join(ctxErrors(ctx)...)), l.Close())
+		}
 	}
 	return l, nil
 }
@@ -107,33 +114,4 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 		options[i] = Tune(o)
 	}
 	return options, nil
-}
-
-// awaitQuorum waits as Open says.
-func awaitQuorum(ctx context.Context, stores []*node.Redis) error {
-	tried := make(chan bool, len(stores))
-	for _, s := range stores {
-		go func() { // ends with the first dial, or when the store is closed
-			<-s.Tried()
-			tried <- s.Connected()
-		}()
-	}
-	connected := 0
-	for range stores {
-		select {
-		case ok := <-tried:
-			if ok {
-				connected++
-			}
-			if connected > len(stores)/2 {
-				return nil
-			}
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return nil
-			}
-			return errors.Join(ctxErrors(ctx)...)
-		}
-	}
-	return nil
 }

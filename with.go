@@ -62,9 +62,7 @@ func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duratio
 		return value, err
 	}
 	// Deferred without recover: a panic keeps its stack, and Goexit passes.
-	// The caller's ctx may have ended; the release has the node timeout for
-	// its bound.
-	defer lock.Release(context.WithoutCancel(ctx))
+	defer lock.Release(ctx)
 	if !lock.config.manual {
 		lock.hold.Auto(lock.config.thresholdOf(ttl))
 	}

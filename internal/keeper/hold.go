@@ -97,13 +97,16 @@ func (h *Hold) lose(ballot *quorum.Ballot) {
 	}
 }
 
-// fire is what the hold's own timer runs, on its own goroutine. If an
-// extension has moved the deadline meanwhile, it sets the timer again.
+// fire is what the hold's own timer runs, on its own goroutine.
 func (h *Hold) fire() {
-	left := h.expire()
-	if left <= 0 {
-		return
+	if left := h.expire(); left > 0 {
+		h.arm(left) // an extension moved the deadline meanwhile
 	}
+}
+
+// arm sets the timer. Of two that set it at once the earlier deadline may win;
+// then it fires early, and is set again.
+func (h *Hold) arm(left time.Duration) {
 	h.timer.Reset(left)
 	if h.over() { // it may have been stopped just before it was set
 		h.timer.Stop()
@@ -173,11 +176,15 @@ func (h *Hold) endAt(deadline int64, cause error) bool {
 func (h *Hold) advance(until Instant) bool {
 	deadline := int64(min(until, h.max).Add(-h.terms.Grace))
 	for {
-		old := h.deadline.Load()
-		if old < 0 || h.keeper.clock.now() >= Instant(old) {
+		old, now := h.deadline.Load(), h.keeper.clock.now()
+		if old < 0 || now >= Instant(old) {
 			return false
 		}
-		if deadline <= old || h.deadline.CompareAndSwap(old, deadline) {
+		if deadline <= old {
+			return true
+		}
+		if h.deadline.CompareAndSwap(old, deadline) {
+			h.arm(Instant(deadline).Sub(now))
 			return true
 		}
 	}

@@ -88,12 +88,6 @@ func Dial(option rueidis.ClientOption) *Redis {
 // Tried is closed when the first dial has ended, either way.
 func (s *Redis) Tried() <-chan struct{} { return s.tried }
 
-// Connected tells whether there has been a connection.
-func (s *Redis) Connected() bool {
-	_, err := s.connected()
-	return err == nil
-}
-
 func (s *Redis) dial(ctx context.Context, option rueidis.ClientOption) {
 	defer close(s.done)
 	tried := sync.OnceFunc(func() { close(s.tried) })

@@ -1,0 +1,34 @@
+# What a developer runs. `make test` needs only Go: it installs a redis-server
+# where there is none.
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+BENCHSTAT = golang.org/x/perf/cmd/benchstat@v0.0.0-20250813145418-2f7363a06fe1
+COUNT = 6
+SERVERS = $$REDIS_SERVER redis-server valkey-server
+
+.PHONY: test lint bench redis
+
+test: redis
+	go test -race ./...
+
+lint:
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+# Ratios to the floor, raw rueidis in the same run, are what counts: see README.
+bench: redis
+	go test -run '^$$' -bench . -benchmem -count=$(COUNT) . | tee bench.out
+	go run $(BENCHSTAT) -col /impl bench.out
+
+redis:
+	@for server in $(SERVERS); do command -v $$server >/dev/null && exit 0; done; \
+	as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
+	if command -v apt-get >/dev/null; then \
+		$$as_root apt-get update && \
+		$$as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y --no-install-recommends redis-server; \
+	elif command -v brew >/dev/null; then \
+		brew install redis; \
+	else \
+		echo "no redis-server found: install redis or valkey, or set REDIS_SERVER"; exit 1; \
+	fi

@@ -1,0 +1,121 @@
+package redlock_test
+
+import (
+	"context"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+)
+
+func TestBadNodesAndOptionsAreRefused(t *testing.T) {
+	ns := start(t, 2)
+	client := func(i int) rueidis.Client {
+		c, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{InitAddress: []string{ns.servers[i].Addr()}}))
+		require.NoError(t, err)
+		t.Cleanup(c.Close)
+		return c
+	}
+	a, b := client(0), client(1)
+	one := []rueidis.Client{a}
+	for _, c := range []struct {
+		nodes []rueidis.Client
+		opts  []redlock.Option
+		want  string
+	}{
+		{nil, nil, "redlock: no nodes: at least one is needed, three or five are usual"},
+		{[]rueidis.Client{a, nil}, nil, "redlock: nodes[1] is nil: must be a client"},
+		{[]rueidis.Client{a, b, a}, nil, "redlock: nodes[0] and nodes[2] are the same client: a node votes once"},
+		{one, []redlock.Option{nil}, "redlock: option 0 is nil"},
+		{one, []redlock.Option{redlock.WithDriftFactor(-0.01)}, "redlock: WithDriftFactor(-0.01): must be between 0 and 0.1"},
+		{one, []redlock.Option{redlock.WithDriftFactor(0.2)}, "redlock: WithDriftFactor(0.2): must be between 0 and 0.1"},
+		{one, []redlock.Option{redlock.WithDriftFactor(math.NaN())}, "redlock: WithDriftFactor(NaN): must be between 0 and 0.1"},
+		{one, []redlock.Option{redlock.WithNodeTimeout(0)}, "redlock: WithNodeTimeout(0s): must be above 0"},
+		{one, []redlock.Option{redlock.WithNodeTimeout(-time.Second)}, "redlock: WithNodeTimeout(-1s): must be above 0"},
+		{one, []redlock.Option{redlock.WithRetry(nil)}, "redlock: WithRetry(nil): must be a policy, such as NoRetry()"},
+		{one, []redlock.Option{redlock.WithExtendThreshold(-1)}, "redlock: WithExtendThreshold(-1ns): must not be negative"},
+		{one, []redlock.Option{redlock.WithGrace(-1)}, "redlock: WithGrace(-1ns): must not be negative"},
+		{one, []redlock.Option{redlock.WithMaxHold(-1)}, "redlock: WithMaxHold(-1ns): must not be negative"},
+	} {
+		l, err := redlock.New(c.nodes, c.opts...)
+		require.Nil(t, l, c.want)
+		require.EqualError(t, err, c.want)
+	}
+}
+
+func TestBadURLsAreRefusedWithoutTheirPasswords(t *testing.T) {
+	for _, c := range []struct {
+		urls []string
+		want string
+	}{
+		{nil, "redlock: no nodes: at least one is needed, three or five are usual"},
+		{[]string{"redis://a", "http://user:secret@b"}, "redlock: urls[1]: invalid URL scheme: http: must be like redis://[user:password@]host[:port][/db]"},
+		{[]string{"redis://user:secret@a:port"}, "redlock: urls[0]: not a URL: must be like redis://[user:password@]host[:port][/db]"},
+		{[]string{"redis://user:secret@a/x"}, `redlock: urls[0]: invalid database number: "x": must be like redis://[user:password@]host[:port][/db]`},
+		{[]string{"redis://a", "redis://b", "redis://user:secret@a:6379/2"}, "redlock: urls[0] and urls[2] are the same node, a:6379: a node votes once"},
+		{make([]string, 65), "redlock: 65 nodes: at most 64 are supported"},
+	} {
+		l, err := redlock.Open(context.Background(), c.urls)
+		require.Nil(t, l, c.want)
+		require.EqualError(t, err, c.want)
+		require.NotContains(t, err.Error(), "secret")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := redlock.Open(ctx, []string{"redis://127.0.0.1:1"})
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestBadArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {
+	ns := start(t, 1)
+	l := ns.open()
+	const ttl = time.Second
+	for _, c := range []struct {
+		keys []string
+		ttl  time.Duration
+		opts []redlock.LockOption
+		want string
+	}{
+		{[]string{""}, ttl, nil, "redlock: key is empty: any other string is accepted"},
+		{nil, ttl, nil, "redlock: no keys: at least one is needed"},
+		{[]string{"a", ""}, ttl, nil, "redlock: keys[1] is empty: any other string is accepted"},
+		{[]string{"k"}, 0, nil, "redlock: ttl 0s: must be at least 10ms"},
+		{[]string{"k"}, -ttl, nil, "redlock: ttl -1s: must be at least 10ms"},
+		{[]string{"k"}, 9 * ms, nil, "redlock: ttl 9ms: must be at least 10ms"},
+		{[]string{"k"}, ttl, []redlock.LockOption{nil}, "redlock: option 0 is nil"},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithRetry(nil)}, "redlock: WithRetry(nil): must be a policy, such as NoRetry()"},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithExtendThreshold(ttl)}, "redlock: WithExtendThreshold(1s): must be below the ttl, 1s"},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(2 * ttl)}, "redlock: WithGrace(2s): must be below the ttl, 1s"},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(900 * ms)}, "redlock: WithGrace(900ms): must be below the threshold of extension, 666.666666ms, or the lock ends before it is extended"},
+	} {
+		lock, err := l.TryAcquireAll(t.Context(), c.keys, c.ttl, c.opts...)
+		require.Nil(t, lock, c.want)
+		require.EqualError(t, err, c.want)
+		if len(c.keys) == 1 {
+			_, err = redlock.With(t.Context(), l, c.keys[0], c.ttl, func(context.Context) (int, error) { return 0, nil }, c.opts...)
+			require.EqualError(t, err, c.want)
+		}
+	}
+	_, err := redlock.With[int](t.Context(), l, "k", ttl, nil)
+	require.EqualError(t, err, "redlock: fn is nil: must be a function")
+	require.EqualError(t, redlock.Do(t.Context(), l, "k", ttl, nil), "redlock: fn is nil: must be a function")
+	reply, err := ns.servers[0].Do("INFO", "commandstats")
+	require.NoError(t, err)
+	require.NotContains(t, reply, "cmdstat_set:", "nothing was sent")
+
+	held, err := l.TryAcquire(t.Context(), "k", ttl, redlock.WithGrace(100*ms))
+	require.NoError(t, err)
+	require.EqualError(t, held.Extend(t.Context(), ms), `redlock: extend "k": ttl 1ms: must be 0 (as acquired) or at least 10ms, and above the grace, 100ms`)
+	require.EqualError(t, held.AutoExtend(ttl), `redlock: extend "k": threshold 1s: must be 0 (the default) or above the grace, 100ms, and below the ttl, 1s`)
+	require.EqualError(t, held.AutoExtend(50*ms), `redlock: extend "k": threshold 50ms: must be 0 (the default) or above the grace, 100ms, and below the ttl, 1s`)
+	none := redlock.RetryPolicy(func() backoff.BackOff { return nil })
+	_, err = l.Acquire(t.Context(), "k", ttl, redlock.WithRetry(none))
+	require.ErrorContains(t, err, "redlock: WithRetry: the policy returned nil: must return a backoff.BackOff; after: ")
+	require.ErrorIs(t, err, redlock.ErrNotAcquired)
+	require.NoError(t, held.Release(t.Context()))
+}

@@ -1,0 +1,182 @@
+package redlock_test
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+)
+
+type profile struct {
+	Name   string
+	Visits int
+}
+
+var errWork = errors.New("work failed")
+
+func TestWithReturnsWhatFnReturns(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	got, err := redlock.With(t.Context(), l, "k", 10*time.Second, func(ctx context.Context) (profile, error) {
+		lock, ok := redlock.FromContext(ctx)
+		require.True(t, ok)
+		require.Equal(t, "k", lock.Key())
+		require.True(t, lock.Valid())
+		return profile{"Ada", 3}, nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, profile{"Ada", 3}, got)
+	eventually(t, "released", ns.empty)
+
+	got, err = redlock.WithAll(t.Context(), l, []string{"b", "a"}, 10*time.Second, func(ctx context.Context) (profile, error) {
+		lock, _ := redlock.FromContext(ctx)
+		require.Equal(t, []string{"a", "b"}, lock.Keys())
+		return profile{"Bob", 1}, errWork
+	})
+	require.Equal(t, errWork, err, "exactly fn's error")
+	require.Equal(t, profile{"Bob", 1}, got, "and its value with it")
+	eventually(t, "released", ns.empty)
+
+	_, ok := redlock.FromContext(t.Context())
+	require.False(t, ok)
+}
+
+func TestWithDoesNotRunFnWithoutTheLock(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	held, err := l.TryAcquire(t.Context(), "k", 10*time.Second)
+	require.NoError(t, err)
+	err = redlock.Do(t.Context(), l, "k", 10*time.Second, func(context.Context) error {
+		t.Error("fn ran")
+		return nil
+	}, redlock.WithRetry(redlock.NoRetry()))
+	require.ErrorIs(t, err, redlock.ErrNotAcquired)
+	require.NoError(t, held.Release(t.Context()))
+}
+
+func TestWithKeepsTheLockForLongerThanItsTTL(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	err := redlock.Do(t.Context(), l, "k", 300*ms, func(ctx context.Context) error {
+		lock, _ := redlock.FromContext(ctx)
+		first := lock.Until()
+		eventually(t, "extended", func() bool {
+			require.NoError(t, ctx.Err())
+			require.GreaterOrEqual(t, ns.holders("k", lock.Token()), 2)
+			return lock.Until().Sub(first) > time.Second
+		})
+		return nil
+	})
+	require.NoError(t, err)
+	eventually(t, "released", ns.empty)
+}
+
+func TestWithoutAutoExtendTheContextEndsWithTheTTL(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	value, err := redlock.With(t.Context(), l, "k", 200*ms, func(ctx context.Context) (int, error) {
+		<-ctx.Done()
+		require.ErrorIs(t, context.Cause(ctx), redlock.ErrLost)
+		return 7, errWork
+	}, redlock.WithoutAutoExtend())
+	require.Equal(t, 7, value, "fn's value is not hidden")
+	require.ErrorIs(t, err, redlock.ErrLost)
+	require.ErrorIs(t, err, errWork)
+}
+
+func TestFnsErrorIsNotRepeatedWhenItIsTheCause(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	err := redlock.Do(t.Context(), l, "k", 100*ms, func(ctx context.Context) error {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}, redlock.WithoutAutoExtend())
+	require.ErrorIs(t, err, redlock.ErrLost)
+	require.NotContains(t, err.Error(), "\n")
+}
+
+func TestGraceEndsFnsContextBeforeValidity(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	err := redlock.Do(t.Context(), l, "k", 10*time.Second, func(ctx context.Context) error {
+		<-ctx.Done()
+		lock, _ := redlock.FromContext(ctx)
+		require.True(t, time.Now().Before(lock.Until()), "validity has not ended yet")
+		return nil
+	}, redlock.WithGrace(9800*ms), redlock.WithoutAutoExtend())
+	require.ErrorIs(t, err, redlock.ErrLost)
+}
+
+func TestTheLockIsKeptUntilFnHasReturnedAfterTheCallerCancelled(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	ctx, cancel := context.WithCancel(t.Context())
+	err := redlock.Do(ctx, l, "k", 300*ms, func(ctx context.Context) error {
+		cancel()
+		<-ctx.Done()
+		require.Equal(t, context.Canceled, context.Cause(ctx), "the caller's end, not a loss")
+		lock, _ := redlock.FromContext(ctx)
+		first := lock.Until()
+		eventually(t, "still extended", func() bool { return lock.Until().Sub(first) > 600*ms })
+		require.True(t, lock.Valid())
+		return ctx.Err()
+	})
+	require.Equal(t, context.Canceled, err)
+	eventually(t, "released, though the caller's ctx is dead", ns.empty)
+}
+
+func TestFnMayReleaseTheLockItself(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	err := redlock.Do(t.Context(), l, "k", 10*time.Second, func(ctx context.Context) error {
+		lock, _ := redlock.FromContext(ctx)
+		require.NoError(t, lock.Release(ctx))
+		<-ctx.Done()
+		require.ErrorIs(t, context.Cause(ctx), redlock.ErrReleased)
+		return nil
+	})
+	require.NoError(t, err)
+}
+
+func TestAPanicReleasesAndGoesOn(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	require.PanicsWithValue(t, "boom", func() {
+		_ = redlock.Do(t.Context(), l, "k", 10*time.Second, func(context.Context) error { panic("boom") })
+	})
+	eventually(t, "released", ns.empty)
+}
+
+func TestGoexitReleasesAndGoesOn(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	done := make(chan bool, 1)
+	go func() {
+		defer func() { done <- recover() == nil }()
+		_ = redlock.Do(context.Background(), l, "k", 10*time.Second, func(context.Context) error {
+			runtime.Goexit()
+			return nil
+		})
+		done <- false // not reached
+	}()
+	require.True(t, <-done)
+	eventually(t, "released", ns.empty)
+}
+
+func TestAFailedReleaseHidesNothing(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	value, err := redlock.With(t.Context(), l, "k", 10*time.Second, func(context.Context) (string, error) {
+		for _, s := range ns.servers {
+			s.Kill()
+		}
+		return "done", nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, "done", value)
+}
