@@ -1,0 +1,257 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const ms = time.Millisecond
+
+func run(t *testing.T, test func(t *testing.T, n *node.Node, s *sim.Store)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &sim.Store{}
+		n := node.New(0, "n", s)
+		defer func() {
+			s.Resume()
+			n.Close(time.Hour)
+			synctest.Wait()
+		}()
+		test(t, n, s)
+	})
+}
+
+func claim(i int) *node.Claim {
+	return &node.Claim{Keys: []string{fmt.Sprint("k", i)}, Token: fmt.Sprint("token", i)}
+}
+
+func TestAnAttemptThatWasGivenUpLeavesNothingInWhateverOrder(t *testing.T) {
+	for _, c := range []struct{ acquire, release, giveUp time.Duration }{
+		{acquire: 50 * ms, release: 0, giveUp: 10 * ms},           // the release overtakes the acquire
+		{acquire: 0, release: 50 * ms, giveUp: 10 * ms},           // both late, in order
+		{acquire: 5 * ms, release: 5 * ms, giveUp: 0},             // given up at once
+		{acquire: 50 * ms, release: 50 * ms, giveUp: 60 * ms},     // given up when the acquire has run
+		{acquire: 100 * ms, release: 200 * ms, giveUp: 1000 * ms}, // given up with all done
+	} {
+		run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+			s.Faults(func(op sim.Op, _ int) sim.Fault {
+				if op == sim.Acquire {
+					return sim.Fault{Request: c.acquire, Reply: 20 * ms}
+				}
+				return sim.Fault{Request: c.release}
+			})
+			a := claim(1)
+			go n.Acquire(a, time.Hour)
+			time.Sleep(c.giveUp)
+			a.End()
+			n.Abandon(a)
+			time.Sleep(time.Minute)
+			require.Zero(t, s.Len(), "%+v", c)
+		})
+	}
+}
+
+func TestALostReplyIsAmbiguousAndReleased(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		s.Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseReply: op == sim.Acquire} })
+		a := claim(1)
+		reply := n.Acquire(a, time.Hour)
+		require.Equal(t, quorum.Failed, reply.Vote)
+		require.Equal(t, 1, s.Len())
+		a.End()
+		n.Abandon(a)
+		synctest.Wait()
+		require.Zero(t, s.Len())
+	})
+}
+
+func TestNothingIsSentForAClaimThatHasEnded(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		var calls atomic.Int64
+		s.Faults(func(sim.Op, int) sim.Fault { calls.Add(1); return sim.Fault{} })
+		a := claim(1)
+		a.End()
+		require.Equal(t, quorum.Failed, n.Acquire(a, time.Hour).Vote)
+		require.Equal(t, quorum.Failed, n.Extend([]node.Extension{{Claim: a, TTL: time.Hour}})[0].Vote)
+		require.Equal(t, quorum.Refused, n.Release(a).Vote)
+		n.Abandon(a)
+		synctest.Wait()
+		require.Zero(t, calls.Load())
+	})
+}
+
+func TestADefiniteAnswerLeavesNothingToRelease(t *testing.T) {
+	for name, fault := range map[string]sim.Fault{"refused": {}, "not run": {NotRun: true}} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+				var releases atomic.Int64
+				s.Set("k1", "another", time.Hour)
+				s.Faults(func(op sim.Op, _ int) sim.Fault {
+					if op == sim.Release {
+						releases.Add(1)
+					}
+					return fault
+				})
+				a := claim(1)
+				require.NotEqual(t, quorum.Granted, n.Acquire(a, time.Hour).Vote)
+				a.End()
+				n.Abandon(a)
+				synctest.Wait()
+				require.Zero(t, releases.Load())
+			})
+		})
+	}
+}
+
+func TestAFailedReleaseIsTriedAgainUntilTheKeyHasExpired(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		a, b := claim(1), claim(2)
+		require.Equal(t, quorum.Granted, n.Acquire(a, 10*time.Second).Vote)
+		require.Equal(t, quorum.Granted, n.Acquire(b, time.Hour).Vote)
+		var tries atomic.Int64
+		start := time.Now()
+		s.Faults(func(sim.Op, int) sim.Fault {
+			tries.Add(1)
+			return sim.Fault{LoseRequest: time.Since(start) < time.Minute}
+		})
+		a.End()
+		b.End()
+		require.Equal(t, quorum.Failed, n.Release(a).Vote)
+		require.Equal(t, quorum.Failed, n.Release(b).Vote)
+		time.Sleep(2 * time.Minute)
+		require.Zero(t, s.Len())
+		require.Less(t, tries.Load(), int64(200), "with pauses between")
+	})
+}
+
+func TestCallsInFlightAreCapped(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		var sent atomic.Int64
+		s.Faults(func(op sim.Op, _ int) sim.Fault {
+			if op == sim.Acquire {
+				sent.Add(1)
+			}
+			return sim.Fault{}
+		})
+		s.Pause()
+		var all sync.WaitGroup
+		for i := range 1000 {
+			all.Go(func() {
+				a := claim(i)
+				reply := n.Acquire(a, time.Hour)
+				if reply.Vote == quorum.Failed {
+					require.ErrorContains(t, reply.Err, "256 earlier calls are unanswered")
+				}
+				a.End()
+				n.Abandon(a)
+			})
+		}
+		synctest.Wait()
+		require.Equal(t, int64(256), sent.Load())
+		s.Resume()
+		all.Wait()
+		synctest.Wait()
+		require.Zero(t, s.Len())
+		require.Equal(t, quorum.Granted, n.Acquire(claim(1), time.Hour).Vote, "and it works again")
+	})
+}
+
+func TestAbandonedClaimsBeyondTheCapAreReleasedInBatches(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		const claims = 3000
+		var held []*node.Claim
+		for i := range claims {
+			a := claim(i)
+			require.Equal(t, quorum.Granted, n.Acquire(a, time.Hour).Vote)
+			held = append(held, a)
+		}
+		var calls, largest atomic.Int64
+		s.Faults(func(_ sim.Op, n int) sim.Fault {
+			calls.Add(1)
+			largest.Store(max(largest.Load(), int64(n)))
+			return sim.Fault{Request: ms}
+		})
+		for _, a := range held {
+			a.End()
+			n.Abandon(a)
+		}
+		time.Sleep(time.Second)
+		require.Zero(t, s.Len())
+		require.Equal(t, int64(256), largest.Load())
+		require.Less(t, calls.Load(), int64(256+claims/256+2))
+	})
+}
+
+func TestExtendTellsEachOutcomeApart(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		ours, gone, taken := claim(1), claim(2), claim(3)
+		for _, a := range []*node.Claim{ours, gone, taken} {
+			n.Acquire(a, time.Second)
+		}
+		s.Set("k2", "", 0)
+		s.Set("k3", "another", time.Hour)
+		replies := n.Extend([]node.Extension{{Claim: ours, TTL: time.Hour}, {Claim: gone, TTL: time.Hour}, {Claim: taken, TTL: time.Hour}})
+		require.Equal(t, quorum.Granted, replies[0].Vote)
+		require.Equal(t, quorum.Refused, replies[1].Vote, "what was set anew is no vote")
+		require.ErrorContains(t, replies[1].Err, "the key was gone")
+		require.Equal(t, quorum.Refused, replies[2].Vote)
+		require.ErrorContains(t, replies[2].Err, "another owner")
+		owner, _ := s.Get("k2")
+		require.Equal(t, gone.Token, owner, "but it is set")
+	})
+}
+
+func TestCloseWaitsForWhatIsOwedAndNoLonger(t *testing.T) {
+	for _, hung := range []bool{false, true} {
+		t.Run(fmt.Sprint("hung=", hung), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &sim.Store{}
+				n := node.New(0, "n", s)
+				a := claim(1)
+				n.Acquire(a, time.Hour)
+				s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Request: 10 * ms} })
+				if hung {
+					s.Pause()
+				}
+				a.End()
+				n.Abandon(a)
+				start := time.Now()
+				require.Equal(t, !hung, n.Close(time.Second))
+				if hung {
+					require.Equal(t, time.Second, time.Since(start))
+				} else {
+					require.Equal(t, 10*ms, time.Since(start))
+				}
+				require.Equal(t, quorum.Failed, n.Acquire(claim(2), time.Hour).Vote)
+				s.Resume()
+				synctest.Wait()
+				require.Zero(t, s.Len(), "what was sent before runs")
+			})
+		})
+	}
+}
+
+func TestErrNotRunKeepsTheTextAndTheType(t *testing.T) {
+	s := node.Dial(unreachable())
+	defer s.Close()
+	<-s.Tried()
+	_, err := s.Acquire(context.Background(), []string{"k"}, "t", time.Second)
+	require.ErrorIs(t, err, node.ErrNotRun)
+	require.ErrorContains(t, err, "not connected: ")
+	require.False(t, errors.Is(err, context.DeadlineExceeded))
+}
