@@ -1,0 +1,861 @@
+//go:build unix
+
+package redistest
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+const (
+	soon  = 10 * time.Second      // what happens, happens within this
+	quiet = 50 * time.Millisecond // long enough for what must not happen
+)
+
+func TestServersAreSeparateAndEmpty(t *testing.T) {
+	servers := StartN(t, 3)
+	seen := map[string]bool{}
+	for i, s := range servers {
+		assert.Equal(t, "redis://"+s.Addr(), s.URL())
+		assert.DirExists(t, s.Dir())
+		seen[s.Addr()], seen[s.Dir()] = true, true
+		assert.Empty(t, s.Keys(t))
+		mustDo(t, s, "SET", "k", fmt.Sprint(i))
+	}
+	assert.Len(t, seen, 6)
+	for i, s := range servers {
+		value, ok := s.Get(t, "k")
+		assert.True(t, ok)
+		assert.Equal(t, fmt.Sprint(i), value)
+	}
+}
+
+func TestUserArgumentsWin(t *testing.T) {
+	s := Start(t, "--appendonly", "yes", "--maxclients", "77")
+	assert.Equal(t, []any{"appendonly", "yes"}, mustDo(t, s, "CONFIG", "GET", "appendonly"))
+	assert.Equal(t, []any{"maxclients", "77"}, mustDo(t, s, "CONFIG", "GET", "maxclients"))
+	assert.Equal(t, []any{"dir", s.Dir()}, mustDo(t, s, "CONFIG", "GET", "dir"))
+}
+
+func TestProbeReadsEveryKindOfReply(t *testing.T) {
+	s := Start(t)
+	assert.Equal(t, "OK", mustDo(t, s, "SET", "b", "two\r\nlines"))
+	assert.Equal(t, "OK", mustDo(t, s, "SET", "a", ""))
+	assert.Equal(t, "two\r\nlines", mustDo(t, s, "GET", "b"))
+	assert.Equal(t, int64(2), mustDo(t, s, "DEL", "a", "b"))
+	assert.Nil(t, mustDo(t, s, "GET", "a"))
+	assert.Nil(t, mustDo(t, s, "BLPOP", "none", "0.01"))
+	assert.Equal(t, []any{int64(1), nil, []any{}, "x", RESPError("no")},
+		mustDo(t, s, "EVAL", "return {1, false, {}, 'x', {err='no'}}", "0"))
+
+	_, err := s.Do("HGET", "b")
+	var reply RESPError
+	require.ErrorAs(t, err, &reply)
+	assert.Contains(t, reply.Error(), "wrong number of arguments")
+
+	_, ok := s.Get(t, "a")
+	assert.False(t, ok)
+	mustDo(t, s, "MSET", "z", "1", "y", "2")
+	assert.Equal(t, []string{"y", "z"}, s.Keys(t))
+}
+
+func TestProbeRejectsWhatIsNotAReply(t *testing.T) {
+	for _, text := range []string{"", "\r\n", "+OK\n", "?1\r\n", "$x\r\n", "$5\r\nab", "*2\r\n:1\r\n"} {
+		_, err := readReply(bufio.NewReader(strings.NewReader(text)))
+		assert.Error(t, err, "%q", text)
+	}
+}
+
+func TestKilledServerRefusesAndComesBackEmptyOnItsPort(t *testing.T) {
+	s := Start(t)
+	addr := s.Addr()
+	mustDo(t, s, "SET", "k", "v")
+	s.Kill()
+	_, err := s.Do("PING")
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	s.Kill()
+	s.Pause()
+	s.Resume()
+
+	s.Restart()
+	assert.Equal(t, addr, s.Addr())
+	assert.Empty(t, s.Keys(t))
+	mustDo(t, s, "SET", "k", "v")
+	s.Restart()
+	assert.Empty(t, s.Keys(t), "a restart must kill the one that runs")
+}
+
+func TestRestartKeepsWhatTheAOFHolds(t *testing.T) {
+	s := Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	mustDo(t, s, "SET", "k", "v")
+	s.Restart()
+	value, ok := s.Get(t, "k")
+	assert.True(t, ok)
+	assert.Equal(t, "v", value)
+}
+
+func TestPausedServerAnswersOnlyAfterResume(t *testing.T) {
+	s := Start(t)
+	c := dial(t, s.Addr())
+	c.do("PING")
+	s.Pause()
+	s.Pause()
+	c.send("SET", "k", "v")
+	c.silent()
+	s.Resume()
+	assert.Equal(t, "OK", c.reply())
+	value, _ := s.Get(t, "k")
+	assert.Equal(t, "v", value)
+}
+
+func TestPausedServerCanBeKilledAndRestarted(t *testing.T) {
+	s := Start(t)
+	s.Pause()
+	s.Kill()
+	_, err := s.Do("PING")
+	require.ErrorIs(t, err, syscall.ECONNREFUSED)
+	s.Restart()
+	s.Pause()
+	s.Restart()
+	mustDo(t, s, "PING")
+}
+
+func TestCleanupKillsThePausedToo(t *testing.T) {
+	var s *Server
+	t.Run("inner", func(t *testing.T) {
+		s = Start(t)
+		s.Pause()
+	})
+	assert.False(t, s.running())
+	assert.NoDirExists(t, s.Dir())
+}
+
+func TestServersSurviveTheThreadsOfTheirStart(t *testing.T) {
+	stop := make(chan struct{})
+	var churn sync.WaitGroup
+	churn.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				// Never unlocked: the thread ends with the goroutine.
+				churn.Go(runtime.LockOSThread)
+				runtime.Gosched()
+			}
+		}
+	})
+	servers := StartN(t, 4)
+	time.Sleep(quiet)
+	close(stop)
+	churn.Wait()
+	for _, s := range servers {
+		mustDo(t, s, "PING")
+	}
+}
+
+func TestServerMethodsFromManyGoroutines(t *testing.T) {
+	s := Start(t)
+	var wg sync.WaitGroup
+	for _, f := range []func(){s.Kill, s.Restart, s.Pause, s.Resume} {
+		wg.Go(func() {
+			for range 5 {
+				f()
+			}
+		})
+	}
+	wg.Wait()
+	s.Restart()
+	mustDo(t, s, "PING")
+}
+
+func TestTakenPortIsNoticedEvenIfARedisAnswersOnIt(t *testing.T) {
+	servers := StartN(t, 2)
+	a, b := servers[0], servers[1]
+	b.Kill()
+	b.addr = a.addr
+	require.ErrorIs(t, b.start(), errPortTaken)
+
+	require.NoError(t, b.startAnywhere())
+	assert.NotEqual(t, a.Addr(), b.Addr())
+	mustDo(t, b, "PING")
+}
+
+func TestMissingBinaryFailsWithTheWayToInstallIt(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	t.Setenv("REDIS_SERVER", "")
+	message := fatal(t, func(t testing.TB) { Start(t) })
+	assert.Contains(t, message, "redis-server")
+	assert.Contains(t, message, "apt-get install redis-server")
+	assert.Contains(t, message, "brew install redis")
+	assert.Contains(t, message, "REDIS_SERVER")
+
+	t.Setenv("REDIS_SERVER", "/nowhere/redis-server")
+	assert.Contains(t, fatal(t, func(t testing.TB) { Start(t) }), "/nowhere/redis-server")
+}
+
+func TestBinaryIsRedisServerThenValkeyServer(t *testing.T) {
+	real, err := binary()
+	require.NoError(t, err)
+	dir := t.TempDir()
+	t.Setenv("REDIS_SERVER", "")
+	t.Setenv("PATH", dir)
+	for _, name := range []string{"valkey-server", "redis-server", "my-redis"} {
+		require.NoError(t, os.Symlink(real, filepath.Join(dir, name)))
+		if name == "my-redis" {
+			t.Setenv("REDIS_SERVER", name)
+		}
+		got, err := binary()
+		require.NoError(t, err)
+		assert.Equal(t, filepath.Join(dir, name), got)
+	}
+	mustDo(t, Start(t), "PING")
+}
+
+func TestServerThatCannotStartShowsItsOutput(t *testing.T) {
+	message := fatal(t, func(t testing.TB) { Start(t, "--no-such-directive", "yes") })
+	assert.Contains(t, message, errExited.Error())
+	assert.Contains(t, message, "no-such-directive")
+}
+
+func TestOracleFailsTheTestWhenItCannotAsk(t *testing.T) {
+	s := Start(t)
+	s.Kill()
+	assert.Contains(t, fatal(t, func(t testing.TB) { s.Get(t, "k") }), "refused")
+	assert.Contains(t, fatal(t, func(t testing.TB) { s.Keys(t) }), "refused")
+}
+
+func TestProxyPassesEverythingUnchanged(t *testing.T) {
+	s, p := startProxied(t)
+	assert.Equal(t, "redis://"+p.Addr(), p.URL())
+	c := dial(t, p.Addr())
+	big := strings.Repeat("0123456789abcdef", 1<<16)
+	for i := range 4 {
+		c.send("SET", fmt.Sprint(i), big)
+	}
+	for i := range 4 {
+		c.send("GET", fmt.Sprint(i))
+	}
+	for range 4 {
+		assert.Equal(t, "OK", c.reply())
+	}
+	for range 4 {
+		assert.True(t, big == c.reply())
+	}
+	assert.Len(t, s.Keys(t), 4)
+}
+
+func TestDelayIsLatencyPerDirection(t *testing.T) {
+	const latency = 150 * time.Millisecond
+	s, p := startProxied(t)
+	c := dial(t, p.Addr())
+	c.do("PING")
+
+	p.Delay(latency, 0)
+	start := time.Now()
+	c.send("SET", "requests", "")
+	_, early := s.Get(t, "requests")
+	assert.False(t, early && time.Since(start) < latency)
+	c.reply()
+	assert.GreaterOrEqual(t, time.Since(start), latency)
+
+	p.Delay(0, latency)
+	start = time.Now()
+	c.send("SET", "replies", "")
+	s.waitFor(t, "replies")
+	assert.Less(t, time.Since(start), latency, "the request must not be delayed")
+	c.reply()
+	assert.GreaterOrEqual(t, time.Since(start), latency)
+
+	p.Delay(0, 0)
+	start = time.Now()
+	c.do("PING")
+	assert.Less(t, time.Since(start), latency)
+}
+
+func TestDelayDoesNotLimitThroughput(t *testing.T) {
+	const latency = 200 * time.Millisecond
+	s, p := startProxied(t)
+	c := dial(t, p.Addr())
+	c.do("PING")
+	p.Delay(0, latency)
+	start := time.Now()
+	for i := range 20 {
+		// One after the other has run, so every reply is a chunk of its own.
+		key := fmt.Sprint(i)
+		c.send("SET", key, "")
+		s.waitFor(t, key)
+	}
+	for range 20 {
+		c.reply()
+	}
+	assert.GreaterOrEqual(t, time.Since(start), latency)
+	assert.Less(t, time.Since(start), 10*latency, "20 in a row would take 20 delays")
+}
+
+func TestShorterDelayFreesWhatAlreadyWaits(t *testing.T) {
+	_, p := startProxied(t)
+	c := dial(t, p.Addr())
+	c.do("PING")
+	p.Delay(time.Hour, time.Hour)
+	c.send("PING")
+	c.silent()
+	p.Delay(0, 0)
+	assert.Equal(t, "PONG", c.reply())
+}
+
+func TestDribblePassesReplyBytesOneByOne(t *testing.T) {
+	const step = 10 * time.Millisecond
+	_, p := startProxied(t)
+	c := dial(t, p.Addr())
+	c.do("PING")
+	p.Dribble(step)
+	start := time.Now()
+	assert.Equal(t, "PONG", c.do("PING"))
+	assert.Equal(t, "PONG", c.do("PING"))
+	assert.GreaterOrEqual(t, time.Since(start), step*time.Duration(2*len("+PONG\r\n")-1))
+
+	p.Dribble(time.Hour)
+	c.send("ECHO", "all the rest comes at once")
+	c.silent()
+	p.Dribble(0)
+	assert.Equal(t, "all the rest comes at once", c.reply())
+}
+
+func TestBlackHoleKeepsConnectionsOpenAndDeliversAfterwards(t *testing.T) {
+	s, p := startProxied(t)
+	before := dial(t, p.Addr())
+	before.do("PING")
+	p.BlackHole(true)
+	during := dial(t, p.Addr())
+	before.send("RPUSH", "list", "1")
+	during.send("SET", "during", "")
+	before.silent()
+	before.send("RPUSH", "list", "2")
+	during.silent()
+	assert.Empty(t, s.Keys(t))
+	assert.Equal(t, 2, p.Connections())
+
+	p.BlackHole(false)
+	assert.Equal(t, int64(1), before.reply())
+	assert.Equal(t, int64(2), before.reply())
+	assert.Equal(t, "OK", during.reply())
+	assert.Equal(t, []any{"1", "2"}, mustDo(t, s, "LRANGE", "list", "0", "-1"))
+}
+
+func TestBlackHoleHoldsReplies(t *testing.T) {
+	s, p := startProxied(t)
+	c := dial(t, p.Addr())
+	c.do("PING")
+	p.HoldReplies(true)
+	c.send("SET", "k", "v")
+	s.waitFor(t, "k")
+	p.BlackHole(true)
+	p.HoldReplies(false)
+	c.silent()
+	p.BlackHole(false)
+	assert.Equal(t, "OK", c.reply())
+}
+
+func TestBlackHoleHidesTheServersDeath(t *testing.T) {
+	s, p := startProxied(t)
+	c := dial(t, p.Addr())
+	c.do("PING")
+	p.BlackHole(true)
+	s.Kill()
+	c.send("PING")
+	dial(t, p.Addr()).silent()
+	c.silent()
+	p.BlackHole(false)
+	assert.Error(t, c.end())
+}
+
+func TestBlackHoleDropsWhatClosedConnectionsLeft(t *testing.T) {
+	s, p := startProxied(t)
+	c := dial(t, p.Addr())
+	c.do("PING")
+	p.BlackHole(true)
+	c.send("SET", "old", "")
+	require.NoError(t, c.Close())
+	p.waitForConnections(t, 0)
+	c = dial(t, p.Addr())
+	p.waitForConnections(t, 1)
+	c.send("SET", "new", "")
+	require.NoError(t, c.Close())
+	p.waitForConnections(t, 0)
+	p.BlackHole(false)
+	dial(t, p.Addr()).do("PING")
+	s.waitForClients(t, 1)
+	time.Sleep(quiet)
+	assert.Empty(t, s.Keys(t))
+}
+
+func TestHoldRepliesLetsTheCommandRun(t *testing.T) {
+	s, p := startProxied(t)
+	c := dial(t, p.Addr())
+	c.do("PING")
+	p.HoldReplies(true)
+	c.send("SET", "k", "v")
+	s.waitFor(t, "k")
+	c.silent()
+	p.HoldReplies(false)
+	assert.Equal(t, "OK", c.reply())
+}
+
+func TestHoldRequestsKeepsTheCommandFromRunning(t *testing.T) {
+	s, p := startProxied(t)
+	c := dial(t, p.Addr())
+	c.do("PING")
+	p.HoldRequests(true)
+	c.send("SET", "k", "v")
+	c.silent()
+	assert.Empty(t, s.Keys(t))
+	p.HoldRequests(false)
+	assert.Equal(t, "OK", c.reply())
+	s.waitFor(t, "k")
+}
+
+func TestHeldRequestOfAClosedConnectionIsAGhost(t *testing.T) {
+	s, p := startProxied(t)
+	p.HoldRequests(true)
+	c := dial(t, p.Addr())
+	c.send("SET", "ghost", "")
+	c.silent()
+	require.NoError(t, c.Close())
+	assert.Empty(t, s.Keys(t))
+	p.HoldRequests(false)
+	s.waitFor(t, "ghost")
+	p.waitForConnections(t, 0)
+}
+
+func TestRefuseResetsOldAndNewConnections(t *testing.T) {
+	_, p := startProxied(t)
+	addr := p.Addr()
+	c := dial(t, addr)
+	c.do("PING")
+	p.Refuse(true)
+	assert.ErrorIs(t, c.end(), syscall.ECONNRESET)
+	assert.Zero(t, p.Connections())
+	for range 3 {
+		_, err := probe(addr, "PING")
+		assert.True(t, isReset(err), "%v", err)
+	}
+	p.Refuse(false)
+	assert.Equal(t, addr, p.Addr())
+	assert.Equal(t, "PONG", dial(t, addr).do("PING"))
+}
+
+func TestCutResetsEveryConnectionOnce(t *testing.T) {
+	s, p := startProxied(t)
+	a, b := dial(t, p.Addr()), dial(t, p.Addr())
+	a.do("PING")
+	b.do("PING")
+	p.Cut()
+	assert.ErrorIs(t, a.end(), syscall.ECONNRESET)
+	assert.ErrorIs(t, b.end(), syscall.ECONNRESET)
+	s.waitForClients(t, 0)
+	assert.Equal(t, "PONG", dial(t, p.Addr()).do("PING"))
+}
+
+func TestCutAfterRequestLosesTheReplyOfACommandThatRan(t *testing.T) {
+	s, p := startProxied(t)
+	c, other := dial(t, p.Addr()), dial(t, p.Addr())
+	p.CutAfterRequest("wanted")
+	c.do("SET", "before", "")
+	other.do("SET", "other", "")
+	c.send("SET", "wanted", "")
+	assert.ErrorIs(t, c.end(), io.EOF)
+	assert.Equal(t, []string{"before", "other", "wanted"}, s.Keys(t))
+	other.do("SET", "wanted", "armed only once")
+	p.waitForConnections(t, 1)
+	s.waitForClients(t, 1)
+
+	p.CutAfterRequest("")
+	other.send("SET", "any", "")
+	assert.ErrorIs(t, other.end(), io.EOF)
+	s.waitFor(t, "any")
+}
+
+// A reply to an earlier command cuts the connection while the matching one is
+// still on its way: it has to run all the same.
+func TestCutAfterRequestLetsAPipelineRun(t *testing.T) {
+	s, p := startProxied(t)
+	for i := range 20 {
+		c := dial(t, p.Addr())
+		c.do("PING")
+		key := fmt.Sprint("wanted", i)
+		p.CutAfterRequest(key)
+		for range 50 {
+			c.send("PING")
+		}
+		c.send("SET", key, strings.Repeat("x", 1<<14))
+		_, err := io.Copy(io.Discard, c.r)
+		assert.False(t, errors.Is(err, os.ErrDeadlineExceeded), "still open")
+		s.waitFor(t, key)
+	}
+	p.waitForConnections(t, 0)
+	s.waitForClients(t, 0)
+}
+
+func TestCutAfterRequestLetsTheServerReadInPeace(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	p := NewProxy(t, ln.Addr().String())
+	p.CutAfterRequest("wanted")
+	c := dial(t, p.Addr())
+	c.send("wanted")
+	nc, err := ln.Accept()
+	require.NoError(t, err)
+	defer nc.Close()
+	require.NoError(t, nc.SetDeadline(time.Now().Add(soon)))
+
+	// More replies than one read of the proxy takes, before the request is
+	// read: a close of both sides would reset the connection under it.
+	head := make([]byte, 1)
+	_, err = io.ReadFull(nc, head)
+	require.NoError(t, err)
+	_, err = io.WriteString(nc, strings.Repeat("+reply\r\n", 1<<17))
+	require.NoError(t, err)
+	assert.ErrorIs(t, c.end(), io.EOF)
+	rest, err := io.ReadAll(nc)
+	require.NoError(t, err)
+	assert.Equal(t, command("wanted"), string(head)+string(rest))
+	assert.Zero(t, p.Connections())
+}
+
+func TestCutAfterReplyBytesSplitsTheReplyAtEachByte(t *testing.T) {
+	s, p := startProxied(t)
+	const reply = "$5\r\nhello\r\n"
+	for n := range len(reply) + 1 {
+		c := dial(t, p.Addr())
+		c.do("PING")
+		p.CutAfterReplyBytes(n)
+		c.send("ECHO", "hello")
+		got, err := io.ReadAll(c.r)
+		assert.ErrorIs(t, err, syscall.ECONNRESET)
+		assert.Equal(t, reply[:n], string(got))
+	}
+	// The count goes on over replies and connections.
+	a, b := dial(t, p.Addr()), dial(t, p.Addr())
+	b.do("PING")
+	p.CutAfterReplyBytes(len("+PONG\r\n") + 1)
+	a.do("PING")
+	b.send("PING")
+	got, err := io.ReadAll(b.r)
+	assert.ErrorIs(t, err, syscall.ECONNRESET)
+	assert.Equal(t, "+", string(got))
+	a.do("PING")
+	s.waitForClients(t, 1)
+}
+
+func TestHealEndsEveryFault(t *testing.T) {
+	_, p := startProxied(t)
+	c := dial(t, p.Addr())
+	c.do("PING")
+	p.Delay(time.Hour, time.Hour)
+	p.Dribble(time.Hour)
+	p.HoldRequests(true)
+	p.HoldReplies(true)
+	p.BlackHole(true)
+	p.CutAfterRequest("")
+	p.CutAfterReplyBytes(0)
+	c.send("PING")
+	during := dial(t, p.Addr())
+	during.send("PING")
+	c.silent()
+	p.Heal()
+	assert.Equal(t, "PONG", c.reply())
+	assert.Equal(t, "PONG", during.reply())
+
+	p.Refuse(true)
+	p.Heal()
+	assert.Equal(t, "PONG", dial(t, p.Addr()).do("PING"))
+}
+
+func TestHealDisarmsATrapThatHasItsRequest(t *testing.T) {
+	s, p := startProxied(t)
+	c := dial(t, p.Addr())
+	c.do("PING")
+	s.Pause()
+	p.CutAfterRequest("")
+	c.send("PING")
+	require.Eventually(t, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.faults.match == nil
+	}, soon, time.Millisecond)
+	p.Heal()
+	s.Resume()
+	assert.Equal(t, "PONG", c.reply())
+}
+
+func TestEachSideClosesTheOther(t *testing.T) {
+	s, p := startProxied(t)
+	c := dial(t, p.Addr())
+	c.do("PING")
+	assert.Equal(t, 1, p.Connections())
+	s.waitForClients(t, 1)
+	require.NoError(t, c.Close())
+	p.waitForConnections(t, 0)
+	s.waitForClients(t, 0)
+
+	c = dial(t, p.Addr())
+	c.send("QUIT")
+	assert.Equal(t, "OK", c.reply())
+	assert.ErrorIs(t, c.end(), io.EOF)
+	p.waitForConnections(t, 0)
+
+	c = dial(t, p.Addr())
+	c.do("PING")
+	s.Kill()
+	assert.Error(t, c.end())
+	_, err := probe(p.Addr(), "PING")
+	assert.True(t, isReset(err), "%v", err)
+	p.waitForConnections(t, 0)
+}
+
+func TestLastRequestBeforeACloseStillRuns(t *testing.T) {
+	s, p := startProxied(t)
+	p.Delay(quiet, 0)
+	for i := range 10 {
+		c := dial(t, p.Addr())
+		c.send("PING")
+		c.send("SET", fmt.Sprint(i), "")
+		require.NoError(t, c.Close())
+	}
+	for i := range 10 {
+		s.waitFor(t, fmt.Sprint(i))
+	}
+	p.waitForConnections(t, 0)
+}
+
+func TestCloseEndsEverythingInAnyWeather(t *testing.T) {
+	s := Start(t)
+	ignore := goleak.IgnoreCurrent()
+	var conns []*conn
+	var addr string
+	t.Run("inner", func(inner *testing.T) {
+		// Runs right after the proxy's, where goleak would wait a while.
+		inner.Cleanup(func() {
+			stacks := make([]byte, 1<<20)
+			stacks = stacks[:runtime.Stack(stacks, true)]
+			assert.False(t, strings.Contains(string(stacks), "redistest.(*link)"), "%s", stacks)
+		})
+		p := NewProxy(inner, s.Addr())
+		addr = p.Addr()
+		for i, fault := range []func(){
+			func() {},
+			func() { p.HoldReplies(true) },
+			func() { p.Dribble(time.Hour) },
+			func() { p.Delay(time.Hour, time.Hour) },
+			s.Pause,
+			func() { p.CutAfterRequest("") },
+			func() { p.BlackHole(true) },
+		} {
+			c := dial(t, addr)
+			conns = append(conns, c)
+			fault()
+			c.send("ECHO", strings.Repeat("x", i<<16))
+		}
+	})
+	goleak.VerifyNone(t, ignore)
+	s.Resume()
+	for _, c := range conns {
+		_, err := io.Copy(io.Discard, c.r)
+		assert.False(t, errors.Is(err, os.ErrDeadlineExceeded), "still open")
+	}
+	_, err := net.DialTimeout("tcp", addr, soon)
+	assert.ErrorIs(t, err, syscall.ECONNREFUSED)
+	s.waitForClients(t, 0)
+}
+
+func TestFaultsSwitchUnderLoad(t *testing.T) {
+	s, p := startProxied(t)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+					// Whatever comes must be the right reply, or an error.
+					want := fmt.Sprint(i, "-", n)
+					if got, err := probe(p.Addr(), "ECHO", want); err == nil {
+						assert.Equal(t, want, got)
+					}
+				}
+			}
+		})
+	}
+	for i := range 20 {
+		on := i%2 == 0
+		for _, fault := range []func(){
+			func() { p.BlackHole(on) },
+			func() { p.HoldReplies(on) },
+			func() { p.HoldRequests(on) },
+			func() { p.Delay(time.Millisecond, time.Duration(i%3)*time.Millisecond) },
+			func() { p.Dribble(time.Duration(i%4) * 100 * time.Microsecond) },
+			func() { p.CutAfterRequest("ECHO") },
+			func() { p.CutAfterReplyBytes(i) },
+			func() { p.Refuse(on) },
+			p.Cut,
+			p.Heal,
+		} {
+			fault()
+			time.Sleep(time.Millisecond)
+		}
+	}
+	close(stop)
+	wg.Wait()
+	p.waitForConnections(t, 0)
+	s.waitForClients(t, 0)
+	assert.Equal(t, "PONG", dial(t, p.Addr()).do("PING"))
+}
+
+func startProxied(t *testing.T) (*Server, *Proxy) {
+	t.Helper()
+	s := Start(t)
+	return s, NewProxy(t, s.Addr())
+}
+
+func mustDo(t *testing.T, s *Server, args ...string) any {
+	t.Helper()
+	reply, err := s.Do(args...)
+	require.NoError(t, err, "%q", args)
+	return reply
+}
+
+func (s *Server) waitFor(t *testing.T, key string) {
+	t.Helper()
+	wait(t, "the server holds "+key, func() bool {
+		_, ok := s.Get(t, key)
+		return ok
+	})
+}
+
+// waitForClients waits until the server has n clients besides the oracle.
+func (s *Server) waitForClients(t *testing.T, n int) {
+	t.Helper()
+	wait(t, fmt.Sprintf("the server has %d clients", n), func() bool {
+		list := mustDo(t, s, "CLIENT", "LIST").(string)
+		return strings.Count(list, "\n") == n+1
+	})
+}
+
+func (p *Proxy) waitForConnections(t *testing.T, n int) {
+	t.Helper()
+	wait(t, fmt.Sprintf("the proxy has %d connections", n), func() bool { return p.Connections() == n })
+}
+
+// wait polls on the test's goroutine, where cond may fail the test.
+func wait(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(soon); !cond(); time.Sleep(time.Millisecond) {
+		require.True(t, time.Now().Before(deadline), "in vain: %s", what)
+	}
+}
+
+// conn is a client that tells sending from receiving.
+type conn struct {
+	net.Conn
+	t *testing.T
+	r *bufio.Reader
+}
+
+func dial(t *testing.T, addr string) *conn {
+	t.Helper()
+	nc, err := net.DialTimeout("tcp", addr, soon)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = nc.Close() })
+	c := &conn{Conn: nc, t: t, r: bufio.NewReader(nc)}
+	require.NoError(t, nc.SetDeadline(time.Now().Add(soon)))
+	return c
+}
+
+func (c *conn) send(args ...string) {
+	c.t.Helper()
+	_, err := io.WriteString(c, command(args...))
+	require.NoError(c.t, err)
+}
+
+func (c *conn) reply() any {
+	c.t.Helper()
+	reply, err := readReply(c.r)
+	require.NoError(c.t, err)
+	return reply
+}
+
+func (c *conn) do(args ...string) any {
+	c.t.Helper()
+	c.send(args...)
+	return c.reply()
+}
+
+// silent checks that neither a whole reply nor an end comes for a while.
+func (c *conn) silent() {
+	c.t.Helper()
+	require.NoError(c.t, c.SetReadDeadline(time.Now().Add(quiet)))
+	_, err := c.r.ReadString('\n')
+	require.ErrorIs(c.t, err, os.ErrDeadlineExceeded)
+	require.NoError(c.t, c.SetReadDeadline(time.Now().Add(soon)))
+}
+
+// end returns how the connection ended, which it must, without another byte.
+func (c *conn) end() error {
+	c.t.Helper()
+	_, err := c.r.ReadByte()
+	require.Error(c.t, err)
+	require.NotErrorIs(c.t, err, os.ErrDeadlineExceeded)
+	return err
+}
+
+// isReset tells whether the connection was reset, whatever was tried on it next.
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// fatal returns the message with which f fails the test it is given.
+func fatal(t *testing.T, f func(testing.TB)) string {
+	t.Helper()
+	tb := &fatalTB{TB: t}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f(tb)
+	}()
+	<-done
+	require.NotEmpty(t, tb.message, "did not fail")
+	return tb.message
+}
+
+type fatalTB struct {
+	testing.TB
+	message string
+}
+
+func (tb *fatalTB) Fatalf(format string, args ...any) {
+	tb.message = fmt.Sprintf(format, args...)
+	runtime.Goexit()
+}
