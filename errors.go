@@ -38,7 +38,7 @@ var (
 // timeout is never taken for the end of a ctx of yours.
 type QuorumError struct {
 	Op    string      // "acquire", "extend", "release" or "close"
-	Keys  []string    // of the lock, sorted
+	Keys  []string    // of the lock, sorted; none for "close"
 	Total int         // nodes
 	Need  int         // nodes that had to grant
 	Got   int         // nodes that did
@@ -60,7 +60,11 @@ func (e NodeError) Unwrap() error { return e.Err }
 
 func (e *QuorumError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "redlock: %s %s: ", e.Op, quoted(e.Keys))
+	b.WriteString("redlock: " + e.Op)
+	if len(e.Keys) > 0 { // closing is of all
+		b.WriteString(" " + quoted(e.Keys))
+	}
+	b.WriteString(": ")
 	if e.Got >= e.Need {
 		fmt.Fprintf(&b, "%d of %d nodes granted, but too late", e.Got, e.Total)
 	} else {
@@ -97,7 +101,7 @@ func isSentinel(err error) bool {
 	return false
 }
 
-var errUnanswered = errors.New("no reply yet")
+var errUnanswered = errors.New("not waited for")
 
 // quorumError describes a ballot that was not carried, or not in time.
 func (l *Locker) quorumError(op string, keys []string, ballot *quorum.Ballot, reasons ...error) *QuorumError {

@@ -56,6 +56,7 @@ func TestBadURLsAreRefusedWithoutTheirPasswords(t *testing.T) {
 		{nil, "redlock: no nodes: at least one is needed, three or five are usual"},
 		{[]string{"redis://a", "http://user:secret@b"}, "redlock: urls[1]: invalid URL scheme: http: must be like redis://[user:password@]host[:port][/db]"},
 		{[]string{"redis://user:secret@a:port"}, "redlock: urls[0]: not a URL: must be like redis://[user:password@]host[:port][/db]"},
+		{[]string{"user:secret@a"}, "redlock: urls[0]: not a URL: must be like redis://[user:password@]host[:port][/db]"},
 		{[]string{"redis://user:secret@a/x"}, `redlock: urls[0]: invalid database number: "x": must be like redis://[user:password@]host[:port][/db]`},
 		{[]string{"redis://a", "redis://b", "redis://user:secret@a:6379/2"}, "redlock: urls[0] and urls[2] are the same node, a:6379: a node votes once"},
 		{make([]string, 65), "redlock: 65 nodes: at most 64 are supported"},

@@ -154,8 +154,8 @@ func (l *Locker) closeNodes() error {
 	for i, n := range l.nodes {
 		closing.Go(func() {
 			reply := quorum.Reply{Vote: quorum.Granted}
-			if !n.Close(timeout) {
-				reply = quorum.Reply{Vote: quorum.Failed, Err: fmt.Errorf("%w within %v", quorum.ErrNoReply, timeout)}
+			if err := n.Close(timeout); err != nil {
+				reply = quorum.Reply{Vote: quorum.Failed, Err: err}
 			}
 			mu.Lock()
 			defer mu.Unlock()

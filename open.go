@@ -97,7 +97,7 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 		o, err := rueidis.ParseURL(url)
 		if err != nil {
 			reason := "not a URL"
-			if text := err.Error(); strings.HasPrefix(text, "redis: invalid ") {
+			if text := err.Error(); strings.HasPrefix(text, "redis: invalid ") && strings.Contains(url, "://") {
 				reason = strings.TrimPrefix(text, "redis: ")
 			}
 			return nil, argumentError("urls[%d]: %s: must be like redis://[user:password@]host[:port][/db]", i, reason)

@@ -222,7 +222,7 @@ func (k *Keeper) Wait() { k.running.Wait() }
 func (k *Keeper) run() {
 	timer := time.NewTimer(tick)
 	defer timer.Stop()
-	ahead := k.clock.ahead.Load()
+	ahead := int64(0) // as the clock began, even if this goroutine starts late
 	for {
 		now := k.clock.now()
 		if jumped := k.clock.ahead.Load(); jumped != ahead {
@@ -387,15 +387,16 @@ func (k *Keeper) take(i int) []*round {
 	return rounds
 }
 
-// cast counts a node's reply. The vote that settles the round draws the
-// consequence; a round that a later one has overtaken still counts, for its
-// own start.
+// cast counts a node's reply. The vote that carries the round draws the
+// consequence, and so does each from the one on with which it cannot be carried
+// any more. A round that a later one has overtaken still counts, for its own
+// start.
 func (r *round) cast(node int, reply quorum.Reply) {
 	r.mu.Lock()
-	verdict, denied := r.ballot.Verdict(), r.ballot.Denied()
+	carried := r.ballot.Verdict() == quorum.Carried
 	r.ballot.Cast(node, reply)
 	var news *quorum.Ballot // a copy, since later votes still come in
-	if r.ballot.Verdict() != verdict || r.ballot.Denied() != denied {
+	if !carried && r.ballot.Verdict() != quorum.Open {
 		news = r.ballot.Clone()
 	}
 	r.mu.Unlock()

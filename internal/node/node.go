@@ -55,6 +55,7 @@ type Node struct {
 	calls    int // acquisitions and extensions in flight
 	releases int // releases in flight, other than of debts
 	debts    []debt
+	owing    error // why the last debts could not be paid
 	settling bool
 	idle     sync.Cond      // signalled when nothing is in flight or owed
 	running  sync.WaitGroup // the goroutines of the node's own
@@ -126,8 +127,11 @@ func (n *Node) extend(batch []Extension, replies []quorum.Reply) {
 	defer n.leave(&n.calls)
 	sent := make([]Extension, 0, len(batch))
 	at := make([]int, 0, len(batch))
+	traced := make([]bool, 0, len(batch)) // before this
 	for i, e := range batch {
+		before := e.Claim.traced(n.index)
 		if e.Claim.send(n.index, e.TTL) {
+			traced = append(traced, before)
 			sent, at = append(sent, e), append(at, i)
 		} else {
 			replies[i] = quorum.Reply{Vote: quorum.Failed, Err: errEnded}
@@ -147,6 +151,9 @@ func (n *Node) extend(batch []Extension, replies []quorum.Reply) {
 			replies[at[j]] = quorum.Reply{Vote: quorum.Refused, Err: errOwned}
 		case Unknown:
 			replies[at[j]] = quorum.Reply{Vote: quorum.Failed, Err: e.Err}
+			if !traced[j] && errors.Is(e.Err, ErrNotRun) {
+				e.Claim.untrace(n.index)
+			}
 		}
 		n.settleIfEnded(e.Claim)
 	}
@@ -241,9 +248,14 @@ func (n *Node) settle() {
 		}
 		_, errs := n.store.Release(n.ctx, claims)
 		var failed []debt
+		var reason error
+		var latest time.Time
 		for i, err := range errs {
 			if err != nil {
-				failed = append(failed, batch[i])
+				failed, reason = append(failed, batch[i]), err
+				if batch[i].until.After(latest) {
+					latest = batch[i].until
+				}
 			}
 		}
 		if len(failed) == 0 {
@@ -251,9 +263,9 @@ func (n *Node) settle() {
 			continue
 		}
 		n.mu.Lock()
-		n.debts = append(n.debts, failed...)
+		n.debts, n.owing = append(n.debts, failed...), reason
 		n.mu.Unlock()
-		timer := time.NewTimer(pauses.NextBackOff())
+		timer := time.NewTimer(min(pauses.NextBackOff(), time.Until(latest)))
 		select {
 		case <-timer.C:
 		case <-n.ctx.Done():
@@ -262,7 +274,8 @@ func (n *Node) settle() {
 	}
 }
 
-// takeDebts takes up to maxBatch debts whose keys may still be there. If there
+// takeDebts takes up to maxBatch debts whose keys may still be there: an answer
+// may have come meanwhile that says they are not. If there
 // is none, settling is over.
 func (n *Node) takeDebts() []debt {
 	n.mu.Lock()
@@ -270,13 +283,13 @@ func (n *Node) takeDebts() []debt {
 	now := time.Now()
 	var batch []debt
 	for len(n.debts) > 0 && len(batch) < maxBatch {
-		if d := n.debts[0]; now.Before(d.until) {
+		if d := n.debts[0]; now.Before(d.until) && d.claim.traced(n.index) {
 			batch = append(batch, d)
 		}
 		n.debts = n.debts[1:]
 	}
 	if len(batch) == 0 || n.closed {
-		n.debts, n.settling = nil, false
+		n.debts, n.owing, n.settling = nil, nil, false
 		n.idle.Broadcast()
 		return nil
 	}
@@ -304,9 +317,9 @@ func (n *Node) leave(count *int) {
 }
 
 // Close waits until nothing is in flight or owed, but no longer than timeout,
-// then ends every call and closes what the Store owns. It tells whether
-// everything was settled.
-func (n *Node) Close(timeout time.Duration) bool {
+// then ends every call and closes what the Store owns. The error says what was
+// not settled.
+func (n *Node) Close(timeout time.Duration) error {
 	expired := false
 	timer := time.AfterFunc(timeout, func() {
 		n.mu.Lock()
@@ -319,12 +332,18 @@ func (n *Node) Close(timeout time.Duration) bool {
 	for busy() && !expired {
 		n.idle.Wait()
 	}
-	settled := !busy()
+	var err error
+	switch {
+	case busy() && n.owing != nil:
+		err = fmt.Errorf("keys not released within %v: %w", timeout, n.owing)
+	case busy():
+		err = fmt.Errorf("%w within %v", quorum.ErrNoReply, timeout)
+	}
 	n.closed = true
 	n.mu.Unlock()
 	timer.Stop()
 	n.stop()
 	n.store.Close()
 	n.running.Wait()
-	return settled
+	return err
 }

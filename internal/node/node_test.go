@@ -231,10 +231,12 @@ func TestCloseWaitsForWhatIsOwedAndNoLonger(t *testing.T) {
 				a.End()
 				n.Abandon(a)
 				start := time.Now()
-				require.Equal(t, !hung, n.Close(time.Second))
+				err := n.Close(time.Second)
 				if hung {
+					require.EqualError(t, err, "no reply within 1s")
 					require.Equal(t, time.Second, time.Since(start))
 				} else {
+					require.NoError(t, err)
 					require.Equal(t, 10*ms, time.Since(start))
 				}
 				require.Equal(t, quorum.Failed, n.Acquire(claim(2), time.Hour).Vote)
@@ -244,6 +246,41 @@ func TestCloseWaitsForWhatIsOwedAndNoLonger(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The claim ends, and is abandoned, while the acquisition fails for certain.
+func TestNoDebtRemainsOfACallThatDidNotRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sim.Store{}
+		n := node.New(0, "n", s)
+		s.Faults(func(op sim.Op, _ int) sim.Fault {
+			if op == sim.Acquire {
+				time.Sleep(10 * ms)
+			}
+			return sim.Fault{NotRun: true}
+		})
+		a := claim(1)
+		go n.Acquire(a, time.Hour)
+		time.Sleep(5 * ms)
+		a.End()
+		n.Abandon(a)
+		start := time.Now()
+		require.NoError(t, n.Close(time.Minute))
+		require.Less(t, time.Since(start), time.Second)
+	})
+}
+
+func TestCloseSaysWhyKeysWereNotReleased(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &sim.Store{}
+		n := node.New(0, "n", s)
+		a := claim(1)
+		n.Acquire(a, time.Hour)
+		s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{NotRun: true} })
+		a.End()
+		n.Abandon(a)
+		require.ErrorContains(t, n.Close(time.Second), "keys not released within 1s: sim: connection refused")
+	})
 }
 
 func TestErrNotRunKeepsTheTextAndTheType(t *testing.T) {

@@ -238,8 +238,7 @@ func millisArg(ttl time.Duration) string { return strconv.FormatInt(millis(ttl),
 // is that of rueidis' own dial or handshake.
 func wireError(err error) error {
 	var op *net.OpError
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, rueidis.ErrClosing) ||
-		errors.As(err, &op) && op.Op == "dial" {
+	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &op) && op.Op == "dial" {
 		return notRun{err}
 	}
 	return err

@@ -120,6 +120,6 @@ func TestABatchMayBeLargerThanOnePipeline(t *testing.T) {
 		e.Claim.End()
 		n.Abandon(e.Claim)
 	}
-	require.True(t, n.Close(10*time.Second))
+	require.NoError(t, n.Close(10*time.Second))
 	require.Empty(t, server.Keys(t))
 }
