@@ -77,9 +77,8 @@ func (l *Locker) attempt(ctx context.Context, keys []string, ttl time.Duration, 
 	if verdict == quorum.Carried {
 		lock := &Lock{locker: l, config: config, ttl: ttl}
 		lock.context = heldContext{values: ctx, lock: lock}
-		hold, ok := l.keeper.Hold(&lock.context, claim, start, keeper.Terms{TTL: ttl, Grace: config.grace, MaxHold: config.maxHold})
-		if ok {
-			lock.hold = hold
+		terms := keeper.Terms{TTL: ttl, Grace: config.grace, MaxHold: config.maxHold}
+		if l.keeper.Hold(&lock.hold, &lock.context, claim, start, terms) {
 			return lock, verdict, nil
 		}
 	}

@@ -187,7 +187,7 @@ func (l *Locker) begin() bool {
 // when a quorum of its nodes no longer holds it, or when its Locker is closed.
 type Lock struct {
 	locker  *Locker
-	hold    *keeper.Hold
+	hold    keeper.Hold
 	config  lockConfig
 	ttl     time.Duration
 	context heldContext

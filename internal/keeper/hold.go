@@ -16,7 +16,8 @@ type Terms struct {
 	MaxHold time.Duration // validity never goes further than this from the start; 0: no limit
 }
 
-// Hold is a claim that a quorum has granted, for as long as it is valid.
+// Hold is a claim that a quorum has granted, for as long as it is valid. It is
+// filled in by Keeper.Hold.
 //
 // It ends once: by release, or because its deadline has passed, or because a
 // quorum has become impossible, or with its Keeper. Its ctx ends then.
@@ -85,21 +86,33 @@ func (h *Hold) Bind(cancel context.CancelCauseFunc) {
 // End ends the hold for a reason of the caller's, who then releases the claim.
 // It reports false if the hold had ended before, or should have.
 func (h *Hold) End(cause error) bool {
-	h.expire()
-	return h.end(cause)
+	h.Expire()
+	if !h.end(cause) {
+		return false
+	}
+	h.keeper.forget(h)
+	return true
 }
 
-// lose ends the hold at once, and has the claim released.
+// lose ends the hold because a quorum is impossible.
 func (h *Hold) lose(ballot *quorum.Ballot) {
-	cause := h.keeper.config.Cause(Loss{Claim: h.claim, Until: h.Until(), Ballot: ballot})
-	if h.end(cause) {
-		h.keeper.abandon(h.claim)
+	if h.end(h.keeper.config.Cause(Loss{Claim: h.claim, Until: h.Until(), Ballot: ballot})) {
+		h.lost()
 	}
+}
+
+// lost is what follows when a hold has ended that was not released: its claim
+// is, in the background.
+func (h *Hold) lost() {
+	for _, n := range h.keeper.config.Nodes {
+		n.Abandon(h.claim)
+	}
+	h.keeper.forget(h)
 }
 
 // fire is what the hold's own timer runs, on its own goroutine.
 func (h *Hold) fire() {
-	if left := h.expire(); left > 0 {
+	if left := h.Expire(); left > 0 {
 		h.arm(left) // an extension moved the deadline meanwhile
 	}
 }
@@ -114,12 +127,8 @@ func (h *Hold) arm(left time.Duration) {
 }
 
 // Expire ends the hold if its deadline has passed, without waiting for its
-// timer to say so.
-func (h *Hold) Expire() { h.expire() }
-
-// expire ends the hold if its deadline has passed, and has the claim released.
-// Otherwise it returns what is left.
-func (h *Hold) expire() time.Duration {
+// timer to say so. Otherwise it returns what is left.
+func (h *Hold) Expire() time.Duration {
 	for {
 		deadline := h.deadline.Load()
 		if deadline < 0 {
@@ -136,7 +145,7 @@ func (h *Hold) expire() time.Duration {
 			Ballot: h.failed.Load(),
 		})
 		if h.endAt(deadline, cause) {
-			h.keeper.abandon(h.claim)
+			h.lost()
 			return 0
 		}
 	}
@@ -166,7 +175,6 @@ func (h *Hold) endAt(deadline int64, cause error) bool {
 	// Nothing before this line waits for anybody.
 	h.claim.End()
 	h.timer.Stop()
-	h.keeper.forget(h)
 	return true
 }
 

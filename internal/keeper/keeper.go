@@ -61,6 +61,7 @@ type Keeper struct {
 	mu      sync.Mutex // guards what follows, and the holds' scheduling
 	closed  bool
 	holds   map[*Hold]struct{}
+	emptied sync.Cond // signalled when no hold is left
 	queue   queue
 	lanes   []lane
 	planned Instant // when the loop looks next
@@ -96,6 +97,7 @@ func New(config Config) *Keeper {
 		lanes:   make([]lane, len(config.Nodes)),
 		planned: never,
 	}
+	k.emptied.L = &k.mu
 	k.running.Go(k.run)
 	return k
 }
@@ -110,11 +112,11 @@ func (k *Keeper) Validity(ttl time.Duration) time.Duration {
 }
 
 // Hold starts to keep a claim that a quorum granted in an attempt that began
-// at start. It reports false, and the claim is the caller's to release, if that
-// took so long that nothing is left of its validity, or if the Keeper is closed.
-// The hold's ctx is a child of ctx.
-func (k *Keeper) Hold(ctx context.Context, claim *node.Claim, start Instant, terms Terms) (*Hold, bool) {
-	h := &Hold{keeper: k, claim: claim, terms: terms, max: never, index: -1}
+// at start, and fills in h. It reports false, and the claim is the caller's to
+// release, if that took so long that nothing is left of its validity, or if the
+// Keeper is closed. The hold's ctx is a child of ctx.
+func (k *Keeper) Hold(h *Hold, ctx context.Context, claim *node.Claim, start Instant, terms Terms) bool {
+	h.keeper, h.claim, h.terms, h.max, h.index = k, claim, terms, never, -1
 	if terms.MaxHold > 0 {
 		h.max = start.Add(terms.MaxHold)
 	}
@@ -122,23 +124,23 @@ func (k *Keeper) Hold(ctx context.Context, claim *node.Claim, start Instant, ter
 	h.deadline.Store(int64(deadline))
 	left := deadline.Sub(k.clock.now())
 	if left <= 0 {
-		return nil, false
+		return false
 	}
 	h.ctx, h.cancel = context.WithCancelCause(ctx)
 	// Reset orders the write of h.timer before fire, which reads it.
 	h.timer = time.AfterFunc(time.Hour, h.fire)
-	h.timer.Reset(left)
 
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closed {
 		h.timer.Stop()
 		h.cancel(nil)
-		return nil, false
+		return false
 	}
+	h.timer.Reset(left)
 	k.holds[h] = struct{}{}
 	k.plan(k.clock.now().Add(tick))
-	return h, true
+	return true
 }
 
 // Auto has the hold extended, by its ttl, whenever less than threshold remains
@@ -201,17 +203,28 @@ func (h *Hold) settle(start Instant, ttl time.Duration, ballot *quorum.Ballot) b
 func (k *Keeper) Close(cause error) {
 	k.mu.Lock()
 	k.closed = true
+	k.mu.Unlock()
+	for _, h := range k.all() {
+		if h.end(cause) {
+			h.lost()
+		}
+	}
+	k.mu.Lock()
+	for len(k.holds) > 0 { // those that are ending elsewhere
+		k.emptied.Wait()
+	}
+	k.mu.Unlock()
+	close(k.stop)
+}
+
+func (k *Keeper) all() []*Hold {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	holds := make([]*Hold, 0, len(k.holds))
 	for h := range k.holds {
 		holds = append(holds, h)
 	}
-	k.mu.Unlock()
-	for _, h := range holds {
-		if h.end(cause) {
-			k.abandon(h.claim)
-		}
-	}
-	close(k.stop)
+	return holds
 }
 
 // Wait returns when the Keeper's goroutines have ended, which takes that the
@@ -242,14 +255,8 @@ func (k *Keeper) run() {
 // expireAll ends what has expired though its timer has not fired: timers do
 // not see that the wall clock jumped.
 func (k *Keeper) expireAll() {
-	k.mu.Lock()
-	holds := make([]*Hold, 0, len(k.holds))
-	for h := range k.holds {
-		holds = append(holds, h)
-	}
-	k.mu.Unlock()
-	for _, h := range holds {
-		h.expire()
+	for _, h := range k.all() {
+		h.Expire()
 	}
 }
 
@@ -316,18 +323,15 @@ func (k *Keeper) plan(due Instant) {
 	}
 }
 
-// forget drops a hold that has ended.
+// forget drops a hold that has ended. It is the last that is done about one:
+// Close waits for it.
 func (k *Keeper) forget(h *Hold) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.holds, h)
 	k.unschedule(h)
-}
-
-// abandon has an ended claim released on every node, in the background.
-func (k *Keeper) abandon(claim *node.Claim) {
-	for _, n := range k.config.Nodes {
-		n.Abandon(claim)
+	if len(k.holds) == 0 {
+		k.emptied.Broadcast()
 	}
 }
 

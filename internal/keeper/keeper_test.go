@@ -82,8 +82,8 @@ func (b *bench) hold(key string, terms Terms) *Hold {
 	for _, n := range b.config.Nodes {
 		require.Equal(b.t, quorum.Granted, n.Acquire(claim, terms.TTL).Vote)
 	}
-	h, ok := b.Hold(context.Background(), claim, start, terms)
-	require.True(b.t, ok)
+	h := &Hold{}
+	require.True(b.t, b.Hold(h, context.Background(), claim, start, terms))
 	return h
 }
 
@@ -424,8 +424,7 @@ func TestNothingIsHeldThatTookLongerThanItsValidity(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		start := b.Now()
 		time.Sleep(validity)
-		_, ok := b.Hold(t.Context(), &node.Claim{Keys: []string{"k"}}, start, Terms{TTL: ttl})
-		require.False(t, ok)
+		require.False(t, b.Hold(&Hold{}, t.Context(), &node.Claim{Keys: []string{"k"}}, start, Terms{TTL: ttl}))
 	})
 }
 
@@ -445,7 +444,7 @@ func TestCloseEndsEveryHoldAndReleasesIt(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, b.stores[0].Len())
 		require.Zero(t, b.stores[1].Len())
-		_, ok := b.Hold(t.Context(), holds[0].Claim(), b.Now(), Terms{TTL: ttl})
+		ok := b.Hold(&Hold{}, t.Context(), holds[0].Claim(), b.Now(), Terms{TTL: ttl})
 		require.False(t, ok, "a closed keeper keeps nothing")
 	})
 }
