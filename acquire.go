@@ -15,10 +15,17 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// acquire takes the keys: in one attempt or, with wait, in as many as the retry
-// policy and ctx allow (invariant 8).
+// request is what is asked of take.
+type request struct {
+	keys   []string
+	ttl    time.Duration
+	config lockConfig
+	wait   bool
+	values context.Context // what the lock's context has the values of
+}
+
 func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, opts []LockOption, wait bool) (*Lock, error) {
-	config, err := l.lockConfig(ttl, opts)
+	config, err := l.lockConfig(opts)
 	if err != nil {
 		return nil, err
 	}
@@ -26,18 +33,31 @@ func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, 
 	if err != nil {
 		return nil, err
 	}
+	r := request{keys: keys, ttl: ttl, config: config, wait: wait, values: ctx}
+	if l.chain == nil {
+		return l.take(ctx, r, nil)
+	}
+	return l.acquireThrough(ctx, r)
+}
+
+// take takes the keys: in one attempt or, with wait, in as many as the retry
+// policy and ctx allow (invariant 8).
+func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
+	if err := r.config.checkTTL(r.ttl); err != nil {
+		return nil, err
+	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("%w: %s: nothing was tried: %w", ErrNotAcquired, quoted(keys), errors.Join(ctxErrors(ctx)...))
+		return nil, fmt.Errorf("%w: %s: nothing was tried: %w", ErrNotAcquired, quoted(r.keys), errors.Join(ctxErrors(ctx)...))
 	}
 	if !l.begin() {
-		return nil, fmt.Errorf("%w: acquire %s", ErrClosed, quoted(keys))
+		return nil, fmt.Errorf("%w: acquire %s", ErrClosed, quoted(r.keys))
 	}
 	defer l.operations.Done()
 
 	var pauses backoff.BackOff
 	var last *QuorumError // what the latest attempt that was decided came to
 	for {
-		lock, verdict, failed := l.attempt(ctx, keys, ttl, config)
+		lock, verdict, failed := l.attempt(ctx, r, op)
 		if failed == nil {
 			return lock, nil
 		}
@@ -47,11 +67,11 @@ func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, 
 		if why := l.interruption(ctx); why != nil {
 			return nil, last.because(why)
 		}
-		if !wait {
+		if !r.wait {
 			return nil, failed
 		}
 		if pauses == nil {
-			if pauses = config.retry(); pauses == nil {
+			if pauses = r.config.retry(); pauses == nil {
 				return nil, argumentError("WithRetry: the policy returned nil: must return a backoff.BackOff; after: %w", failed)
 			}
 		}
@@ -59,7 +79,7 @@ func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, 
 		if pause == backoff.Stop {
 			return nil, failed
 		}
-		if !l.pause(ctx, pause) {
+		if !l.pause(ctx, pause, op) {
 			return nil, failed.because(l.interruption(ctx))
 		}
 	}
@@ -67,34 +87,43 @@ func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, 
 
 // attempt asks every node once, with a token of its own. Whatever it leaves
 // behind if it fails is released, in the background (invariant 4).
-func (l *Locker) attempt(ctx context.Context, keys []string, ttl time.Duration, config lockConfig) (*Lock, quorum.Verdict, *QuorumError) {
-	claim := &node.Claim{Keys: keys, Token: rand.Text()}
+func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.Verdict, *QuorumError) {
+	claim := &node.Claim{Keys: r.keys, Token: rand.Text()}
 	start := l.keeper.Now() // before the first byte is sent (invariant 1)
-	ballot := l.panel.Ask(ctx, l.closing, l.config.timeoutOf(ttl), func(i int) quorum.Reply {
-		return l.nodes[i].Acquire(claim, ttl)
+	began := op.now()
+	ballot := l.panel.Ask(ctx, l.closing, l.config.timeoutOf(r.ttl), func(i int) quorum.Reply {
+		return l.nodes[i].Acquire(claim, r.ttl)
 	})
+	op.attempted(began, ballot)
 	verdict := ballot.Verdict()
 	if verdict == quorum.Carried {
-		lock := &Lock{locker: l, config: config, ttl: ttl}
-		lock.context = heldContext{values: ctx, lock: lock}
-		terms := keeper.Terms{TTL: ttl, Grace: config.grace, MaxHold: config.maxHold}
+		lock := &Lock{locker: l, config: r.config, ttl: r.ttl}
+		lock.context = heldContext{values: r.values, lock: lock}
+		terms := keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold}
 		if l.keeper.Hold(&lock.hold, &lock.context, claim, start, terms) {
 			return lock, verdict, nil
 		}
 	}
 	claim.End()
-	for _, n := range l.nodes {
-		n.Abandon(claim)
-	}
+	l.abandon(claim)
 	reason := ErrNoQuorum
 	if verdict == quorum.Rejected {
 		reason = ErrNotAcquired
 	}
-	return nil, verdict, l.quorumError("acquire", keys, ballot, reason)
+	return nil, verdict, l.quorumError("acquire", r.keys, ballot, reason)
+}
+
+// abandon has the keys of a claim that has ended released, in the background.
+func (l *Locker) abandon(claim *node.Claim) {
+	for _, n := range l.nodes {
+		n.Abandon(claim)
+	}
 }
 
 // pause waits for d. It reports false if ctx or the Locker ended before.
-func (l *Locker) pause(ctx context.Context, d time.Duration) bool {
+func (l *Locker) pause(ctx context.Context, d time.Duration, op *Op) bool {
+	began := op.now()
+	defer op.waited(began)
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -136,7 +165,7 @@ func ctxErrors(ctx context.Context) []error {
 }
 
 // lockConfig is the Locker's configuration with the options of one lock.
-func (l *Locker) lockConfig(ttl time.Duration, opts []LockOption) (lockConfig, error) {
+func (l *Locker) lockConfig(opts []LockOption) (lockConfig, error) {
 	config := l.config.lock
 	for i, o := range opts {
 		if o == nil {
@@ -144,10 +173,7 @@ func (l *Locker) lockConfig(ttl time.Duration, opts []LockOption) (lockConfig, e
 		}
 		config = o.applyLock(config)
 	}
-	if err := config.check(); err != nil {
-		return config, err
-	}
-	return config, config.checkTTL(ttl)
+	return config, config.check()
 }
 
 // lockKeys checks the keys, and returns them sorted and without duplicates.

@@ -131,6 +131,8 @@ func (l *Locker) lostError(loss keeper.Loss) error {
 	case loss.Ballot != nil:
 		e := l.quorumError("extend", loss.Claim.Keys, loss.Ballot)
 		return fmt.Errorf("%w: %s: valid until %s: %w", ErrLost, what, clockTime(loss.Until), e)
+	case loss.Err != nil:
+		return fmt.Errorf("%w: %s: valid until %s: not extended: %w", ErrLost, what, clockTime(loss.Until), loss.Err)
 	case loss.Capped:
 		return fmt.Errorf("%w: %s: held for as long as WithMaxHold allows, until %s", ErrLost, what, clockTime(loss.Until))
 	default:

@@ -21,6 +21,7 @@ type Locker struct {
 	nodes  []*node.Node
 	panel  *quorum.Panel
 	keeper *keeper.Keeper
+	chain  Handler // nil without middleware
 
 	closing chan struct{} // closed when Close begins
 	mu      sync.Mutex    // guards closed, and operations against Close
@@ -66,11 +67,20 @@ type voter struct {
 }
 
 func newLocker(config lockerConfig, voters []voter) *Locker {
-	l := &Locker{config: config, panel: quorum.NewPanel(len(voters)), closing: make(chan struct{})}
+	l := &Locker{
+		config:  config,
+		panel:   quorum.NewPanel(len(voters)),
+		chain:   chain(config.middleware),
+		closing: make(chan struct{}),
+	}
 	for i, v := range voters {
 		l.nodes = append(l.nodes, node.New(i, v.name, v.store))
 	}
-	l.keeper = keeper.New(keeper.Config{Nodes: l.nodes, Panel: l.panel, Drift: config.drift, Cause: l.lostError})
+	kept := keeper.Config{Nodes: l.nodes, Panel: l.panel, Drift: config.drift, Cause: l.lostError}
+	if l.chain != nil {
+		kept.Extend, kept.Lost = l.extendDue, l.tellLost
+	}
+	l.keeper = keeper.New(kept)
 	return l
 }
 
@@ -230,8 +240,15 @@ func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 	if ttl == 0 {
 		ttl = l.ttl
 	}
-	if ttl < MinTTL || ttl <= l.config.grace {
-		return argumentError("extend %s: ttl %v: must be 0 (as acquired) or at least %v, and above the grace, %v", quoted(l.Keys()), ttl, MinTTL, l.config.grace)
+	if l.locker.chain == nil {
+		return l.extend(ctx, ttl, nil)
+	}
+	return l.through(ctx, l.op(OpExtend, ttl, runExtend))
+}
+
+func (l *Lock) extend(ctx context.Context, ttl time.Duration, op *Op) error {
+	if err := l.checkExtension(ttl); err != nil {
+		return err
 	}
 	if !l.locker.begin() {
 		return l.notHeld("extend")
@@ -240,14 +257,27 @@ func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 	if !l.Valid() {
 		return l.notHeld("extend")
 	}
+	start := op.now()
 	ballot, extended := l.hold.Extend(ctx, ttl, l.locker.config.timeoutOf(ttl))
-	switch {
-	case extended:
+	op.tried(start, ballot)
+	if extended {
 		return nil
-	case !l.Valid():
+	}
+	return l.notExtended(ballot).because(ctxErrors(ctx))
+}
+
+func (l *Lock) checkExtension(ttl time.Duration) error {
+	if ttl < MinTTL || ttl <= l.config.grace {
+		return argumentError("extend %s: ttl %v: must be 0 (as acquired) or at least %v, and above the grace, %v", quoted(l.Keys()), ttl, MinTTL, l.config.grace)
+	}
+	return nil
+}
+
+func (l *Lock) notExtended(ballot *quorum.Ballot) *QuorumError {
+	if !l.Valid() {
 		return l.locker.quorumError("extend", l.Keys(), ballot, ErrNotHeld, l.ended())
 	}
-	return l.locker.quorumError("extend", l.Keys(), ballot, ErrNoQuorum).because(ctxErrors(ctx))
+	return l.locker.quorumError("extend", l.Keys(), ballot, ErrNoQuorum)
 }
 
 // AutoExtend extends the lock by its ttl whenever less than threshold remains
@@ -280,12 +310,19 @@ func (l *Lock) StopAutoExtend() { l.hold.StopAuto() }
 // Release is idempotent: it happens once, and later calls return what it
 // returned. The error matches ErrNotHeld if the lock had ended before, and
 // ErrNoQuorum if too many nodes failed to confirm.
-func (l *Lock) Release(_ context.Context) error {
-	l.releasing.Do(func() { l.released = l.release() })
+func (l *Lock) Release(ctx context.Context) error {
+	l.releasing.Do(func() {
+		if l.locker.chain == nil {
+			l.released = l.release(nil)
+			return
+		}
+		defer l.drop() // whatever the middleware does
+		l.released = l.through(ctx, l.op(OpRelease, l.ttl, runRelease))
+	})
 	return l.released
 }
 
-func (l *Lock) release() error {
+func (l *Lock) release(op *Op) error {
 	if !l.locker.begin() {
 		return l.notHeld("release")
 	}
@@ -293,10 +330,11 @@ func (l *Lock) release() error {
 	if !l.hold.End(ErrReleased) {
 		return l.notHeld("release")
 	}
-	claim := l.hold.Claim()
+	claim, start := l.hold.Claim(), op.now()
 	ballot := l.locker.panel.Ask(context.Background(), nil, l.locker.config.timeoutOf(l.ttl), func(i int) quorum.Reply {
 		return l.locker.nodes[i].Release(claim)
 	})
+	op.tried(start, ballot)
 	switch {
 	case ballot.Verdict() == quorum.Carried:
 		return nil

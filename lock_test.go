@@ -399,6 +399,7 @@ func TestAThousandLocksCostNoGoroutines(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, locks[i].AutoExtend(0))
 	}
+	eventually(t, "the calls of the acquisitions have returned", func() bool { return runtime.NumGoroutine() <= before+10 })
 	most := 0
 	end := time.Now().Add(5 * ttl)
 	for tick := time.NewTicker(5 * ms); time.Now().Before(end); <-tick.C {

@@ -19,6 +19,7 @@ type lockerConfig struct {
 	drift       float64
 	nodeTimeout time.Duration
 	timeoutSet  bool // if not, the node timeout is in proportion to the ttl
+	middleware  []Middleware
 	lock        lockConfig
 }
 
@@ -104,6 +105,11 @@ func (c lockerConfig) check() error {
 		return argumentError("WithDriftFactor(%v): must be between 0 and 0.1", c.drift)
 	case c.timeoutSet && c.nodeTimeout <= 0:
 		return argumentError("WithNodeTimeout(%v): must be above 0", c.nodeTimeout)
+	}
+	for i, m := range c.middleware {
+		if m == nil {
+			return argumentError("WithMiddleware: middleware %d is nil: must be a Middleware", i)
+		}
 	}
 	return c.lock.check()
 }

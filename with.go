@@ -68,16 +68,22 @@ func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duratio
 	}
 	fnCtx, cancel := context.WithCancelCause(context.WithValue(ctx, lockKey{}, lock))
 	lock.hold.Bind(cancel)
-	value, err = fn(fnCtx)
-	if !lock.Valid() {
-		err = lostBefore(lock, err)
+	if l.chain == nil {
+		value, err = fn(fnCtx)
+		return value, lostBefore(lock, err)
 	}
+	err = lock.through(fnCtx, lock.op(OpHold, ttl, func(ctx context.Context, _ *Op) error {
+		value, err = fn(ctx)
+		return lostBefore(lock, err)
+	}))
 	return value, err
 }
 
-// lostBefore is fn's error, if any, and that the lock was lost before fn
-// returned it.
+// lostBefore is what fn returned, and that the lock was lost before, if it was.
 func lostBefore(lock *Lock, err error) error {
+	if lock.Valid() {
+		return err
+	}
 	lost := lock.ended()
 	switch {
 	case errors.Is(lost, ErrReleased) && !errors.Is(lost, ErrLost):

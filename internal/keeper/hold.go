@@ -39,14 +39,21 @@ type Hold struct {
 	bound  atomic.Pointer[context.CancelCauseFunc]
 	timer  *time.Timer
 
-	failed atomic.Pointer[quorum.Ballot] // the last extension, if it was not carried
+	failed atomic.Pointer[failure] // of the last extension, if it failed
 
 	// Guarded by keeper.mu:
+	extending bool          // Config.Extend is running
 	threshold time.Duration // extend when less than this remains; 0: not by itself
 	due       Instant       // of the next extension
 	index     int           // in keeper.queue, or -1
 	round     *round        // the latest extension
 	queued    uint64        // the lanes in which this hold waits, as bits
+}
+
+// failure is why an extension failed: for its votes, or else for err.
+type failure struct {
+	ballot *quorum.Ballot
+	err    error
 }
 
 // Context ends, with a cause, when the hold does.
@@ -102,12 +109,16 @@ func (h *Hold) lose(ballot *quorum.Ballot) {
 }
 
 // lost is what follows when a hold has ended that was not released: its claim
-// is, in the background.
+// is, in the background, and Config.Lost is told.
 func (h *Hold) lost() {
-	for _, n := range h.keeper.config.Nodes {
+	k := h.keeper
+	for _, n := range k.config.Nodes {
 		n.Abandon(h.claim)
 	}
-	h.keeper.forget(h)
+	if k.config.Lost != nil {
+		k.running.Go(func() { k.config.Lost(h) })
+	}
+	k.forget(h)
 }
 
 // fire is what the hold's own timer runs, on its own goroutine.
@@ -138,13 +149,11 @@ func (h *Hold) Expire() time.Duration {
 			return left
 		}
 		end := Instant(deadline).Add(h.terms.Grace)
-		cause := h.keeper.config.Cause(Loss{
-			Claim:  h.claim,
-			Until:  h.keeper.clock.time(end),
-			Capped: end >= h.max,
-			Ballot: h.failed.Load(),
-		})
-		if h.endAt(deadline, cause) {
+		loss := Loss{Claim: h.claim, Until: h.keeper.clock.time(end), Capped: end >= h.max}
+		if failed := h.failed.Load(); failed != nil {
+			loss.Ballot, loss.Err = failed.ballot, failed.err
+		}
+		if h.endAt(deadline, h.keeper.config.Cause(loss)) {
 			h.lost()
 			return 0
 		}

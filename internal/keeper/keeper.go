@@ -36,8 +36,16 @@ type Config struct {
 	Nodes []*node.Node
 	Panel *quorum.Panel
 	Drift float64
-	// Cause makes the error with which a lost hold's ctx ends.
+	// Cause makes the error with which a lost hold's ctx ends. It must not
+	// block.
 	Cause func(Loss) error
+	// Extend, if set, is called for each extension that is due, on a goroutine
+	// of its own, and at most once at a time for a hold. It is to call
+	// ExtendDue; what it returns is why it did not.
+	Extend func(*Hold) error
+	// Lost, if set, is called when a hold has ended that was not released, on
+	// a goroutine of its own.
+	Lost func(*Hold)
 }
 
 // Loss says how a hold was lost.
@@ -45,7 +53,8 @@ type Loss struct {
 	Claim  *node.Claim
 	Until  time.Time      // the end of its validity
 	Capped bool           // it was held for as long as its terms allow
-	Ballot *quorum.Ballot // the last extension that was not carried, if any
+	Ballot *quorum.Ballot // the last extension, if it was not carried
+	Err    error          // why the last extension was not even tried, if so
 }
 
 // Keeper keeps holds. All its methods are safe for concurrent use.
@@ -54,8 +63,8 @@ type Keeper struct {
 	clock  *clock
 	wake   chan struct{} // has room for one: the loop looks at everything anew
 	stop   chan struct{}
-	// running are the goroutines: the loop, and one for each lane that has
-	// something to send.
+	// running are the goroutines: the loop, one for each lane that has
+	// something to send, and those of Config.Extend and Config.Lost.
 	running sync.WaitGroup
 
 	mu      sync.Mutex // guards what follows, and the holds' scheduling
@@ -80,8 +89,10 @@ type round struct {
 	start Instant
 	ttl   time.Duration
 
-	mu     sync.Mutex // guards ballot
-	ballot *quorum.Ballot
+	mu       sync.Mutex // guards what follows
+	ballot   *quorum.Ballot
+	extended bool          // the hold was extended by it
+	settled  chan struct{} // closed when it is carried or cannot be; nil if nobody waits
 }
 
 const never = Instant(1<<63 - 1)
@@ -184,7 +195,7 @@ func (h *Hold) settle(start Instant, ttl time.Duration, ballot *quorum.Ballot) b
 		if ballot.Denied() {
 			h.lose(ballot)
 		} else {
-			h.failed.Store(ballot)
+			h.failed.Store(&failure{ballot: ballot})
 		}
 		return false
 	}
@@ -267,10 +278,16 @@ func (k *Keeper) startDue(now Instant) Instant {
 	defer k.mu.Unlock()
 	for len(k.queue) > 0 && k.queue[0].due <= now {
 		h := k.queue[0]
-		h.round = &round{hold: h, start: now, ttl: h.terms.TTL, ballot: quorum.NewBallot(len(k.lanes))}
-		h.due = now.Add(h.retry()) // unless this round is carried before
+		h.due = now.Add(h.retry()) // unless it is extended before
 		heap.Fix(&k.queue, 0)
-		k.dispatch(h)
+		switch {
+		case k.closed:
+		case k.config.Extend == nil:
+			k.dispatch(&round{hold: h, start: now, ttl: h.terms.TTL})
+		case !h.extending:
+			h.extending = true
+			k.running.Go(func() { k.extendThrough(h) })
+		}
 	}
 	k.planned = never
 	if len(k.holds) > 0 {
@@ -335,8 +352,43 @@ func (k *Keeper) forget(h *Hold) {
 	}
 }
 
-// dispatch puts h in every lane. k.mu is held.
-func (k *Keeper) dispatch(h *Hold) {
+// extendThrough has Config.Extend extend a hold that is due.
+func (k *Keeper) extendThrough(h *Hold) {
+	if err := k.config.Extend(h); err != nil {
+		h.failed.Store(&failure{err: err})
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h.extending = false
+}
+
+// ExtendDue extends a hold by ttl, as part of a Config.Extend, and waits for
+// the outcome, but no longer than until the next try is due; a quorum that
+// comes later counts all the same.
+func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Ballot, bool) {
+	k := h.keeper
+	r := &round{hold: h, start: k.clock.now(), ttl: ttl, settled: make(chan struct{})}
+	k.mu.Lock()
+	patience := h.retry()
+	k.dispatch(r)
+	k.mu.Unlock()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-r.settled:
+	case <-timer.C:
+	case <-h.ctx.Done():
+	case <-k.stop:
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ballot.Clone(), r.extended
+}
+
+// dispatch puts a round of its hold in every lane. k.mu is held.
+func (k *Keeper) dispatch(r *round) {
+	h := r.hold
+	h.round, r.ballot = r, quorum.NewBallot(len(k.lanes))
 	if k.closed {
 		return
 	}
@@ -397,15 +449,22 @@ func (k *Keeper) take(i int) []*round {
 // start.
 func (r *round) cast(node int, reply quorum.Reply) {
 	r.mu.Lock()
-	carried := r.ballot.Verdict() == quorum.Carried
+	before := r.ballot.Verdict()
 	r.ballot.Cast(node, reply)
 	var news *quorum.Ballot // a copy, since later votes still come in
-	if !carried && r.ballot.Verdict() != quorum.Open {
+	if before != quorum.Carried && r.ballot.Verdict() != quorum.Open {
 		news = r.ballot.Clone()
 	}
 	r.mu.Unlock()
-	if news != nil {
-		r.hold.settle(r.start, r.ttl, news)
+	if news == nil {
+		return
+	}
+	extended := r.hold.settle(r.start, r.ttl, news)
+	if before == quorum.Open && r.settled != nil {
+		r.mu.Lock()
+		r.extended = extended
+		r.mu.Unlock()
+		close(r.settled)
 	}
 }
 
