@@ -88,11 +88,11 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 // attempt asks every node once, with a token of its own. Whatever it leaves
 // behind if it fails is released, in the background (invariant 4).
 func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.Verdict, *QuorumError) {
-	claim := &node.Claim{Keys: r.keys, Token: rand.Text()}
+	claim, ttl := &node.Claim{Keys: r.keys, Token: rand.Text()}, r.ttl
 	start := l.keeper.Now() // before the first byte is sent (invariant 1)
 	began := op.now()
-	ballot := l.panel.Ask(ctx, l.closing, l.config.timeoutOf(r.ttl), func(i int) quorum.Reply {
-		return l.nodes[i].Acquire(claim, r.ttl)
+	ballot := l.panel.Ask(ctx, l.closing, l.config.timeoutOf(ttl), func(i int) quorum.Reply {
+		return l.nodes[i].Acquire(claim, ttl)
 	})
 	op.attempted(began, ballot)
 	verdict := ballot.Verdict()

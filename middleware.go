@@ -59,6 +59,7 @@ type Op struct {
 	request  request // OpAcquire
 	acquired *Lock   // OpAcquire: what must be released should the chain fail
 	ran      bool    // OpExtend: a middleware has not kept it from being tried
+	first    [1]Try  // where Tries begins: most operations need no more
 }
 
 // Try is one question put to all nodes.
@@ -242,6 +243,9 @@ func (op *Op) tried(start time.Time, ballot *quorum.Ballot) {
 		if r.Vote == quorum.Pending {
 			votes[i].Err = errUnanswered
 		}
+	}
+	if op.Tries == nil {
+		op.Tries = op.first[:0]
 	}
 	op.Tries = append(op.Tries, Try{Start: start, Took: time.Since(start), Votes: votes})
 }

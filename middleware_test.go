@@ -1,0 +1,291 @@
+package redlock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+)
+
+// recorder is a middleware that notes what it sees.
+type recorder struct {
+	mu  sync.Mutex
+	ops []redlock.Op
+	err []error
+}
+
+func (r *recorder) middleware(next redlock.Handler) redlock.Handler {
+	return func(ctx context.Context, op *redlock.Op) error {
+		err := next(ctx, op)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.ops, r.err = append(r.ops, *op), append(r.err, err)
+		return err
+	}
+}
+
+func (r *recorder) find(kind redlock.Kind) (op redlock.Op, err error, n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, o := range r.ops {
+		if o.Kind == kind {
+			op, err = o, r.err[i]
+			n++
+		}
+	}
+	return op, err, n
+}
+
+// on is a middleware for one kind of operation.
+func on(kind redlock.Kind, do func(ctx context.Context, op *redlock.Op, next redlock.Handler) error) redlock.Middleware {
+	return func(next redlock.Handler) redlock.Handler {
+		return func(ctx context.Context, op *redlock.Op) error {
+			if op.Kind == kind {
+				return do(ctx, op, next)
+			}
+			return next(ctx, op)
+		}
+	}
+}
+
+func TestMiddlewareSeesEveryOperation(t *testing.T) {
+	ns := start(t, 3)
+	var r recorder
+	l := ns.open(redlock.WithMiddleware(r.middleware))
+	_, err := ns.servers[1].Do("SET", "k", "another", "PX", "200")
+	require.NoError(t, err)
+	_, err = ns.servers[2].Do("SET", "k", "another", "PX", "200")
+	require.NoError(t, err)
+	var token string
+	err = redlock.Do(t.Context(), l, "k", 300*ms, func(ctx context.Context) error {
+		lock, _ := redlock.FromContext(ctx)
+		token = lock.Token()
+		first := lock.Until()
+		eventually(t, "extended", func() bool { return lock.Until().Sub(first) > 300*ms })
+		return errWork
+	}, redlock.WithRetry(redlock.FixedRetry(50*ms, 0, -1)))
+	require.Equal(t, errWork, err)
+
+	op, err, n := r.find(redlock.OpAcquire)
+	require.NoError(t, err)
+	require.Equal(t, 1, n, "the whole wait is one operation")
+	require.Equal(t, []string{"k"}, op.Keys)
+	require.Equal(t, 300*ms, op.TTL)
+	require.Equal(t, token, op.Lock.Token())
+	require.Greater(t, op.Attempts, 1)
+	require.GreaterOrEqual(t, op.Waited, 50*ms)
+	require.Len(t, op.Tries, op.Attempts)
+	require.Len(t, op.Tries[0].Votes, 3)
+	require.ErrorContains(t, op.Tries[0].Votes[1].Err, "another owner")
+	require.Equal(t, ns.proxies[1].Addr(), op.Tries[0].Votes[1].Node)
+	require.False(t, op.Lock.Until().IsZero())
+
+	_, err, n = r.find(redlock.OpHold)
+	require.Equal(t, errWork, err)
+	require.Equal(t, 1, n)
+	op, err, n = r.find(redlock.OpExtend)
+	require.NoError(t, err)
+	require.Positive(t, n)
+	require.Len(t, op.Tries, 1)
+	_, err, n = r.find(redlock.OpRelease)
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	_, _, n = r.find(redlock.OpLost)
+	require.Zero(t, n)
+}
+
+func TestMiddlewareIsToldOfALossOfManualLocksToo(t *testing.T) {
+	ns := start(t, 3)
+	var r recorder
+	l := ns.open(redlock.WithMiddleware(r.middleware))
+	lock, err := l.TryAcquire(t.Context(), "manual", 100*ms)
+	require.NoError(t, err)
+	<-lock.Context().Done()
+	eventually(t, "told", func() bool { _, _, n := r.find(redlock.OpLost); return n == 1 })
+	op, err, _ := r.find(redlock.OpLost)
+	require.ErrorIs(t, err, redlock.ErrLost)
+	require.Same(t, lock, op.Lock)
+	require.ErrorIs(t, lock.Release(t.Context()), redlock.ErrNotHeld)
+	_, err, _ = r.find(redlock.OpRelease)
+	require.ErrorIs(t, err, redlock.ErrNotHeld)
+
+	err = redlock.Do(t.Context(), l, "with", 100*ms, func(ctx context.Context) error { <-ctx.Done(); return nil }, redlock.WithoutAutoExtend())
+	require.ErrorIs(t, err, redlock.ErrLost)
+	_, err, _ = r.find(redlock.OpHold)
+	require.ErrorIs(t, err, redlock.ErrLost, "hold sees the loss too")
+
+	_, err = l.TryAcquire(t.Context(), "closed", time.Minute)
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	_, err, _ = r.find(redlock.OpLost)
+	require.Equal(t, redlock.ErrClosed, err)
+}
+
+func TestMiddlewareMayRefuse(t *testing.T) {
+	refusal := errors.New("not today")
+	refuse := func(kind redlock.Kind) redlock.Option {
+		return redlock.WithMiddleware(on(kind, func(context.Context, *redlock.Op, redlock.Handler) error { return refusal }))
+	}
+	ns := start(t, 3)
+
+	_, err := ns.open(refuse(redlock.OpAcquire)).TryAcquire(t.Context(), "k", time.Minute)
+	require.Equal(t, refusal, err)
+	require.True(t, ns.empty())
+
+	err = redlock.Do(t.Context(), ns.open(refuse(redlock.OpHold)), "k", time.Minute, func(context.Context) error {
+		t.Error("fn ran")
+		return nil
+	})
+	require.Equal(t, refusal, err)
+	eventually(t, "released", ns.empty)
+
+	lock, err := ns.open(refuse(redlock.OpExtend)).TryAcquire(t.Context(), "k", 300*ms)
+	require.NoError(t, err)
+	until := lock.Until()
+	require.Equal(t, refusal, lock.Extend(t.Context(), 0))
+	require.NoError(t, lock.AutoExtend(0))
+	<-lock.Context().Done()
+	require.Equal(t, until, lock.Until(), "automatic extension is refused too")
+	require.ErrorIs(t, context.Cause(lock.Context()), redlock.ErrLost)
+	require.ErrorIs(t, context.Cause(lock.Context()), refusal, "and the cause says so")
+
+	lock, err = ns.open(refuse(redlock.OpRelease)).Acquire(t.Context(), "k", time.Minute)
+	require.NoError(t, err)
+	require.Equal(t, refusal, lock.Release(t.Context()))
+	require.ErrorIs(t, context.Cause(lock.Context()), redlock.ErrReleased, "a release cannot be refused")
+	eventually(t, "released", ns.empty)
+}
+
+func TestMiddlewareMayAlterTheTTLAndTheContext(t *testing.T) {
+	type key struct{}
+	ns := start(t, 3)
+	l := ns.open(redlock.WithMiddleware(
+		on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+			op.TTL = time.Hour
+			return next(ctx, op)
+		}),
+		on(redlock.OpExtend, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+			op.TTL *= 2
+			return next(ctx, op)
+		}),
+		on(redlock.OpHold, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+			return next(context.WithValue(ctx, key{}, "from middleware"), op)
+		})))
+	err := redlock.Do(t.Context(), l, "k", time.Second, func(ctx context.Context) error {
+		require.Equal(t, "from middleware", ctx.Value(key{}))
+		lock, ok := redlock.FromContext(ctx)
+		require.True(t, ok)
+		require.Greater(t, time.Until(lock.Until()), 50*time.Minute)
+		require.NoError(t, lock.Extend(ctx, 0))
+		require.Greater(t, time.Until(lock.Until()), 110*time.Minute)
+		return nil
+	})
+	require.NoError(t, err)
+
+	l = ns.open(redlock.WithMiddleware(on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		op.TTL = 0
+		return next(ctx, op)
+	})))
+	_, err = l.TryAcquire(t.Context(), "k", time.Second)
+	require.EqualError(t, err, "redlock: ttl 0s: must be at least 10ms")
+}
+
+func TestMiddlewareThatMisusesAnAcquisitionLeaksNoLock(t *testing.T) {
+	failed := errors.New("failed afterwards")
+	ns := start(t, 3)
+	for name, do := range map[string]func(ctx context.Context, op *redlock.Op, next redlock.Handler) error{
+		"fails afterwards": func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+			return errors.Join(next(ctx, op), failed)
+		},
+		"calls next twice": func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+			return errors.Join(next(ctx, op), next(ctx, op))
+		},
+		"does nothing": func(context.Context, *redlock.Op, redlock.Handler) error { return nil },
+		"forges a lock": func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+			op.Lock = &redlock.Lock{}
+			return nil
+		},
+	} {
+		lock, err := ns.open(redlock.WithMiddleware(on(redlock.OpAcquire, do))).TryAcquire(t.Context(), "k", time.Hour)
+		require.Error(t, err, name)
+		require.Nil(t, lock, name)
+		eventually(t, name, ns.empty)
+	}
+}
+
+func TestAPanickingMiddlewareWedgesNothing(t *testing.T) {
+	ns := start(t, 3)
+	for _, kind := range []redlock.Kind{redlock.OpAcquire, redlock.OpHold, redlock.OpRelease} {
+		for _, after := range []bool{false, true} {
+			var r recorder
+			l := ns.open(redlock.WithMiddleware(r.middleware, on(kind, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+				if after {
+					_ = next(ctx, op)
+				}
+				panic("middleware")
+			})))
+			require.PanicsWithValue(t, "middleware", func() {
+				_ = redlock.Do(t.Context(), l, "k", time.Hour, func(context.Context) error { return nil })
+			}, "%v, after=%v", kind, after)
+			eventually(t, fmt.Sprint(kind, " released"), ns.empty)
+			require.NoError(t, l.Close())
+		}
+	}
+	// On the keeper's side it must not end the process, nor keep a lock from ending.
+	l := ns.open(redlock.WithMiddleware(
+		on(redlock.OpExtend, func(context.Context, *redlock.Op, redlock.Handler) error { panic("in extend") }),
+		on(redlock.OpLost, func(context.Context, *redlock.Op, redlock.Handler) error { panic("in lost") })))
+	err := redlock.Do(t.Context(), l, "k", 200*ms, func(ctx context.Context) error { <-ctx.Done(); return nil })
+	require.ErrorIs(t, err, redlock.ErrLost)
+	require.ErrorContains(t, err, "in extend")
+	require.NoError(t, redlock.Do(t.Context(), l, "k", time.Minute, func(context.Context) error { return nil }))
+	require.NoError(t, l.Close())
+}
+
+func TestABlockingMiddlewareDelaysNoCancellation(t *testing.T) {
+	ns := start(t, 3)
+	unblock := make(chan struct{})
+	var once sync.Once
+	free := func() { once.Do(func() { close(unblock) }) }
+	defer free()
+	l := ns.open(redlock.WithMiddleware(on(redlock.OpExtend, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		if op.Keys[0] == "blocked" {
+			<-unblock
+		}
+		return next(ctx, op)
+	})))
+	err := redlock.Do(t.Context(), l, "other", 300*ms, func(ctx context.Context) error {
+		other, _ := redlock.FromContext(ctx)
+		first := other.Until()
+		blocked, err := l.TryAcquire(t.Context(), "blocked", 300*ms)
+		require.NoError(t, err)
+		require.NoError(t, blocked.AutoExtend(0))
+		until := blocked.Until()
+		<-blocked.Context().Done()
+		require.Equal(t, until, blocked.Until())
+		eventually(t, "another lock is extended", func() bool { return other.Until().Sub(first) > time.Second })
+		return context.Cause(ctx)
+	})
+	require.NoError(t, err)
+	free()
+}
+
+func TestKindsHaveNames(t *testing.T) {
+	require.Equal(t, "acquire hold extend release lost Kind(0) Kind(9)", fmt.Sprint(redlock.OpAcquire, " ", redlock.OpHold, " ", redlock.OpExtend, " ", redlock.OpRelease, " ", redlock.OpLost, " ", redlock.Kind(0), " ", redlock.Kind(9)))
+}
+
+func TestANilMiddlewareIsRefused(t *testing.T) {
+	ns := start(t, 1)
+	c, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{InitAddress: []string{ns.servers[0].Addr()}}))
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = redlock.New([]rueidis.Client{c}, redlock.WithMiddleware((&recorder{}).middleware, nil))
+	require.EqualError(t, err, "redlock: WithMiddleware: middleware 1 is nil: must be a Middleware")
+}
