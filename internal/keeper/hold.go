@@ -42,12 +42,12 @@ type Hold struct {
 	failed atomic.Pointer[failure] // of the last extension, if it failed
 
 	// Guarded by keeper.mu:
-	extending bool          // Config.Extend is running
 	threshold time.Duration // extend when less than this remains; 0: not by itself
 	due       Instant       // of the next extension
-	index     int           // in keeper.queue, or -1
 	round     *round        // the latest extension
 	queued    uint64        // the lanes in which this hold waits, as bits
+	index     int32         // in keeper.queue, or -1
+	extending bool          // Config.Extend is running
 }
 
 // failure is why an extension failed: for its votes, or else for err.

@@ -317,14 +317,14 @@ func (k *Keeper) schedule(h *Hold, last Instant) {
 	if h.index < 0 {
 		heap.Push(&k.queue, h)
 	} else {
-		heap.Fix(&k.queue, h.index)
+		heap.Fix(&k.queue, int(h.index))
 	}
 	k.plan(h.due)
 }
 
 func (k *Keeper) unschedule(h *Hold) {
 	if h.index >= 0 {
-		heap.Remove(&k.queue, h.index)
+		heap.Remove(&k.queue, int(h.index))
 	}
 }
 
@@ -475,11 +475,11 @@ func (q queue) Len() int           { return len(q) }
 func (q queue) Less(i, j int) bool { return q[i].due < q[j].due }
 func (q queue) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
-	q[i].index, q[j].index = i, j
+	q[i].index, q[j].index = int32(i), int32(j)
 }
 func (q *queue) Push(x any) {
 	h := x.(*Hold)
-	h.index = len(*q)
+	h.index = int32(len(*q))
 	*q = append(*q, h)
 }
 func (q *queue) Pop() any {
