@@ -17,9 +17,11 @@ import (
 const (
 	// maxCalls caps the acquisitions and extensions in flight to one node, so
 	// that a node that hangs costs a bounded number of goroutines and of slots
-	// in rueidis' ring, where waiting for a free one ignores ctx. Releases
-	// have as many again: what was sent can be taken back.
+	// in rueidis' ring of 1024, where waiting for a free one ignores ctx.
 	maxCalls = 256
+	// maxReleases leaves more room to take back what was sent. A node that is
+	// only slow has calls of both kinds in flight, those that nobody waited for.
+	maxReleases = 512
 	// maxBatch caps one pipeline. rueidis sends pipelines of 2000 and more on
 	// another connection, where they overtake.
 	maxBatch = 256
@@ -83,7 +85,7 @@ func (n *Node) Check(keys []string) error { return n.store.Check(keys) }
 
 // Acquire asks for all of the claim's keys.
 func (n *Node) Acquire(c *Claim, ttl time.Duration) quorum.Reply {
-	if err := n.enter(&n.calls); err != nil {
+	if err := n.enter(&n.calls, maxCalls); err != nil {
 		return quorum.Reply{Vote: quorum.Failed, Err: err}
 	}
 	defer n.leave(&n.calls)
@@ -118,7 +120,7 @@ func (n *Node) Extend(batch []Extension) []quorum.Reply {
 }
 
 func (n *Node) extend(batch []Extension, replies []quorum.Reply) {
-	if err := n.enter(&n.calls); err != nil {
+	if err := n.enter(&n.calls, maxCalls); err != nil {
 		for i := range replies {
 			replies[i] = quorum.Reply{Vote: quorum.Failed, Err: err}
 		}
@@ -166,7 +168,7 @@ func (n *Node) Release(c *Claim) quorum.Reply {
 	if !c.traced(n.index) {
 		return quorum.Reply{Vote: quorum.Refused, Err: errNoKey}
 	}
-	if err := n.enter(&n.releases); err != nil {
+	if err := n.enter(&n.releases, maxReleases); err != nil {
 		n.owe(c)
 		return quorum.Reply{Vote: quorum.Failed, Err: err}
 	}
@@ -181,7 +183,7 @@ func (n *Node) Abandon(c *Claim) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed || n.releases >= maxCalls {
+	if n.closed || n.releases >= maxReleases {
 		n.oweLocked(c)
 		return
 	}
@@ -296,13 +298,13 @@ func (n *Node) takeDebts() []debt {
 	return batch
 }
 
-func (n *Node) enter(count *int) error {
+func (n *Node) enter(count *int, most int) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
 	case n.closed:
 		return errClosed
-	case *count >= maxCalls:
+	case *count >= most:
 		return fmt.Errorf("not sent: %d earlier calls are unanswered", *count)
 	}
 	*count++

@@ -237,6 +237,9 @@ func millisArg(ttl time.Duration) string { return strconv.FormatInt(millis(ttl),
 // those of a dial. Node's ctx has no deadline, so a deadline that is exceeded
 // is that of rueidis' own dial or handshake.
 func wireError(err error) error {
+	if err == nil {
+		return nil // op escapes
+	}
 	var op *net.OpError
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &op) && op.Op == "dial" {
 		return notRun{err}

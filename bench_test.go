@@ -1,0 +1,247 @@
+package redlock_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/redistest"
+)
+
+// The benchmarks put each operation beside its floor: the same commands, sent
+// by hand over the same connections. The servers run on the same machine, so
+// only the ratio says something: benchstat -col /impl.
+
+// benchTTL outlives any pause of the machine: nothing expires in a benchmark.
+const benchTTL = 30 * time.Second
+
+// benchCallers is how many goroutines contend for the connections in
+// mode=parallel, on as many CPUs as there are.
+const benchCallers = 32
+
+// benchOp is what is measured, of redlock and of the floor.
+type benchOp func(ctx context.Context, key string) error
+
+func BenchmarkCycle(b *testing.B) {
+	for _, n := range []int{1, 3, 5} {
+		b.Run(fmt.Sprintf("nodes=%d", n), func(b *testing.B) {
+			locker, floor := benchNodes(b, n)
+			redlockCycle := func(ctx context.Context, key string) error {
+				lock, err := locker.TryAcquire(ctx, key, benchTTL)
+				if err != nil {
+					return err
+				}
+				return lock.Release(ctx)
+			}
+			b.Run("mode=serial", func(b *testing.B) { benchBoth(b, benchSerial, redlockCycle, floor.cycle) })
+			b.Run("mode=parallel", func(b *testing.B) { benchBoth(b, benchParallel, redlockCycle, floor.cycle) })
+		})
+	}
+}
+
+func BenchmarkWith(b *testing.B) {
+	b.Run("nodes=3", func(b *testing.B) {
+		locker, floor := benchNodes(b, 3)
+		nothing := func(context.Context) (struct{}, error) { return struct{}{}, nil }
+		with := func(ctx context.Context, key string) error {
+			_, err := redlock.With(ctx, locker, key, benchTTL, nothing)
+			return err
+		}
+		benchBoth(b, benchSerial, with, floor.cycle)
+	})
+}
+
+func BenchmarkExtend(b *testing.B) {
+	b.Run("nodes=3", func(b *testing.B) {
+		locker, floor := benchNodes(b, 3)
+		lock, err := locker.TryAcquire(b.Context(), "redlock", benchTTL)
+		require.NoError(b, err)
+		token, ttl := rand.Text(), strconv.FormatInt(benchTTL.Milliseconds(), 10)
+		for _, client := range floor {
+			require.NoError(b, floorSet(b.Context(), client, "floor", token))
+		}
+		benchBoth(b, benchSerial,
+			func(ctx context.Context, _ string) error { return lock.Extend(ctx, 0) },
+			func(ctx context.Context, _ string) error { return floor.extend(ctx, "floor", token, ttl) })
+	})
+}
+
+// benchBoth runs both implementations of an operation. Their ctx is that of
+// the nodes: a benchmark's own ends between two of its runs, and would cut off
+// what the quorum did not wait for.
+func benchBoth(b *testing.B, run func(*testing.B, context.Context, benchOp), redlock, floor benchOp) {
+	ctx := b.Context()
+	b.Run("impl=redlock", func(b *testing.B) { run(b, ctx, redlock) })
+	b.Run("impl=floor", func(b *testing.B) { run(b, ctx, floor) })
+}
+
+func benchSerial(b *testing.B, ctx context.Context, op benchOp) {
+	b.ReportAllocs()
+	keys := benchKeys(0)
+	for i := 0; b.Loop(); i++ {
+		if err := op(ctx, keys[i%len(keys)]); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func benchParallel(b *testing.B, ctx context.Context, op benchOp) {
+	b.ReportAllocs()
+	perCPU := max(1, benchCallers/runtime.GOMAXPROCS(0))
+	b.SetParallelism(perCPU)
+	callers := make(chan []string, perCPU*runtime.GOMAXPROCS(0))
+	for i := range cap(callers) {
+		callers <- benchKeys(i)
+	}
+	var failed atomic.Int64
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		keys := <-callers
+		for i := 0; pb.Next(); i++ {
+			// Where servers wait for a CPU, so many nodes may fall behind the
+			// others, and be sent nothing more, that now and then no quorum is left.
+			if err := op(ctx, keys[i%len(keys)]); err != nil && failed.Add(1) > int64(b.N/100) {
+				b.Error(err)
+				return
+			}
+		}
+	})
+	if failed.Load() > 0 {
+		b.Logf("%d of %d failed", failed.Load(), b.N)
+	}
+}
+
+// benchKeys are one caller's own keys, to be used in turn. With a single key a
+// caller would contend with itself: its last release may still be on its way
+// to the nodes that the quorum did not wait for.
+func benchKeys(caller int) []string {
+	keys := make([]string, 256)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("caller:%d:%d", caller, i)
+	}
+	return keys
+}
+
+// benchNodes starts n servers, with one tuned client for each. The Locker and
+// the floor share the clients.
+func benchNodes(b *testing.B, n int) (*redlock.Locker, benchFloor) {
+	var clients []rueidis.Client
+	for _, server := range redistest.StartN(b, n) {
+		client, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{
+			InitAddress:       []string{server.Addr()},
+			ForceSingleClient: true,
+		}))
+		require.NoError(b, err)
+		b.Cleanup(client.Close)
+		clients = append(clients, client)
+	}
+	locker, err := redlock.New(clients)
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, locker.Close()) })
+	return locker, clients
+}
+
+// benchFloor is what the commands of a lock cost without any of its promises.
+type benchFloor []rueidis.Client
+
+// cycle has one goroutine per node for both commands, so that no release
+// overtakes its own SET, which would leave the key behind for its ttl.
+func (f benchFloor) cycle(ctx context.Context, key string) error {
+	token := rand.Text()
+	if len(f) == 1 {
+		return errors.Join(floorSet(ctx, f[0], key, token), floorRun(ctx, f[0], floorRelease, key, token))
+	}
+	set, released := make(chan error, len(f)), make(chan error, len(f)) // room for the late ones
+	release := make(chan struct{})
+	for _, c := range f {
+		go func() {
+			set <- floorSet(ctx, c, key, token)
+			<-release
+			released <- floorRun(ctx, c, floorRelease, key, token)
+		}()
+	}
+	err := f.quorum(set)
+	close(release)
+	if err != nil {
+		return err
+	}
+	return f.quorum(released)
+}
+
+func (f benchFloor) extend(ctx context.Context, key, token, ttl string) error {
+	extended := make(chan error, len(f))
+	for _, c := range f {
+		go func() { extended <- floorRun(ctx, c, floorExtend, key, token, ttl) }()
+	}
+	return f.quorum(extended)
+}
+
+// quorum goes on as soon as more than half of the nodes have granted.
+func (f benchFloor) quorum(answers <-chan error) (err error) {
+	granted := 0
+	for range f {
+		if e := <-answers; e != nil {
+			err = e
+		} else if granted++; granted > len(f)/2 {
+			return nil
+		}
+	}
+	return err
+}
+
+func floorSet(ctx context.Context, c rueidis.Client, key, token string) error {
+	return c.Do(ctx, c.B().Set().Key(key).Value(token).Nx().PxMilliseconds(benchTTL.Milliseconds()).Build()).Error()
+}
+
+func floorRun(ctx context.Context, c rueidis.Client, script *rueidis.Lua, key string, args ...string) error {
+	answer, err := script.Exec(ctx, c, []string{key}, args).AsInt64()
+	if err == nil && answer != 1 {
+		err = errors.New("the key is not ours")
+	}
+	return err
+}
+
+// The texts of internal/node/extend.lua and release.lua.
+var (
+	floorExtend = rueidis.NewLuaScript(`
+local gone = {}
+for _, key in ipairs(KEYS) do
+  local owner = redis.call('GET', key)
+  if not owner then
+    gone[key] = true
+  elseif owner ~= ARGV[1] then
+    return 0
+  end
+end
+for _, key in ipairs(KEYS) do
+  if gone[key] then
+    redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+  elseif redis.call('PTTL', key) < tonumber(ARGV[2]) then
+    redis.call('PEXPIRE', key, ARGV[2])
+  end
+end
+if next(gone) then
+  return 2
+end
+return 1
+`)
+	floorRelease = rueidis.NewLuaScript(`
+local deleted = 0
+for _, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[1] then
+    deleted = deleted + redis.call('DEL', key)
+  end
+end
+return deleted
+`)
+)

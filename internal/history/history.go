@@ -1,0 +1,183 @@
+// Package history is what contenders for locks saw, and checks of it. It knows
+// nothing of how locks are made: a history from any lock could be checked.
+//
+// The invariants are numbered I1, I2, …: I1 and I2 are checked here over
+// histories, with a second opinion on I1 by porcupine; what leaves no history
+// (leaks, keys left behind, waiting) is checked where it is caused. I3, on
+// fencing tokens, comes with them.
+package history
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Hold is one hold of one key by one contender. Times are since the history
+// began, on one monotonic clock; 0 means that it did not happen.
+type Hold struct {
+	Key       string        `json:"key"`
+	Contender int           `json:"contender"`
+	Token     string        `json:"token"`
+	Sent      time.Duration `json:"sent"`     // before the acquisition was asked for
+	Returned  time.Duration `json:"returned"` // the acquisition had succeeded
+	Until     time.Duration `json:"until"`    // the last end of validity that the lock told
+	Ended     time.Duration `json:"ended"`    // its ctx was seen to have ended
+	Released  time.Duration `json:"released"` // before the release was asked for
+	// What the oracle saw when the ctx had ended by expiry: on how many nodes
+	// nobody else could take the key, of how many needed; Probed is when it had
+	// seen all, and Expires when the keys may expire at the soonest.
+	Kept    int           `json:"kept,omitempty"`
+	Need    int           `json:"need,omitempty"`
+	Probed  time.Duration `json:"probed,omitempty"`
+	Expires time.Duration `json:"expires,omitempty"`
+}
+
+// End is when the holder could last have believed to hold the lock.
+func (h Hold) End() time.Duration {
+	end := h.Until
+	for _, t := range []time.Duration{h.Ended, h.Released} {
+		if t > 0 {
+			end = min(end, t)
+		}
+	}
+	return end
+}
+
+// Fault is what was done to the nodes, and for how long.
+type Fault struct {
+	Name  string        `json:"name"`
+	Start time.Duration `json:"start"`
+	End   time.Duration `json:"end"`
+}
+
+// Wait is one acquisition, from when it was asked for until it was decided.
+type Wait struct {
+	Contender int           `json:"contender"`
+	Sent      time.Duration `json:"sent"`
+	Took      time.Duration `json:"took"`
+	Err       string        `json:"err,omitempty"`
+}
+
+// History is safe for concurrent recording.
+type History struct {
+	Holds  []Hold  `json:"holds"`
+	Waits  []Wait  `json:"waits"`
+	Faults []Fault `json:"faults"`
+
+	mu    sync.Mutex // guards the above while recording
+	begin time.Time
+}
+
+// New begins a history.
+func New() *History { return &History{begin: time.Now()} }
+
+// Now is the time since the history began.
+func (h *History) Now() time.Duration { return time.Since(h.begin) }
+
+// At is t as a time since the history began.
+func (h *History) At(t time.Time) time.Duration { return t.Sub(h.begin) }
+
+// AddHold records a hold.
+func (h *History) AddHold(hold Hold) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Holds = append(h.Holds, hold)
+}
+
+// AddWait records an acquisition.
+func (h *History) AddWait(w Wait) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Waits = append(h.Waits, w)
+}
+
+// AddFault records a fault.
+func (h *History) AddFault(f Fault) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.Faults = append(h.Faults, f)
+}
+
+// Violation is a broken invariant.
+type Violation struct {
+	Invariant string
+	What      string
+}
+
+func (v Violation) String() string { return v.Invariant + ": " + v.What }
+
+// Check checks I1, by intervals and by porcupine, and I2.
+func (h *History) Check() []Violation {
+	return slices.Concat(h.Overlaps(), h.Unlinearizable(), h.Unkept())
+}
+
+// Overlaps checks I1: the holds of one key are disjoint.
+func (h *History) Overlaps() []Violation {
+	var found []Violation
+	for _, holds := range h.byKey() {
+		slices.SortFunc(holds, func(a, b Hold) int { return int(a.Returned - b.Returned) })
+		for i := 1; i < len(holds); i++ {
+			a := slices.MaxFunc(holds[:i], func(a, b Hold) int { return int(a.End() - b.End()) })
+			if b := holds[i]; b.Returned < a.End() && b.Returned < b.End() {
+				found = append(found, Violation{"I1", fmt.Sprintf("%q: contender %d held it from %v to %v, and contender %d from %v to %v",
+					a.Key, a.Contender, a.Returned, a.End(), b.Contender, b.Returned, b.End())})
+			}
+		}
+	}
+	return found
+}
+
+// Unkept checks I2: when a ctx ended by expiry, nobody else could have taken
+// the lock yet; and no ctx outlives what was told as the end of validity by
+// more than the allowance for late timers, where that could be seen.
+func (h *History) Unkept() []Violation {
+	var found []Violation
+	for _, hold := range h.Holds {
+		// An oracle that looked too late cannot tell.
+		if hold.Probed > 0 && hold.Probed < hold.Expires && hold.Kept < hold.Need {
+			found = append(found, Violation{"I2", fmt.Sprintf("%q: the ctx of contender %d ended at %v, valid until %v, and its keys were on %d nodes at %v, %d needed",
+				hold.Key, hold.Contender, hold.Ended, hold.Until, hold.Kept, hold.Probed, hold.Need)})
+		}
+	}
+	return found
+}
+
+func (h *History) byKey() map[string][]Hold {
+	holds := make(map[string][]Hold)
+	for _, hold := range h.Holds {
+		holds[hold.Key] = append(holds[hold.Key], hold)
+	}
+	return holds
+}
+
+// Summary is what a report says of a history.
+type Summary struct {
+	Operations, Holds, Lost, Faults int
+	Lateness                        time.Duration // the latest that a ctx was seen to have ended after its validity
+	Slack                           time.Duration // the least that the keys had left when it was seen; 0: never lost by expiry
+	LongestWait                     time.Duration
+}
+
+// Summary sums the history up.
+func (h *History) Summary() Summary {
+	s := Summary{Operations: len(h.Waits), Holds: len(h.Holds), Faults: len(h.Faults)}
+	for _, w := range h.Waits {
+		s.LongestWait = max(s.LongestWait, w.Took)
+	}
+	for _, hold := range h.Holds {
+		if hold.Ended == 0 {
+			continue
+		}
+		s.Lost++
+		if hold.Expires == 0 {
+			continue
+		}
+		s.Lateness = max(s.Lateness, hold.Ended-hold.Until)
+		if slack := hold.Expires - hold.Ended; s.Slack == 0 || slack < s.Slack {
+			s.Slack = slack
+		}
+	}
+	return s
+}

@@ -1,0 +1,66 @@
+package history
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func hold(contender int, token string, times ...time.Duration) Hold {
+	return Hold{Key: "k", Contender: contender, Token: token, Sent: times[0], Returned: times[1], Until: times[2], Ended: times[3], Released: times[4]}
+}
+
+func TestHoldsThatTakeTurnsAreFine(t *testing.T) {
+	h := New()
+	h.AddHold(hold(1, "a", 1, 10, 100, 0, 50)) // released
+	h.AddHold(hold(2, "b", 20, 51, 90, 90, 95))
+	h.AddHold(hold(3, "c", 30, 91, 200, 0, 150)) // after the second's ctx ended
+	h.AddHold(Hold{Key: "other", Token: "d", Sent: 1, Returned: 2, Until: 100})
+	require.Empty(t, h.Check())
+}
+
+func TestHoldsThatOverlapAreFoundByBoth(t *testing.T) {
+	for name, second := range map[string]Hold{
+		"inside":            hold(2, "b", 20, 30, 90, 0, 40),
+		"across the end":    hold(2, "b", 20, 99, 200, 0, 150),
+		"before it is lost": hold(2, "b", 20, 60, 200, 0, 150),
+	} {
+		h := New()
+		h.AddHold(hold(1, "a", 1, 10, 100, 0, 110))
+		h.AddHold(second)
+		require.Len(t, h.Overlaps(), 1, name)
+		require.Len(t, h.Unlinearizable(), 1, name)
+	}
+}
+
+func TestAnOverlapBehindAShortHoldIsFound(t *testing.T) {
+	h := New()
+	h.AddHold(hold(1, "a", 1, 10, 1000, 0, 900))
+	h.AddHold(hold(2, "b", 20, 30, 50, 0, 40))
+	h.AddHold(hold(3, "c", 20, 60, 1000, 0, 70))
+	require.Len(t, h.Overlaps(), 2)
+	require.NotEmpty(t, h.Unlinearizable())
+}
+
+func TestKeysThatWereGoneWhenTheContextEndedAreFound(t *testing.T) {
+	h := New()
+	lost := hold(1, "a", 1, 10, 100, 100, 110)
+	lost.Need, lost.Kept, lost.Probed, lost.Expires = 3, 3, 102, 105
+	h.AddHold(lost)
+	require.Empty(t, h.Check())
+	lost.Kept, lost.Returned, lost.Sent = 2, 11, 2
+	lost.Key = "other"
+	h.AddHold(lost)
+	require.Len(t, h.Unkept(), 1)
+	lost.Probed = 106 // too late to tell
+	lost.Key = "third"
+	h.AddHold(lost)
+	require.Len(t, h.Unkept(), 1)
+	s := h.Summary()
+	require.Equal(t, 3, s.Lost)
+	require.Equal(t, time.Duration(5), s.Slack)
+}

@@ -1,0 +1,109 @@
+// Package nemesis puts locks to the test: contenders that take them in earnest,
+// faults that befall the nodes meanwhile, and an oracle that looks at the nodes
+// behind the faults. What happened goes into a history, to be checked.
+package nemesis
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/history"
+)
+
+// Contention is contenders for the same keys.
+type Contention struct {
+	Lockers   []*redlock.Locker // one per process that is played
+	PerLocker int               // contenders in each
+	Keys      []string
+	TTL       time.Duration
+	Allowance time.Duration // what validity leaves of the ttl: the keys outlive it by that much
+	Need      int           // the quorum
+	Seed      uint64
+	// Kept is the oracle: on how many nodes nobody but the owner of the token
+	// can set the key now.
+	Kept func(key, token string) int
+
+	History *history.History
+}
+
+// Run has them contend until ctx ends, and returns when all have released.
+func (c *Contention) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	for i, l := range c.Lockers {
+		for j := range c.PerLocker {
+			id := i*c.PerLocker + j
+			all.Go(func() {
+				random := rand.New(rand.NewPCG(c.Seed, uint64(id)))
+				for ctx.Err() == nil {
+					c.turn(ctx, l, id, random)
+				}
+			})
+		}
+	}
+	all.Wait()
+}
+
+// turn is one hold, or the failure to get one: by With, extended or not, with
+// a critical section of 0 to 2 ttl.
+func (c *Contention) turn(ctx context.Context, l *redlock.Locker, id int, random *rand.Rand) {
+	hold := history.Hold{Key: c.Keys[random.IntN(len(c.Keys))], Contender: id, Need: c.Need}
+	opts := []redlock.LockOption{redlock.WithRetry(redlock.ExponentialRetry(5*time.Millisecond, c.TTL/2))}
+	work := time.Duration(random.Int64N(int64(2 * c.TTL)))
+	if random.IntN(3) == 0 {
+		work = 0
+	}
+	if random.IntN(4) == 0 {
+		opts = append(opts, redlock.WithoutAutoExtend())
+	}
+	hold.Sent = c.History.Now()
+	held := false
+	err := redlock.Do(ctx, l, hold.Key, c.TTL, func(ctx context.Context) error {
+		hold.Returned, held = c.History.Now(), true
+		c.History.AddWait(history.Wait{Contender: id, Sent: hold.Sent, Took: hold.Returned - hold.Sent})
+		lock, _ := redlock.FromContext(ctx)
+		hold.Token = lock.Token()
+		timer := time.NewTimer(work)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		c.seen(ctx, lock, &hold)
+		hold.Released = c.History.Now()
+		return nil
+	}, opts...)
+	if held {
+		c.History.AddHold(hold)
+		return
+	}
+	c.History.AddWait(history.Wait{Contender: id, Sent: hold.Sent, Took: c.History.Now() - hold.Sent, Err: err.Error()})
+	if errors.Is(err, redlock.ErrNoQuorum) { // as a user would: not at once again
+		timer := time.NewTimer(c.TTL / 10)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// seen notes how the lock stands at the end of its critical section.
+func (c *Contention) seen(ctx context.Context, lock *redlock.Lock, hold *history.Hold) {
+	hold.Until = c.History.At(lock.Until())
+	if lock.Context().Err() == nil {
+		return // not lost; ctx may have ended with its caller's
+	}
+	now := c.History.Now()
+	if ctx.Err() != nil {
+		hold.Ended = now
+	}
+	// Found lost by refusals, before validity ended, there is nothing to keep.
+	if c.Kept != nil && now >= hold.Until && errors.Is(context.Cause(lock.Context()), redlock.ErrLost) {
+		hold.Kept = c.Kept(hold.Key, hold.Token)
+		hold.Probed, hold.Expires = c.History.Now(), hold.Until+c.Allowance
+	}
+}

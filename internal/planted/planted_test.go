@@ -1,0 +1,131 @@
+// Package planted plants mistakes in the library, one at a time, and sees that
+// the suite catches each: a suite that misses one proves nothing. The mistakes
+// are made in a copy that only the compiler sees (go test -overlay); no build of
+// a user's can contain them.
+package planted
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// mistake is one that has been made in some lock library, or could be.
+type mistake struct {
+	name     string
+	file     string // from the root of the module
+	old, new string
+	run      []string // the arguments of the go test that must fail
+	caught   string   // what must be in its output
+}
+
+// simulation is a go test of so many histories.
+func simulation(histories string) []string {
+	return []string{".", "-run", "^TestSimulation$", "-sim.histories", histories}
+}
+
+func test(pkg, run string) []string { return []string{pkg, "-run", "^(" + run + ")$"} }
+
+const (
+	hold    = "internal/keeper/hold.go"
+	keeper  = "internal/keeper/keeper.go"
+	voter   = "internal/node/node.go"
+	acquire = "acquire.go"
+)
+
+var mistakes = []mistake{
+	{"validity counted from the end of the attempt", keeper,
+		"deadline := min(start.Add(k.Validity(terms.TTL)), h.max)", "deadline := min(k.clock.now().Add(k.Validity(terms.TTL)), h.max)",
+		simulation("2000"), "I"},
+	{"validity counted from the end of the extension", keeper,
+		"h.advance(start.Add(k.Validity(ttl)))", "h.advance(k.clock.now().Add(k.Validity(ttl)))",
+		simulation("2000"), "I"},
+	{"no drift", keeper,
+		"return ttl - time.Duration(float64(ttl)*k.config.Drift) - margin", "return ttl",
+		simulation("2000"), "I2"},
+	{"a late extension revives a lock", hold,
+		"if old < 0 || now >= Instant(old) {", "if old < 0 {",
+		simulation("2000"), "I"},
+	{"keys that an extension created count", voter,
+		"replies[at[j]] = quorum.Reply{Vote: quorum.Refused, Err: errGone}", "replies[at[j]] = quorum.Reply{Vote: quorum.Granted}",
+		test("./internal/keeper", "TestAMissingKeyIsRefilledAndNotCounted"), "TestAMissingKey"},
+	{"one token for all attempts", acquire,
+		"Token: rand.Text()}", "Token: rand.Text()[:0] + \"always the same\"}",
+		simulation("2000"), "I"},
+	{"a quorum is half of the nodes", "internal/quorum/quorum.go",
+		"return n/2 + 1", "return (n + 1) / 2",
+		simulation("2000"), "I"},
+	{"a failed attempt is not taken back", acquire,
+		"	claim.End()\n	l.abandon(claim)\n", "",
+		simulation("2000"), "I"},
+	{"what is ambiguous is forgotten", voter,
+		"if errors.Is(err, ErrNotRun) {\n			c.untrace(n.index)\n		}", "c.untrace(n.index)",
+		test(".", "TestALostReplyIsNeitherContentionNorAnOrphan"), "no orphan"},
+	{"a late grant is left behind", voter,
+		"	if c.Ended() {\n		n.owe(c)\n	}", "",
+		test("./internal/node", "TestAnAttemptThatWasGivenUpLeavesNothingInWhateverOrder"), "Should be zero"},
+	{"the ctx ends only with the next extension", hold,
+		"	h.cancel(cause)\n", "	time.AfterFunc(100*time.Millisecond, func() { h.cancel(cause) })\n",
+		test("./internal/keeper", "TestContextEndsExactlyWithValidity"), "TestContextEnds"},
+	{"definite refusals are waited out", keeper,
+		"if ballot.Denied() {", "if false {",
+		test("./internal/keeper", "TestDefiniteRefusalsEndTheContextAtOnce"), "TestDefinite"},
+	{"a hung node is waited for", "internal/quorum/quorum.go",
+		"for b.Verdict() == Open {", "for b.Granted()+b.refused+b.failed < p.n {",
+		test("./internal/quorum", "TestAskSettlesWithoutWaitingForTheSlow"), "one_hung_of_three"},
+	{"a prefix of the token is enough", "internal/node/release.lua",
+		"if redis.call('GET', key) == ARGV[1] then", "if string.find(redis.call('GET', key) or '', ARGV[1], 1, true) == 1 then",
+		test("./internal/node", "TestScripts"), "TestScripts"},
+	{"the wall clock is not looked at", "internal/keeper/clock.go",
+		"if ahead <= old {", "if true {",
+		test("./internal/keeper", "TestTheWallClockEndsAHoldSoonerAndNeverLater"), "at once for whoever asks"},
+}
+
+func TestEachPlantedMistakeIsCaught(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	for _, m := range mistakes {
+		t.Run(m.name, func(t *testing.T) {
+			source, err := os.ReadFile(filepath.Join(root, m.file))
+			require.NoError(t, err)
+			require.Equal(t, 1, strings.Count(string(source), m.old), "the code has changed: plant it anew")
+			out, err := goTest(t, root, m.run, m.file, strings.Replace(string(source), m.old, m.new, 1))
+			require.Error(t, err, "not caught by go test %s", strings.Join(m.run, " "))
+			require.Contains(t, out, "--- FAIL", "it must fail for the mistake, not because it does not compile")
+			require.Contains(t, out, m.caught)
+			t.Logf("caught by go test %s:\n%s", strings.Join(m.run, " "), firstFailure(out))
+		})
+	}
+}
+
+// goTest runs a go test with one file replaced.
+func goTest(t *testing.T, root string, args []string, file, text string) (string, error) {
+	dir := t.TempDir()
+	planted := filepath.Join(dir, filepath.Base(file))
+	require.NoError(t, os.WriteFile(planted, []byte(text), 0o600))
+	overlay, err := json.Marshal(map[string]any{"Replace": map[string]string{filepath.Join(root, file): planted}})
+	require.NoError(t, err)
+	list := filepath.Join(dir, "overlay.json")
+	require.NoError(t, os.WriteFile(list, overlay, 0o600))
+	run := exec.CommandContext(t.Context(), "go", append([]string{"test", "-count=1", "-timeout=2m", "-overlay", list}, args...)...)
+	run.Dir = root
+	out, err := run.CombinedOutput()
+	return string(out), err
+}
+
+func firstFailure(out string) string {
+	for line := range strings.Lines(out) {
+		if strings.Contains(line, ": I") || strings.Contains(line, "--- FAIL") {
+			return line
+		}
+	}
+	return ""
+}

@@ -1,0 +1,199 @@
+//go:build unix
+
+package redistest
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+const slots = 16384
+
+// Cluster is three masters that share the slots, each with a third of them, and
+// have no replicas. With a master down, the slots of the others are served
+// (cluster-require-full-coverage no).
+type Cluster struct {
+	t       testing.TB
+	servers []*Server
+	buses   []string // where the servers talk to each other
+}
+
+// StartCluster starts three servers and returns once each of them knows the
+// whole Cluster. args go last on their command lines.
+func StartCluster(t testing.TB, args ...string) *Cluster {
+	t.Helper()
+	const masters = 3
+	c := &Cluster{t: t}
+	for range masters {
+		// A node timeout that a loaded machine does not reach: nobody is
+		// thought dead who is alive.
+		s, bus := startWithPort(t, "--cluster-port", append([]string{
+			"--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "10000",
+		}, args...))
+		c.servers, c.buses = append(c.servers, s), append(c.buses, bus)
+	}
+	for i, s := range c.servers {
+		from, to := i*slots/masters, (i+1)*slots/masters-1
+		c.do(s, "CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
+		c.do(s, "CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(from), strconv.Itoa(to))
+	}
+	for i, bus := range c.buses[1:] {
+		host, port, _ := net.SplitHostPort(c.servers[i+1].addr)
+		_, busPort, _ := net.SplitHostPort(bus)
+		c.do(c.servers[0], "CLUSTER", "MEET", host, port, busPort)
+	}
+	until(t, "every server of the Cluster knows all of it", func() error {
+		for _, s := range c.servers {
+			info, err := s.Do("CLUSTER", "INFO")
+			if err != nil {
+				return err
+			}
+			if text := info.(string); !strings.Contains(text, "cluster_state:ok") || !strings.Contains(text, "cluster_size:3") {
+				return fmt.Errorf("%s: %s", s.addr, text)
+			}
+			for slot := 0; slot < slots; slot += slots / masters {
+				if _, err := c.owner(s, slot); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return c
+}
+
+// Servers are the masters.
+func (c *Cluster) Servers() []*Server { return slices.Clone(c.servers) }
+
+// Addrs are the servers' addresses.
+func (c *Cluster) Addrs() []string {
+	var addrs []string
+	for _, s := range c.servers {
+		addrs = append(addrs, s.addr)
+	}
+	return addrs
+}
+
+// URL is all of [Cluster.Addrs] as one redis:// URL.
+func (c *Cluster) URL() string { return manyURL(c.Addrs()) }
+
+// Slot is the slot of key, as the servers say.
+func (c *Cluster) Slot(key string) int {
+	c.t.Helper()
+	slot, _ := c.do(c.servers[0], "CLUSTER", "KEYSLOT", key).(int64)
+	return int(slot)
+}
+
+// Owner is the server of the slot of key, as the first server that answers says.
+func (c *Cluster) Owner(key string) *Server {
+	c.t.Helper()
+	slot := c.Slot(key)
+	for _, s := range c.servers {
+		if owner, err := c.owner(s, slot); err == nil {
+			return owner
+		}
+	}
+	c.t.Fatalf("redistest: no server of the Cluster knows the owner of slot %d", slot)
+	return nil
+}
+
+// KeyOf is a key that begins with prefix and is the server's.
+func (c *Cluster) KeyOf(s *Server, prefix string) string {
+	c.t.Helper()
+	for i := 0; ; i++ {
+		if key := prefix + strconv.Itoa(i); c.Owner(key) == s {
+			return key
+		}
+	}
+}
+
+func (c *Cluster) owner(asked *Server, slot int) (*Server, error) {
+	reply, err := asked.Do("CLUSTER", "SLOTS")
+	if err != nil {
+		return nil, err
+	}
+	for _, entry := range reply.([]any) {
+		fields := entry.([]any)
+		if from, to := fields[0].(int64), fields[1].(int64); int64(slot) < from || int64(slot) > to {
+			continue
+		}
+		node := fields[2].([]any)
+		addr := net.JoinHostPort(node[0].(string), strconv.FormatInt(node[1].(int64), 10))
+		for _, s := range c.servers {
+			if s.addr == addr {
+				return s, nil
+			}
+		}
+		return nil, fmt.Errorf("%s: slot %d is of %s", asked.addr, slot, addr)
+	}
+	return nil, fmt.Errorf("%s: slot %d is nobody's", asked.addr, slot)
+}
+
+// BeginMove has the slot of key migrate from its owner to another server: from
+// now on the owner sends clients there for the keys that it does not have.
+func (c *Cluster) BeginMove(key string, to *Server) {
+	c.t.Helper()
+	slot, from := strconv.Itoa(c.Slot(key)), c.Owner(key)
+	c.do(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", c.id(from))
+	c.do(from, "CLUSTER", "SETSLOT", slot, "MIGRATING", c.id(to))
+}
+
+// EndMove moves the keys of the slot, and makes to its owner.
+func (c *Cluster) EndMove(key string, to *Server) {
+	c.t.Helper()
+	slot, from := strconv.Itoa(c.Slot(key)), c.Owner(key)
+	host, port, _ := net.SplitHostPort(to.addr)
+	for _, moved := range c.do(from, "CLUSTER", "GETKEYSINSLOT", slot, "1000").([]any) {
+		c.do(from, "MIGRATE", host, port, moved.(string), "0", "5000")
+	}
+	for _, s := range []*Server{to, from} {
+		c.do(s, "CLUSTER", "SETSLOT", slot, "NODE", c.id(to))
+	}
+}
+
+func (c *Cluster) id(s *Server) string {
+	c.t.Helper()
+	id, _ := c.do(s, "CLUSTER", "MYID").(string)
+	return id
+}
+
+func (c *Cluster) do(s *Server, args ...string) any {
+	c.t.Helper()
+	return mustAsk(c.t, s.addr, args...)
+}
+
+// mustAsk is one command, which must not fail.
+func mustAsk(t testing.TB, addr string, args ...string) any {
+	t.Helper()
+	reply, err := probe(addr, args...)
+	if err != nil {
+		t.Fatalf("redistest: %q on %s: %v", args, addr, err)
+	}
+	return reply
+}
+
+// until waits until cond returns nil.
+func until(t testing.TB, what string, cond func() error) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		err := cond()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("redistest: waited in vain: %s: %v", what, err)
+		}
+		time.Sleep(pollEvery)
+	}
+}
+
+// manyURL is several addresses of one deployment as a redis:// URL.
+func manyURL(addrs []string) string {
+	return "redis://" + addrs[0] + "?addr=" + strings.Join(addrs[1:], "&addr=")
+}

@@ -1,0 +1,187 @@
+package middleware
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/redis-kit/redlock"
+)
+
+// Log logs the operations of a Locker, for redlock.WithMiddleware:
+//
+//	DEBUG  lock acquired, lock extended, lock released, work under lock ended
+//	INFO   lock acquired, but slowly or not at the first attempt
+//	       lock not acquired: others hold it, or the caller cancelled
+//	       node answers again
+//	WARN   lock lost
+//	       lock not acquired, not extended, not released: too many nodes
+//	       failed, or no longer hold it
+//	       node failing
+//
+// An operation that was refused before the nodes were asked, by a middleware or
+// for its arguments, is at INFO; what merely follows from the lock's end, which
+// was logged, at DEBUG. A node is said to be failing once, and then not again
+// before it has answered; a node that hangs is noticed only when an operation
+// has waited for it in vain.
+//
+// The attributes, where they apply:
+//
+//	key        string         of the lock; keys, []string, if it has several
+//	ttl        time.Duration  what was asked for
+//	duration   time.Duration  of the operation, with the pauses between attempts
+//	attempts   int            how often the nodes were asked to acquire
+//	waited     time.Duration  the pauses between them
+//	until      time.Time      the end of the lock's validity
+//	token      string         the owner token; at DEBUG only
+//	error      error          or a string, if something like a token was cut out
+//	node       string         the address of the node that fails or answers again
+//	operation  string         what was asked of that node: a redlock.Kind
+//
+// Each record is written with the operation's ctx and on its goroutine, when
+// it has ended: a slog.Handler that blocks holds it up, but not the end of a
+// lock's context. Log panics if logger or an option is nil.
+func Log(logger *slog.Logger, opts ...LogOption) redlock.Middleware {
+	if logger == nil {
+		panic("redlock: middleware.Log: logger is nil: must be a *slog.Logger")
+	}
+	config := logConfig{slow: time.Second}
+	for i, o := range opts {
+		if o == nil {
+			panic(fmt.Sprintf("redlock: middleware.Log: option %d is nil", i))
+		}
+		config = o.applyLog(config)
+	}
+	return func(next redlock.Handler) redlock.Handler {
+		var nodes health // of one Locker
+		return func(ctx context.Context, op *redlock.Op) error {
+			start := time.Now()
+			err := next(ctx, op)
+			took := time.Since(start)
+			nodes.observe(ctx, logger, op)
+			if level := config.level(ctx, op, took, err); logger.Enabled(ctx, level) {
+				logger.LogAttrs(ctx, level, message(op.Kind, err), attributes(op, level, took, err)...)
+			}
+			return err
+		}
+	}
+}
+
+// LogOption configures Log.
+type LogOption interface {
+	applyLog(logConfig) logConfig
+}
+
+// WithSlow sets from when on an acquisition, with its pauses, is slow. The
+// default is 1 s. WithSlow panics if d is not above 0.
+func WithSlow(d time.Duration) LogOption {
+	if d <= 0 {
+		panic(fmt.Sprintf("redlock: middleware.WithSlow(%v): must be above 0", d))
+	}
+	return logOption(func(c logConfig) logConfig { c.slow = d; return c })
+}
+
+type logConfig struct {
+	slow time.Duration
+}
+
+type logOption func(logConfig) logConfig
+
+func (o logOption) applyLog(c logConfig) logConfig { return o(c) }
+
+func (c logConfig) level(ctx context.Context, op *redlock.Op, took time.Duration, err error) slog.Level {
+	switch {
+	case op.Kind == redlock.OpLost:
+		return slog.LevelWarn
+	case op.Kind == redlock.OpHold: // its error is fn's, or a loss, which OpLost tells of
+		return slog.LevelDebug
+	case err == nil && op.Kind == redlock.OpAcquire && (op.Attempts > 1 || took >= c.slow):
+		return slog.LevelInfo
+	case err == nil:
+		return slog.LevelDebug
+	case op.Kind == redlock.OpAcquire:
+		if errors.Is(err, redlock.ErrNoQuorum) && !errors.Is(err, redlock.ErrClosed) && !cancelled(ctx, op) {
+			return slog.LevelWarn
+		}
+		return slog.LevelInfo
+	}
+	// An extension or a release failed.
+	unasked := len(op.Tries) == 0
+	switch {
+	case errors.Is(err, redlock.ErrReleased), errors.Is(err, redlock.ErrClosed), unasked && errors.Is(err, redlock.ErrNotHeld):
+		return slog.LevelDebug // the lock had ended, or ended meanwhile
+	case unasked, cancelled(ctx, op):
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
+}
+
+// cancelled tells whether it was the caller who ended the operation, and not
+// the nodes that failed. A deadline is different: nodes that hang are a reason
+// why one is exceeded.
+func cancelled(ctx context.Context, op *redlock.Op) bool {
+	if !errors.Is(ctx.Err(), context.Canceled) || len(op.Tries) == 0 {
+		return false
+	}
+	return !slices.ContainsFunc(op.Tries[len(op.Tries)-1].Votes, failed)
+}
+
+func message(kind redlock.Kind, err error) string {
+	switch {
+	case kind == redlock.OpHold:
+		return "work under lock ended"
+	case kind == redlock.OpLost:
+		return "lock lost"
+	case err != nil:
+		return "lock not " + participles[kind]
+	}
+	return "lock " + participles[kind]
+}
+
+var participles = map[redlock.Kind]string{
+	redlock.OpAcquire: "acquired",
+	redlock.OpExtend:  "extended",
+	redlock.OpRelease: "released",
+}
+
+func attributes(op *redlock.Op, level slog.Level, took time.Duration, err error) []slog.Attr {
+	attrs := make([]slog.Attr, 0, 8)
+	if len(op.Keys) == 1 {
+		attrs = append(attrs, slog.String("key", op.Keys[0]))
+	} else {
+		attrs = append(attrs, slog.Any("keys", slices.Clone(op.Keys))) // op's must not be kept
+	}
+	attrs = append(attrs, slog.Duration("ttl", op.TTL))
+	if op.Kind != redlock.OpLost {
+		attrs = append(attrs, slog.Duration("duration", took))
+	}
+	if op.Kind == redlock.OpAcquire {
+		attrs = append(attrs, slog.Int("attempts", op.Attempts), slog.Duration("waited", op.Waited))
+	}
+	if op.Lock != nil && op.Kind != redlock.OpRelease {
+		attrs = append(attrs, slog.Time("until", op.Lock.Until()))
+	}
+	if op.Lock != nil && level < slog.LevelInfo {
+		attrs = append(attrs, slog.String("token", op.Lock.Token()))
+	}
+	if err != nil {
+		attrs = append(attrs, errorAttr(err))
+	}
+	return attrs
+}
+
+// A server that does not know a command answers with its arguments, of which
+// one is the token.
+var token = regexp.MustCompile(`\b[A-Z2-7]{26,}\b`)
+
+func errorAttr(err error) slog.Attr {
+	text := err.Error()
+	if cut := token.ReplaceAllLiteralString(text, "[token]"); cut != text {
+		return slog.String("error", cut)
+	}
+	return slog.Any("error", err)
+}

@@ -1,0 +1,90 @@
+// Package otelhook makes OpenTelemetry spans and metrics of what a
+// redlock.Locker does. It is a middleware, and needs only the API of
+// OpenTelemetry: which SDK receives them, if any, is the program's choice.
+//
+//	locker, err := redlock.Open(ctx, urls, redlock.WithMiddleware(otelhook.New()))
+//
+// # Spans
+//
+//	the caller's span
+//	├─ redlock.acquire     CLIENT    an Acquire or TryAcquire, with the whole wait
+//	├─ redlock.hold        INTERNAL  the function that With runs
+//	│  └─ what the function does
+//	├─ redlock.extend      CLIENT    one extension
+//	└─ redlock.release     CLIENT    one release
+//
+// The parent is the span in the ctx of the call; that of an automatic extension
+// is the one in the ctx that acquired the lock, even if it has ended.
+//
+// Attributes of the spans:
+//
+//	redlock.keys      string[]  all: the keys, sorted
+//	redlock.outcome   string    all: see below
+//	error.type        string    all, if the status is Error: see below
+//	redlock.ttl       double    acquire, extend: the ttl that was asked for, in seconds
+//	redlock.attempts  int       acquire: how often the nodes were asked
+//	redlock.waited    double    acquire: the time spent between attempts, in seconds
+//
+// Events:
+//
+//	redlock.attempt   on acquire, extend and release: the nodes were asked
+//	  redlock.nodes             int       how many there are
+//	  redlock.votes             int       how many granted while they were waited for
+//	  redlock.refusals          string[]  what the others said, by node; absent if nothing
+//	  redlock.attempt.duration  double    seconds
+//	redlock.lost      the lock ended before it was released
+//	redlock.closed    the lock ended because its Locker was closed
+//	  redlock.keys              string[]  its keys
+//	  redlock.cause             string    the cause of its context
+//
+// An attempt has the time at which it began. Nodes that were not waited for,
+// since the others had decided, are neither votes nor refusals. The end of a
+// lock is told on the hold's span, where there is one, and on the span that
+// the lock was acquired under, unless that has ended; not on redlock.acquire.
+//
+// # Metrics
+//
+//	redlock.acquire.duration  histogram      s          Duration of acquisitions, with the wait.
+//	redlock.acquire.attempts  histogram      {attempt}  Number of times the nodes were asked in an acquisition.
+//	redlock.hold.duration     histogram      s          Duration of the functions that With runs under a lock.
+//	redlock.held              updowncounter  {lock}     Number of locks that are held now.
+//	redlock.lost              counter        {lock}     Number of locks that ended before they were released.
+//	redlock.node.failures     counter        {failure}  Number of times a node did not answer, or answered with an error.
+//
+// Their attributes, beside redlock.keys if WithMetricKeys asks for it:
+//
+//	redlock.acquire.duration  redlock.outcome, and error.type if it is an error
+//	redlock.acquire.attempts  redlock.outcome
+//	redlock.hold.duration     redlock.outcome, and error.type if it is an error
+//	redlock.node.failures     redlock.operation (acquire, extend, release), server.address, server.port
+//
+// Locks that ended because their Locker was closed are not counted as lost. A
+// node that hangs while a quorum of the others answers is not waited for, and
+// no failure; nor is a node that answers that another holds the key.
+//
+// # Outcomes
+//
+//	acquired   acquire          the lock is held
+//	completed  hold             the function returned no error
+//	extended   extend           the lock is extended
+//	released   release          the lock is released
+//	contended  acquire          others hold the lock
+//	ended      extend, release  the lock was released or its Locker closed before
+//	not_held   extend, release  the lock was lost before, or is found to be
+//	lost       hold             the lock was lost before the function returned
+//	closed     acquire, hold    the Locker was closed
+//	no_quorum  all but hold     too many nodes failed to decide
+//	timeout    all but release  the error is context.DeadlineExceeded
+//	cancelled  all but release  the error is context.Canceled
+//	aborted    all              a panic or runtime.Goexit
+//	error      all              any other error
+//
+// From not_held on these are errors: the span has the status Error with the
+// error's text, and error.type is the outcome or, for any other error, its Go
+// type. The status of the rest is unset: that others hold a lock is to be
+// expected. A wait that its ctx ended is a timeout or cancelled, whatever the
+// nodes said before; that is in its events.
+//
+// A lock's token is nowhere in all this: it is cut out of the texts of errors
+// too.
+package otelhook

@@ -1,0 +1,271 @@
+package otelhook_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/goleak"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/otelhook"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const ms = time.Millisecond
+
+// soon is for what must happen at some time: generous, so that a loaded machine
+// does not fail it.
+const soon = 20 * time.Second
+
+// bench is real servers, and an SDK that records what the hook makes.
+type bench struct {
+	t       testing.TB
+	servers []*redistest.Server
+	hook    redlock.Middleware
+	tracer  trace.Tracer // of the program around the Locker
+	sdk
+}
+
+// sdk is providers, and what they have been given.
+type sdk struct {
+	tp      *sdktrace.TracerProvider
+	spans   *tracetest.SpanRecorder
+	mp      *sdkmetric.MeterProvider
+	metrics *sdkmetric.ManualReader
+}
+
+func newSDK() sdk {
+	spans, metrics := tracetest.NewSpanRecorder(), sdkmetric.NewManualReader()
+	return sdk{
+		sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)), spans,
+		sdkmetric.NewMeterProvider(sdkmetric.WithReader(metrics)), metrics,
+	}
+}
+
+func start(t testing.TB, nodes int, opts ...otelhook.Option) *bench {
+	sdk := newSDK()
+	return &bench{
+		t:       t,
+		servers: redistest.StartN(t, nodes),
+		hook:    otelhook.New(append([]otelhook.Option{otelhook.WithTracerProvider(sdk.tp), otelhook.WithMeterProvider(sdk.mp)}, opts...)...),
+		tracer:  sdk.tp.Tracer("program"),
+		sdk:     sdk,
+	}
+}
+
+// open is a Locker over the nodes with the hook, closed at the end of the test.
+func (b *bench) open(opts ...redlock.Option) *redlock.Locker {
+	b.t.Helper()
+	return b.openWith([]redlock.Middleware{b.hook}, opts...)
+}
+
+func (b *bench) openWith(middleware []redlock.Middleware, opts ...redlock.Option) *redlock.Locker {
+	b.t.Helper()
+	var urls []string
+	for _, s := range b.servers {
+		urls = append(urls, s.URL())
+	}
+	l, err := redlock.Open(context.Background(), urls, append(opts, redlock.WithMiddleware(middleware...))...)
+	require.NoError(b.t, err)
+	b.t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+// program is a span of the program's, and a ctx under it.
+func (b *bench) program() (context.Context, trace.Span) {
+	return b.tracer.Start(b.t.Context(), "program")
+}
+
+func (b *bench) do(s *redistest.Server, args ...string) {
+	b.t.Helper()
+	_, err := s.Do(args...)
+	require.NoError(b.t, err)
+}
+
+func (b *bench) holdAll(l *redlock.Lock) func() bool {
+	return func() bool {
+		for _, s := range b.servers {
+			if v, _ := s.Get(b.t, l.Key()); v != l.Token() {
+				return false
+			}
+		}
+		return true
+	}
+}
+
+// span is a span as the tests compare it: without the times, and with its
+// parent by name.
+type span struct {
+	Name, Parent string
+	Kind         trace.SpanKind
+	Status       sdktrace.Status
+	Attributes   attributes
+	Events       []event
+}
+
+type event struct {
+	Name       string
+	Attributes attributes
+}
+
+type attributes map[attribute.Key]any
+
+func attributesOf(kvs []attribute.KeyValue) attributes {
+	all := make(attributes)
+	for _, kv := range kvs {
+		all[kv.Key] = kv.Value.AsInterface()
+	}
+	return all
+}
+
+// named are the spans of this name that have ended.
+func (b *bench) named(name string) []sdktrace.ReadOnlySpan {
+	return slices.DeleteFunc(b.spans.Ended(), func(s sdktrace.ReadOnlySpan) bool { return s.Name() != name })
+}
+
+// only is the one span of this name.
+func (b *bench) only(name string) sdktrace.ReadOnlySpan {
+	b.t.Helper()
+	spans := b.named(name)
+	require.Len(b.t, spans, 1, name)
+	return spans[0]
+}
+
+// last is the span of this name that ended last.
+func (b *bench) last(name string) sdktrace.ReadOnlySpan {
+	b.t.Helper()
+	spans := b.named(name)
+	require.NotEmpty(b.t, spans, name)
+	return spans[len(spans)-1]
+}
+
+// parent is the name of a span's parent, ended or not.
+func (b *bench) parent(s sdktrace.ReadOnlySpan) string {
+	for _, p := range b.spans.Started() {
+		if p.SpanContext().Equal(s.Parent()) {
+			return p.Name()
+		}
+	}
+	return ""
+}
+
+// view is what of a span can be compared. It checks the durations and drops
+// them.
+func (b *bench) view(s sdktrace.ReadOnlySpan) span {
+	b.t.Helper()
+	v := span{s.Name(), b.parent(s), s.SpanKind(), s.Status(), attributesOf(s.Attributes()), nil}
+	delete(v.Attributes, "redlock.waited")
+	for _, e := range s.Events() {
+		seen := event{e.Name, attributesOf(e.Attributes)}
+		require.False(b.t, e.Time.Before(s.StartTime()), "%s began before %s", e.Name, s.Name())
+		if e.Name == "redlock.attempt" {
+			took, ok := seen.Attributes["redlock.attempt.duration"].(float64)
+			require.True(b.t, ok)
+			require.Positive(b.t, took)
+			require.LessOrEqual(b.t, took, s.EndTime().Sub(e.Time).Seconds())
+			delete(seen.Attributes, "redlock.attempt.duration")
+		}
+		v.Events = append(v.Events, seen)
+	}
+	return v
+}
+
+func (b *bench) events(s sdktrace.ReadOnlySpan, name string) []sdktrace.Event {
+	return slices.DeleteFunc(slices.Clone(s.Events()), func(e sdktrace.Event) bool { return e.Name != name })
+}
+
+// collect is all the metrics of the hook, by name.
+func (b *bench) collect() map[string]metricdata.Metrics {
+	b.t.Helper()
+	var all metricdata.ResourceMetrics
+	require.NoError(b.t, b.metrics.Collect(context.Background(), &all))
+	found := make(map[string]metricdata.Metrics)
+	for _, s := range all.ScopeMetrics {
+		require.Equal(b.t, scope, s.Scope.Name)
+		for _, m := range s.Metrics {
+			found[m.Name] = m
+		}
+	}
+	return found
+}
+
+// points are a metric's values by their attributes, as "a=1,b=2": of a
+// histogram how many were recorded. A sum of 0 is none.
+func (b *bench) points(name string) map[string]int64 {
+	b.t.Helper()
+	points := make(map[string]int64)
+	put := func(set attribute.Set, n int64) {
+		if n != 0 {
+			points[set.Encoded(attribute.DefaultEncoder())] = n
+		}
+	}
+	switch data := b.collect()[name].Data.(type) {
+	case metricdata.Sum[int64]:
+		for _, p := range data.DataPoints {
+			put(p.Attributes, p.Value)
+		}
+	case metricdata.Histogram[int64]:
+		for _, p := range data.DataPoints {
+			put(p.Attributes, int64(p.Count))
+		}
+	case metricdata.Histogram[float64]:
+		for _, p := range data.DataPoints {
+			put(p.Attributes, int64(p.Count))
+		}
+	case nil:
+	default:
+		b.t.Fatalf("%s is a %T", name, data)
+	}
+	return points
+}
+
+// noneHeld waits until redlock.held is back to 0: it follows the end of a
+// lock's context on a goroutine of its own.
+func (b *bench) noneHeld() {
+	b.t.Helper()
+	eventually(b.t, "none held", func() bool { return len(b.points("redlock.held")) == 0 })
+}
+
+// failuresOf is redlock.node.failures of a node.
+func (b *bench) failuresOf(s *redistest.Server, operation string) int64 {
+	b.t.Helper()
+	host, port, _ := strings.Cut(s.Addr(), ":")
+	return b.points("redlock.node.failures")["redlock.operation="+operation+",server.address="+host+",server.port="+port]
+}
+
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	require.Eventually(t, cond, soon, 2*ms, what)
+}
+
+var (
+	unset = sdktrace.Status{Code: codes.Unset}
+	keyK  = []string{"k"}
+)
+
+const scope = "github.com/redis-kit/redlock/otelhook"
+
+// on is a middleware for one kind of operation.
+func on(kind redlock.Kind, do func(ctx context.Context, op *redlock.Op, next redlock.Handler) error) redlock.Middleware {
+	return func(next redlock.Handler) redlock.Handler {
+		return func(ctx context.Context, op *redlock.Op) error {
+			if op.Kind == kind {
+				return do(ctx, op, next)
+			}
+			return next(ctx, op)
+		}
+	}
+}

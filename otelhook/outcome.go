@@ -1,0 +1,135 @@
+package otelhook
+
+import (
+	"context"
+	"errors"
+
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+
+	"github.com/redis-kit/redlock"
+)
+
+// outcome is what came of an operation, in a word of redlock.outcome.
+type outcome string
+
+const (
+	acquired  outcome = "acquired"
+	completed outcome = "completed"
+	extended  outcome = "extended"
+	released  outcome = "released"
+	contended outcome = "contended"
+	ended     outcome = "ended"
+	notHeld   outcome = "not_held"
+	lost      outcome = "lost"
+	closed    outcome = "closed"
+	noQuorum  outcome = "no_quorum"
+	timeout   outcome = "timeout"
+	cancelled outcome = "cancelled"
+	aborted   outcome = "aborted"
+	other     outcome = "error"
+)
+
+// errAborted stands for the error of a handler that did not return.
+var errAborted = errors.New("a panic or runtime.Goexit")
+
+var successes = map[redlock.Kind]outcome{
+	redlock.OpAcquire: acquired,
+	redlock.OpHold:    completed,
+	redlock.OpExtend:  extended,
+	redlock.OpRelease: released,
+}
+
+type failure struct {
+	is      error
+	outcome outcome
+}
+
+// failures have the outcome that goes before others in front. A hold has no
+// sentinels: its function may return those of other locks.
+var failures = map[redlock.Kind][]failure{
+	redlock.OpAcquire: {
+		{context.DeadlineExceeded, timeout},
+		{context.Canceled, cancelled},
+		{redlock.ErrClosed, closed},
+		{redlock.ErrNotAcquired, contended},
+		{redlock.ErrNoQuorum, noQuorum},
+	},
+	redlock.OpHold: {
+		{context.DeadlineExceeded, timeout},
+		{context.Canceled, cancelled},
+	},
+	redlock.OpExtend: {
+		{redlock.ErrNotHeld, notHeld},
+		{context.DeadlineExceeded, timeout},
+		{context.Canceled, cancelled},
+		{redlock.ErrNoQuorum, noQuorum},
+	},
+	redlock.OpRelease: {
+		{redlock.ErrNotHeld, notHeld},
+		{redlock.ErrNoQuorum, noQuorum},
+	},
+}
+
+func outcomeOf(op *redlock.Op, err error) outcome {
+	if err == nil {
+		return successes[op.Kind]
+	}
+	if err == errAborted {
+		return aborted
+	}
+	if op.Lock != nil { // how it ended says more than the error
+		end, _ := lossOf(op.Lock)
+		switch {
+		case op.Kind == redlock.OpHold && errors.Is(err, redlock.ErrLost) && end != "":
+			return end
+		case op.Kind == redlock.OpExtend && errors.Is(err, redlock.ErrNotHeld) && end != lost,
+			op.Kind == redlock.OpRelease && errors.Is(err, redlock.ErrNotHeld) && end == closed:
+			return ended
+		}
+	}
+	for _, f := range failures[op.Kind] {
+		if errors.Is(err, f.is) {
+			return f.outcome
+		}
+	}
+	return other
+}
+
+// lossOf is lost or closed, and the cause, for a lock that ended without being
+// released; it is "" and nil for one that did not.
+func lossOf(lock *redlock.Lock) (outcome, error) {
+	switch cause := context.Cause(lock.Context()); cause {
+	case nil, redlock.ErrReleased:
+		return "", nil
+	case redlock.ErrClosed:
+		return closed, cause
+	default:
+		return lost, cause
+	}
+}
+
+// isError tells whether whoever looks at spans should be alarmed: not if
+// others hold a lock, nor if an operation came after the end of its own.
+func (o outcome) isError() bool {
+	switch o {
+	case acquired, completed, extended, released, contended, ended:
+		return false
+	}
+	return true
+}
+
+func (o outcome) attribute() attribute.KeyValue {
+	return attribute.String("redlock.outcome", string(o))
+}
+
+// attributes are those of an operation with this outcome and error.
+func (o outcome) attributes(err error) []attribute.KeyValue {
+	switch {
+	case !o.isError():
+		return []attribute.KeyValue{o.attribute()}
+	case o == other:
+		return []attribute.KeyValue{o.attribute(), semconv.ErrorType(err)}
+	}
+	return []attribute.KeyValue{o.attribute(), semconv.ErrorTypeKey.String(string(o))}
+}

@@ -1,0 +1,85 @@
+package otelhook_test
+
+import (
+	"context"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/redistest"
+)
+
+// texts is everything that the hook has made, as text.
+func (b *bench) texts() []string {
+	var all []string
+	add := func(kvs []attribute.KeyValue) {
+		for _, kv := range kvs {
+			all = append(all, string(kv.Key), kv.Value.Emit())
+			all = append(all, kv.Value.AsStringSlice()...)
+		}
+	}
+	for _, s := range b.spans.Started() {
+		all = append(all, s.Name(), s.Status().Description)
+		add(s.Attributes())
+		for _, e := range s.Events() {
+			all = append(all, e.Name)
+			add(e.Attributes)
+		}
+	}
+	for name := range b.collect() {
+		for set := range b.points(name) {
+			all = append(all, set)
+		}
+	}
+	return all
+}
+
+// A server that does not know a command answers with its arguments, and so
+// does it with a token.
+func TestNoTokenGetsOut(t *testing.T) {
+	b := start(t, 0)
+	b.servers = redistest.StartN(t, 1, "--rename-command", "EVALSHA", "", "--rename-command", "EVAL", "")
+	l := b.open()
+	lock, err := l.TryAcquire(t.Context(), "k", time.Second)
+	require.NoError(t, err)
+	require.ErrorContains(t, lock.Extend(t.Context(), 0), lock.Token(), "or the test shows nothing")
+	err = lock.Release(t.Context())
+	require.ErrorContains(t, err, lock.Token())
+	_, err = l.TryAcquireAll(t.Context(), []string{"a", "b"}, time.Second)
+	require.Regexp(t, token, err)
+	err = redlock.Do(t.Context(), l, "k2", 200*ms, func(ctx context.Context) error { <-ctx.Done(); return nil })
+	require.ErrorIs(t, err, redlock.ErrLost)
+	require.Regexp(t, token, err)
+	eventually(t, "counted", func() bool { return len(b.points("redlock.lost")) > 0 })
+
+	texts := b.texts()
+	require.Contains(t, strings.Join(texts, "\n"), "unknown command 'EVALSHA'", "the rest of the text stays")
+	for _, text := range texts {
+		require.NotRegexp(t, token, text)
+	}
+}
+
+// token is a token as rand.Text makes it.
+var token = regexp.MustCompile(`[A-Z2-7]{26}`)
+
+// Exporters drop a whole batch for a text that is not UTF-8.
+func TestAllTextIsUTF8(t *testing.T) {
+	b := start(t, 1)
+	l := b.open()
+	err := redlock.Do(t.Context(), l, "k\xff", time.Minute, func(context.Context) error { return &notUTF8{} })
+	require.Error(t, err)
+	require.Equal(t, []string{"k\uFFFD"}, b.view(b.only("redlock.acquire")).Attributes["redlock.keys"])
+	for _, text := range b.texts() {
+		require.True(t, utf8.ValidString(text), "%q", text)
+	}
+}
+
+type notUTF8 struct{}
+
+func (*notUTF8) Error() string { return "\xff" }

@@ -1,0 +1,28 @@
+package otelhook
+
+import (
+	"regexp"
+	"strings"
+
+	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/redis-kit/redlock"
+)
+
+// token is what rand.Text makes, of which locks have their tokens.
+var token = regexp.MustCompile(`[A-Z2-7]{26,}`)
+
+// printable is a text without tokens: Redis repeats the arguments of a command
+// that it does not know. What is not UTF-8 is replaced, as exporters drop
+// whole batches for it, and a key may be any bytes.
+func printable(text string) string {
+	return token.ReplaceAllLiteralString(strings.ToValidUTF8(text, "\uFFFD"), "[token]")
+}
+
+func keysOf(op *redlock.Op) attribute.KeyValue {
+	keys := make([]string, len(op.Keys))
+	for i, key := range op.Keys {
+		keys[i] = strings.ToValidUTF8(key, "\uFFFD")
+	}
+	return attribute.StringSlice("redlock.keys", keys)
+}

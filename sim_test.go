@@ -1,0 +1,228 @@
+package redlock_test
+
+import (
+	"context"
+	"flag"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/history"
+	"github.com/redis-kit/redlock/internal/nemesis"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+var (
+	simHistories = flag.Int("sim.histories", 2000, "histories to simulate")
+	simSeed      = flag.Uint64("sim.seed", 1, "seed of the first history; each has the next")
+	simFor       = flag.Duration("sim.for", 0, "simulate for this long, however many histories that makes")
+)
+
+// The real quorum, keeper, waiting and lock code over nodes in memory, in
+// virtual time. A seed fixes the faults and who does what when; in what order
+// the scheduler runs what happens at the same instant, it does not.
+func TestSimulation(t *testing.T) {
+	began := time.Now()
+	var histories, holds, lost atomic.Int64
+	var least atomic.Int64
+	least.Store(int64(time.Hour))
+	more := func(i int64) bool {
+		return !t.Failed() && (i < int64(*simHistories) || time.Since(began) < *simFor)
+	}
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for i := next.Add(1) - 1; more(i); i = next.Add(1) - 1 {
+				s := simulate(t, *simSeed+uint64(i)) // if it fails, it ends this goroutine
+				histories.Add(1)
+				holds.Add(int64(s.Holds))
+				lost.Add(int64(s.Lost))
+				if s.Slack > 0 && int64(s.Slack) < least.Load() {
+					least.Store(int64(s.Slack))
+				}
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("%d histories from seed %d in %v: %d holds, %d of them lost, least slack of I2 %v",
+		histories.Load(), *simSeed, time.Since(began).Round(time.Millisecond), holds.Load(), lost.Load(), time.Duration(least.Load()))
+}
+
+// world is one simulated deployment.
+type world struct {
+	random *rand.Rand
+	stores []*sim.Store
+	ttl    time.Duration
+
+	mu   sync.Mutex // guards what follows, and random
+	away []bool     // by node: paused, or wiped and kept away
+	calm bool       // no more faults
+}
+
+func simulate(t *testing.T, seed uint64) (summary history.Summary) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{random: rand.New(rand.NewPCG(seed, 0)), ttl: 300 * ms}
+		n := []int{1, 2, 3, 4, 5, 5}[w.random.IntN(6)]
+		w.away = make([]bool, n)
+		var stores []node.Store
+		for i := range n {
+			// Clocks within the drift allowance.
+			s := &sim.Store{Rate: 0.9905 + 0.019*w.random.Float64()}
+			s.Faults(w.faults(i))
+			w.stores, stores = append(w.stores, s), append(stores, s)
+		}
+		c := &nemesis.Contention{
+			PerLocker: 1 + w.random.IntN(2),
+			Keys:      []string{"k"},
+			TTL:       w.ttl,
+			Allowance: 2 * ms,
+			Need:      n/2 + 1,
+			Seed:      seed,
+			Kept:      w.kept,
+			History:   history.New(),
+		}
+		for range 2 {
+			l, err := redlock.NewOver(stores, redlock.WithNodeTimeout(w.ttl/4))
+			require.NoError(t, err)
+			c.Lockers = append(c.Lockers, l)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 12*w.ttl)
+		var plague sync.WaitGroup
+		plague.Go(func() { w.plague(ctx) })
+		c.Run(ctx)
+		cancel()
+		plague.Wait()
+
+		// I6: after healing, a lone contender acquires.
+		w.heal()
+		lone, cancel := context.WithTimeout(context.Background(), 4*w.ttl)
+		lock, err := c.Lockers[0].Acquire(lone, "k", w.ttl, redlock.WithRetry(redlock.FixedRetry(10*ms, 10*ms, -1)))
+		cancel()
+		if err != nil {
+			t.Errorf("seed %d: I6: %v", seed, err)
+		} else if err := lock.Release(context.Background()); err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+		for _, l := range c.Lockers {
+			if err := l.Close(); err != nil {
+				t.Errorf("seed %d: %v", seed, err)
+			}
+		}
+		// I5: no key outlives its use.
+		time.Sleep(w.ttl + 100*ms)
+		for i, s := range w.stores {
+			if s.Len() > 0 {
+				t.Errorf("seed %d: I5: node %d has %d keys", seed, i, s.Len())
+			}
+		}
+		for _, v := range c.History.Check() {
+			t.Errorf("seed %d, %d nodes: %v", seed, n, v)
+		}
+		summary = c.History.Summary()
+	})
+	return summary
+}
+
+// faults befall the calls to a node: delays, losses and duplicates.
+func (w *world) faults(int) func(op sim.Op, claims int) sim.Fault {
+	bad := w.random.Float64() * 0.4 // some nodes are worse than others
+	return func(sim.Op, int) sim.Fault {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		delay := func(most time.Duration) time.Duration { return time.Duration(w.random.Int64N(int64(most))) }
+		f := sim.Fault{Request: delay(ms), Reply: delay(ms)}
+		if w.calm || w.random.Float64() > bad {
+			return f
+		}
+		switch w.random.IntN(6) {
+		case 0:
+			f.Request = delay(2 * w.ttl)
+		case 1:
+			f.Reply = delay(2 * w.ttl)
+		case 2:
+			f.LoseRequest = true
+		case 3:
+			f.LoseReply = true
+		case 4:
+			f.NotRun = true
+		case 5:
+			f.Twice, f.Reply = true, delay(w.ttl/2)
+		}
+		return f
+	}
+}
+
+// plague befalls whole nodes: they stop for a while, or are away for longer
+// than the longest ttl and come back empty.
+func (w *world) plague(ctx context.Context) {
+	for ctx.Err() == nil {
+		w.mu.Lock()
+		i, how := w.random.IntN(len(w.stores)), w.random.IntN(3)
+		rest, stop := time.Duration(w.random.Int64N(int64(2*w.ttl))), time.Duration(w.random.Int64N(int64(3*w.ttl)))
+		w.mu.Unlock()
+		wait(ctx, rest)
+		w.setAway(i, true)
+		w.stores[i].Pause()
+		switch how {
+		case 0:
+			wait(ctx, stop)
+		case 1:
+			w.stores[i].Wipe()
+			time.Sleep(w.ttl + w.ttl/10) // not cut short: it must be away for that long
+		case 2: // several at once
+			j := (i + 1) % len(w.stores)
+			w.setAway(j, true)
+			w.stores[j].Pause()
+			wait(ctx, stop)
+			w.stores[j].Resume()
+			w.setAway(j, false)
+		}
+		w.stores[i].Resume()
+		w.setAway(i, false)
+	}
+}
+
+func (w *world) setAway(i int, away bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.away[i] = away
+}
+
+func (w *world) heal() {
+	w.mu.Lock()
+	w.calm = true
+	w.mu.Unlock()
+	for _, s := range w.stores {
+		s.Resume()
+	}
+	time.Sleep(4 * w.ttl) // what is delayed comes through, and what it left expires
+}
+
+// kept is the oracle: the nodes where the token is, or nobody can come in.
+func (w *world) kept(key, token string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := 0
+	for i, s := range w.stores {
+		if owner, _ := s.Get(key); w.away[i] || owner == token {
+			n++
+		}
+	}
+	return n
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
