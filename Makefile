@@ -6,7 +6,10 @@ BENCHSTAT = golang.org/x/perf/cmd/benchstat@v0.0.0-20250813145418-2f7363a06fe1
 COUNT = 6
 SERVERS = $$REDIS_SERVER redis-server valkey-server
 
-.PHONY: test lint bench redis
+DURATION = 1h
+SEED = 1
+
+.PHONY: test lint bench soak redis
 
 test: redis
 	go test -race ./...
@@ -20,6 +23,14 @@ lint:
 bench: redis
 	go test -run '^$$' -bench . -benchmem -count=$(COUNT) . | tee bench.out
 	go run $(BENCHSTAT) -col /impl bench.out
+
+# Everything at once for DURATION, from SEED, and beside it the simulation for
+# the first ten minutes: see docs/proof.md. Histories go to soak-SEED/.
+soak: redis
+	go test -v -count=1 -timeout=0 -run '^TestSimulation$$' . -sim.for=10m -sim.seed=$(SEED) & \
+	go test -v -count=1 -timeout=0 -run '^TestSoak$$' ./internal/nemesis \
+		-soak.duration=$(DURATION) -soak.seed=$(SEED) -soak.out=$(CURDIR)/soak-$(SEED); \
+	status=$$?; wait $$! && exit $$status
 
 redis:
 	@for server in $(SERVERS); do command -v $$server >/dev/null && exit 0; done; \

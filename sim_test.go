@@ -95,7 +95,7 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 			require.NoError(t, err)
 			c.Lockers = append(c.Lockers, l)
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), 12*w.ttl)
+		ctx, cancel := context.WithTimeout(context.Background(), 8*w.ttl)
 		var plague sync.WaitGroup
 		plague.Go(func() { w.plague(ctx) })
 		c.Run(ctx)

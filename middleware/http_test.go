@@ -630,7 +630,6 @@ func TestFlushPasses(t *testing.T) {
 }
 
 func TestHijackPasses(t *testing.T) {
-	l := open(t, redistest.StartN(t, 1))
 	for name, hijack := range map[string]func(http.ResponseWriter) (net.Conn, *bufio.ReadWriter, error){
 		"Hijacker": func(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, error) { return w.(http.Hijacker).Hijack() },
 		"ResponseController": func(w http.ResponseWriter) (net.Conn, *bufio.ReadWriter, error) {
@@ -638,6 +637,7 @@ func TestHijackPasses(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			l := open(t, redistest.StartN(t, 1))
 			s := serve(t, middleware.HTTP(l, time.Minute, fixed)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				conn, rw, err := hijack(w)
 				if !assert.NoError(t, err) {

@@ -124,7 +124,8 @@ func (c logConfig) level(ctx context.Context, op *redlock.Op, took time.Duration
 // the nodes that failed. A deadline is different: nodes that hang are a reason
 // why one is exceeded.
 func cancelled(ctx context.Context, op *redlock.Op) bool {
-	if !errors.Is(ctx.Err(), context.Canceled) || len(op.Tries) == 0 {
+	if !errors.Is(ctx.Err(), context.Canceled) || len(op.Tries) == 0 ||
+		errors.Is(context.Cause(ctx), redlock.ErrLost) { // automatic extension has the lock's own ctx
 		return false
 	}
 	return !slices.ContainsFunc(op.Tries[len(op.Tries)-1].Votes, failed)

@@ -15,7 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/sim"
 	"github.com/redis-kit/redlock/middleware"
 )
 
@@ -384,6 +386,8 @@ func TestLogLevels(t *testing.T) {
 	cancel()
 	late, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
+	lost, lose := context.WithCancelCause(t.Context())
+	lose(redlock.ErrLost)
 	both := func(errs ...error) error { return errors.Join(errs...) }
 	refused := errors.New("refused by a middleware")
 	for _, c := range []struct {
@@ -410,6 +414,7 @@ func TestLogLevels(t *testing.T) {
 		{name: "extended", kind: redlock.OpExtend, level: slog.LevelDebug, says: "lock extended"},
 		{name: "extend: no quorum", kind: redlock.OpExtend, tries: []redlock.Try{failing}, err: redlock.ErrNoQuorum, level: slog.LevelWarn, says: "lock not extended"},
 		{name: "extend: found lost", kind: redlock.OpExtend, tries: []redlock.Try{silent}, err: both(redlock.ErrNotHeld, redlock.ErrLost), level: slog.LevelWarn, says: "lock not extended"},
+		{name: "extend: lost meanwhile", kind: redlock.OpExtend, ctx: lost, tries: []redlock.Try{silent}, err: both(redlock.ErrNotHeld, redlock.ErrLost), level: slog.LevelWarn, says: "lock not extended"},
 		{name: "extend: was lost", kind: redlock.OpExtend, err: both(redlock.ErrNotHeld, redlock.ErrLost), level: slog.LevelDebug, says: "lock not extended"},
 		{name: "extend: released meanwhile", kind: redlock.OpExtend, tries: []redlock.Try{silent}, err: both(redlock.ErrNotHeld, redlock.ErrReleased), level: slog.LevelDebug, says: "lock not extended"},
 		{name: "extend: closed meanwhile", kind: redlock.OpExtend, tries: []redlock.Try{silent}, err: both(redlock.ErrNotHeld, redlock.ErrClosed), level: slog.LevelDebug, says: "lock not extended"},
@@ -454,4 +459,23 @@ func TestLogRefusesBadInput(t *testing.T) {
 	} {
 		require.PanicsWithValue(t, says, bad)
 	}
+}
+
+// The words of votes that say nothing of a node, from where they are made.
+func TestLogTakesNoEndForAFailure(t *testing.T) {
+	var store sim.Store
+	n := node.New(0, "r1:6379", &store)
+	ended := &node.Claim{Keys: []string{"k"}, Token: "t"}
+	ended.End()
+	votes := []redlock.NodeError{{Node: n.Name(), Err: n.Acquire(ended, time.Minute).Err}}
+	require.NoError(t, n.Close(soon))
+	votes = append(votes, redlock.NodeError{Node: n.Name(), Err: n.Acquire(&node.Claim{Keys: []string{"k"}, Token: "t"}, time.Minute).Err})
+
+	var r recorder
+	handler := middleware.Log(slog.New(&r))(func(_ context.Context, op *redlock.Op) error {
+		op.Tries = []redlock.Try{{Votes: votes}}
+		return nil
+	})
+	require.NoError(t, handler(t.Context(), &redlock.Op{Kind: redlock.OpExtend, Keys: []string{"k"}}))
+	require.Empty(t, r.all("node failing"), "%s", &r)
 }

@@ -20,7 +20,7 @@ func (b *bench) texts() []string {
 	var all []string
 	add := func(kvs []attribute.KeyValue) {
 		for _, kv := range kvs {
-			all = append(all, string(kv.Key), kv.Value.Emit())
+			all = append(all, string(kv.Key), kv.Value.String())
 			all = append(all, kv.Value.AsStringSlice()...)
 		}
 	}

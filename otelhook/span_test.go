@@ -22,7 +22,7 @@ func failed(description string) sdktrace.Status {
 }
 
 func TestWithIsASpanForEachOperationAndTheWorkIsUnderTheHold(t *testing.T) {
-	b := start(t, 3)
+	b := start(t, 1)
 	l := b.open()
 	ctx, program := b.program()
 	_, err := redlock.WithAll(ctx, l, []string{"k2", "k1"}, 30*time.Second, func(ctx context.Context) (int, error) {
@@ -35,7 +35,7 @@ func TestWithIsASpanForEachOperationAndTheWorkIsUnderTheHold(t *testing.T) {
 	program.End()
 
 	keys := []string{"k1", "k2"}
-	attempt := []event{{"redlock.attempt", attributes{"redlock.nodes": int64(3), "redlock.votes": int64(2)}}}
+	attempt := []event{{"redlock.attempt", attributes{"redlock.nodes": int64(1), "redlock.votes": int64(1)}}}
 	require.Equal(t, span{
 		"redlock.acquire", "program", trace.SpanKindClient, unset,
 		attributes{"redlock.keys": keys, "redlock.outcome": "acquired", "redlock.ttl": 30.0, "redlock.attempts": int64(1)},
@@ -171,8 +171,6 @@ func TestNoQuorumIsAnErrorAndEachNodeThatFailedIsCounted(t *testing.T) {
 	b.servers[2].Resume()
 }
 
-// Two nodes hang and then so does the extension of a With, which does not
-// wait for them as long as an operation that was asked for.
 func TestAutomaticExtensionsAreUnderTheSpanThatAcquired(t *testing.T) {
 	b := start(t, 3)
 	l := b.open()
@@ -202,6 +200,8 @@ func TestAutomaticExtensionsAreUnderTheSpanThatAcquired(t *testing.T) {
 	require.Equal(t, trace.SpanID{}, b.last("redlock.release").Parent().SpanID(), "the release has the span of its own ctx, which is none")
 }
 
+// An automatic extension does not wait for hung nodes as long as one that was
+// asked for, and does not say so in their votes.
 func TestAnAutomaticExtensionThatIsNotAnsweredCountsTheNodes(t *testing.T) {
 	b := start(t, 3)
 	l := b.open()

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/examples/internal/memory"
 )
 
 func main() {
@@ -44,18 +45,17 @@ func run(ctx context.Context, stdout io.Writer, args []string) error {
 	}
 
 	var urls []string
-	var nodes []*memoryNode
+	var nodes []*memory.Node
 	if *list != "" {
 		urls = strings.Split(*list, ",")
 	} else {
-		for range 3 {
-			n, err := startMemoryNode()
-			if err != nil {
-				return err
-			}
-			defer n.stop()
-			nodes = append(nodes, n)
-			urls = append(urls, n.url)
+		var err error
+		if nodes, err = memory.Start(3); err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			defer n.Stop()
+			urls = append(urls, n.URL())
 		}
 	}
 	locker, err := redlock.Open(ctx, urls)
@@ -145,7 +145,7 @@ func (s *show) contention(ctx context.Context) error {
 
 const ttl = 1500 * time.Millisecond
 
-func (s *show) minorityDies(ctx context.Context, node *memoryNode) error {
+func (s *show) minorityDies(ctx context.Context, node *memory.Node) error {
 	s.say("3. One node of three dies: With goes on, extending a lock of %v on the other two.", ttl)
 	report, err := redlock.With(ctx, s.locker, "report", ttl, func(ctx context.Context) (string, error) {
 		lock, _ := redlock.FromContext(ctx)
@@ -153,9 +153,9 @@ func (s *show) minorityDies(ctx context.Context, node *memoryNode) error {
 		if err := pause(ctx, 300*time.Millisecond); err != nil {
 			return "", err
 		}
-		node.stop()
+		node.Stop()
 		died := time.Now()
-		s.say("   %s is dead", node.url)
+		s.say("   %s is dead", node.URL())
 		for range 4 {
 			if err := pause(ctx, ttl/2); err != nil {
 				return "", err
@@ -171,13 +171,13 @@ func (s *show) minorityDies(ctx context.Context, node *memoryNode) error {
 	return nil
 }
 
-func (s *show) quorumDies(ctx context.Context, node *memoryNode) error {
+func (s *show) quorumDies(ctx context.Context, node *memory.Node) error {
 	s.say("4. A second node dies: no quorum is left, and the function is told before its lock ends.")
 	err := redlock.Do(ctx, s.locker, "ledger", ttl, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
 		s.say("   working, valid until %s", s.at(lock.Until()))
-		node.stop()
-		s.say("   %s is dead", node.url)
+		node.Stop()
+		s.say("   %s is dead", node.URL())
 		<-ctx.Done()
 		ended, until, cause := time.Now(), lock.Until(), context.Cause(ctx)
 		if !errors.Is(cause, redlock.ErrLost) {

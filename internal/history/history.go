@@ -157,14 +157,16 @@ type Summary struct {
 	Operations, Holds, Lost, Faults int
 	Lateness                        time.Duration // the latest that a ctx was seen to have ended after its validity
 	Slack                           time.Duration // the least that the keys had left when it was seen; 0: never lost by expiry
-	LongestWait                     time.Duration
+	LongestWait                     time.Duration // of those that were granted
 }
 
 // Summary sums the history up.
 func (h *History) Summary() Summary {
 	s := Summary{Operations: len(h.Waits), Holds: len(h.Holds), Faults: len(h.Faults)}
 	for _, w := range h.Waits {
-		s.LongestWait = max(s.LongestWait, w.Took)
+		if w.Err == "" {
+			s.LongestWait = max(s.LongestWait, w.Took)
+		}
 	}
 	for _, hold := range h.Holds {
 		if hold.Ended == 0 {

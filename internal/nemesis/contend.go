@@ -1,6 +1,6 @@
 // Package nemesis puts locks to the test: contenders that take them in earnest,
-// faults that befall the nodes meanwhile, and an oracle that looks at the nodes
-// behind the faults. What happened goes into a history, to be checked.
+// faults that befall the nodes meanwhile. What happened goes into a history, to
+// be checked.
 package nemesis
 
 import (
@@ -23,8 +23,9 @@ type Contention struct {
 	Allowance time.Duration // what validity leaves of the ttl: the keys outlive it by that much
 	Need      int           // the quorum
 	Seed      uint64
-	// Kept is the oracle: on how many nodes nobody but the owner of the token
-	// can set the key now.
+	// Kept is the oracle, where there is one that sees the nodes before the
+	// Locker's own release of a lost lock can reach them: on how many nodes
+	// nobody but the owner of the token can set the key now.
 	Kept func(key, token string) int
 
 	History *history.History
@@ -53,7 +54,7 @@ func (c *Contention) turn(ctx context.Context, l *redlock.Locker, id int, random
 	hold := history.Hold{Key: c.Keys[random.IntN(len(c.Keys))], Contender: id, Need: c.Need}
 	opts := []redlock.LockOption{redlock.WithRetry(redlock.ExponentialRetry(5*time.Millisecond, c.TTL/2))}
 	work := time.Duration(random.Int64N(int64(2 * c.TTL)))
-	if random.IntN(3) == 0 {
+	if random.IntN(2) == 0 {
 		work = 0
 	}
 	if random.IntN(4) == 0 {
@@ -102,8 +103,11 @@ func (c *Contention) seen(ctx context.Context, lock *redlock.Lock, hold *history
 		hold.Ended = now
 	}
 	// Found lost by refusals, before validity ended, there is nothing to keep.
-	if c.Kept != nil && now >= hold.Until && errors.Is(context.Cause(lock.Context()), redlock.ErrLost) {
-		hold.Kept = c.Kept(hold.Key, hold.Token)
-		hold.Probed, hold.Expires = c.History.Now(), hold.Until+c.Allowance
+	if now < hold.Until || !errors.Is(context.Cause(lock.Context()), redlock.ErrLost) {
+		return
+	}
+	hold.Expires = hold.Until + c.Allowance
+	if c.Kept != nil {
+		hold.Kept, hold.Probed = c.Kept(hold.Key, hold.Token), c.History.Now()
 	}
 }

@@ -93,9 +93,9 @@ func TestScripts(t *testing.T) {
 		require.False(t, held, "nothing is changed where one is another's")
 
 		set("a", "ours", "60000")
-		deleted, errs := s.Release(ctx, []*node.Claim{ours, {Keys: []string{"a"}, Token: "our"}})
+		deleted, errs := s.Release(ctx, []*node.Claim{{Keys: []string{"a"}, Token: "our"}, ours})
 		require.Equal(t, []error{nil, nil}, errs)
-		require.Equal(t, []int{1, 0}, deleted)
+		require.Equal(t, []int{0, 1}, deleted)
 		owner, _ = server.Get(t, "b")
 		require.Equal(t, "another", owner)
 		_, err = server.Do("FLUSHALL")

@@ -82,11 +82,16 @@ func (c *Cluster) Addrs() []string {
 // URL is all of [Cluster.Addrs] as one redis:// URL.
 func (c *Cluster) URL() string { return manyURL(c.Addrs()) }
 
-// Slot is the slot of key, as the servers say.
+// Slot is the slot of key, as the first server that answers says.
 func (c *Cluster) Slot(key string) int {
 	c.t.Helper()
-	slot, _ := c.do(c.servers[0], "CLUSTER", "KEYSLOT", key).(int64)
-	return int(slot)
+	for _, s := range c.servers {
+		if slot, err := s.Do("CLUSTER", "KEYSLOT", key); err == nil {
+			return int(slot.(int64))
+		}
+	}
+	c.t.Fatalf("redistest: no server of the Cluster answers")
+	return 0
 }
 
 // Owner is the server of the slot of key, as the first server that answers says.

@@ -62,6 +62,15 @@ func (s *Sentinel) Addrs() []string {
 // URL is all of [Sentinel.Addrs], with the master's name, as one redis:// URL.
 func (s *Sentinel) URL() string { return manyURL(s.Addrs()) + "&master_set=" + MasterSet }
 
+// Sentinels are the Sentinels, to be asked directly; they cannot be restarted.
+func (s *Sentinel) Sentinels() []*Server {
+	var servers []*Server
+	for _, w := range s.watchers {
+		servers = append(servers, &Server{t: s.t, addr: w.addr, proc: w.proc})
+	}
+	return servers
+}
+
 // Servers are those that hold data, the first master in front.
 func (s *Sentinel) Servers() []*Server { return slices.Clone(s.servers) }
 

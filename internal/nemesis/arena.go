@@ -1,0 +1,105 @@
+package nemesis
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/history"
+	"github.com/redis-kit/redlock/internal/redistest"
+)
+
+// Arena is real servers, each behind a proxy.
+type Arena struct {
+	Servers []*redistest.Server
+	Proxies []*redistest.Proxy
+	TTL     time.Duration
+	Drift   float64
+
+	t testing.TB
+}
+
+// NewArena starts n servers.
+func NewArena(t testing.TB, n int, ttl time.Duration, args ...string) *Arena {
+	a := &Arena{Servers: redistest.StartN(t, n, args...), TTL: ttl, Drift: 0.05, t: t}
+	for _, s := range a.Servers {
+		a.Proxies = append(a.Proxies, redistest.NewProxy(t, s.Addr()))
+	}
+	return a
+}
+
+// Open is a Locker as a process of its own would have it.
+func (a *Arena) Open() *redlock.Locker {
+	a.t.Helper()
+	var urls []string
+	for _, p := range a.Proxies {
+		urls = append(urls, p.URL())
+	}
+	l, err := redlock.Open(context.Background(), urls, redlock.WithDriftFactor(a.Drift))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return l
+}
+
+// Contention is contenders of so many processes for so many keys.
+func (a *Arena) Contention(processes, perProcess int, keys []string, seed uint64, h *history.History) *Contention {
+	c := &Contention{
+		PerLocker: perProcess,
+		Keys:      keys,
+		TTL:       a.TTL,
+		Allowance: time.Duration(float64(a.TTL)*a.Drift) + 2*time.Millisecond,
+		Need:      len(a.Servers)/2 + 1,
+		Seed:      seed,
+		History:   h,
+	}
+	for range processes {
+		c.Lockers = append(c.Lockers, a.Open())
+	}
+	return c
+}
+
+// Keys is how many keys are left on all servers.
+func (a *Arena) Keys() int {
+	n := 0
+	for _, s := range a.Servers {
+		if size, err := s.Do("DBSIZE"); err == nil {
+			n += int(size.(int64))
+		} else {
+			n++
+		}
+	}
+	return n
+}
+
+// A Fault befalls some nodes of an arena, and is healed when it returns. It
+// returns early when ctx ends.
+type Fault struct {
+	Name   string
+	Inject func(ctx context.Context, a *Arena, random *rand.Rand)
+}
+
+// some is a random choice of n different nodes.
+func (a *Arena) some(random *rand.Rand, n int) []int {
+	return random.Perm(len(a.Servers))[:n]
+}
+
+// minority and most are how many nodes may fail without harm, and one too many.
+func (a *Arena) minority() int { return (len(a.Servers) - 1) / 2 }
+func (a *Arena) most() int     { return len(a.Servers)/2 + 1 }
+
+// between is a random duration from least to most.
+func between(random *rand.Rand, least, most time.Duration) time.Duration {
+	return least + time.Duration(random.Int64N(int64(most-least)+1))
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

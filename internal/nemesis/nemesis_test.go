@@ -1,0 +1,208 @@
+package nemesis
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/history"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	ms  = time.Millisecond
+	ttl = 400 * ms
+	// soon is for what must happen: generous, for loaded machines.
+	soon = 30 * time.Second
+)
+
+// battle is contenders and faults for some time, and all that is checked of it.
+type battle struct {
+	arena      *Arena
+	faults     []Fault // one after the other, at random
+	duration   time.Duration
+	processes  int
+	perProcess int
+	keys       []string
+	seed       uint64
+	waived     bool // I1 and I2 may fail
+}
+
+func (b battle) run(t *testing.T) *history.History {
+	t.Helper()
+	a := b.arena
+	goroutines, files := runtime.NumGoroutine(), openFiles(t)
+	h := history.New()
+	c := a.Contention(b.processes, b.perProcess, b.keys, b.seed, h)
+	ctx, cancel := context.WithTimeout(t.Context(), b.duration)
+	defer cancel()
+	plagued := make(chan struct{})
+	go func() {
+		defer close(plagued)
+		random := rand.New(rand.NewPCG(b.seed, 1<<32))
+		for ctx.Err() == nil && len(b.faults) > 0 {
+			f := b.faults[random.IntN(len(b.faults))]
+			begin := h.Now()
+			f.Inject(ctx, a, random)
+			h.AddFault(history.Fault{Name: f.Name, Start: begin, End: h.Now()})
+			pause(ctx, between(random, a.TTL/4, 2*a.TTL))
+		}
+	}()
+	c.Run(ctx)
+	<-plagued
+
+	// I6: after healing, a lone contender acquires.
+	lone, cancelLone := context.WithTimeout(t.Context(), soon)
+	defer cancelLone()
+	lock, err := c.Lockers[0].Acquire(lone, b.keys[0], a.TTL, redlock.WithRetry(redlock.FixedRetry(10*ms, 10*ms, -1)))
+	require.NoError(t, err, "I6")
+	_ = lock.Release(t.Context())
+
+	// I5: no key outlives its use. Every key is due to expire by then.
+	for _, l := range c.Lockers {
+		_ = l.Close() // a release may have gone to a connection that was just cut
+	}
+	closed := time.Now()
+	eventually(t, "I5: no key is left", func() bool { return a.Keys() == 0 })
+	t.Logf("no key left %v after Close", time.Since(closed).Round(ms))
+
+	// I4: everything is back to where it was.
+	eventually(t, "I4: goroutines", func() bool { return runtime.NumGoroutine() <= goroutines })
+	eventually(t, "I4: descriptors", func() bool { return openFiles(t) <= files })
+	for i, s := range a.Servers {
+		eventually(t, fmt.Sprint("I4: clients of node ", i), func() bool {
+			info, err := s.Do("INFO", "clients")
+			return err == nil && strings.Contains(info.(string), "connected_clients:1\r\n")
+		})
+	}
+
+	s := h.Summary()
+	t.Logf("seed %d: %d acquisitions, %d holds, %d lost, %d faults; longest wait %v; ctx seen ended at most %v after validity, keys then had at least %v left",
+		b.seed, s.Operations, s.Holds, s.Lost, s.Faults, s.LongestWait.Round(ms), s.Lateness.Round(10*time.Microsecond), s.Slack.Round(10*time.Microsecond))
+	require.Less(t, s.LongestWait, time.Minute, "I6: starvation")
+	require.NotZero(t, s.Holds)
+	if violations := h.Check(); b.waived {
+		t.Logf("waived: %d violations", len(violations))
+	} else {
+		require.Empty(t, violations, "seed %d", b.seed)
+	}
+	return h
+}
+
+// eventually polls on this goroutine: one more would be counted.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	poll := time.NewTicker(5 * ms)
+	defer poll.Stop()
+	for end := time.Now().Add(soon); !cond(); <-poll.C {
+		if time.Now().After(end) {
+			buf := make([]byte, 1<<20)
+			require.FailNow(t, what, "not within %v; goroutines:\n%s", soon, buf[:runtime.Stack(buf, true)])
+		}
+	}
+}
+
+func openFiles(t *testing.T) int {
+	entries, err := os.ReadDir("/dev/fd")
+	require.NoError(t, err)
+	return len(entries)
+}
+
+func TestContentionAlone(t *testing.T) {
+	a := NewArena(t, 5, ttl)
+	for _, contenders := range []int{1, 8, 64} {
+		t.Run(fmt.Sprint("contenders=", contenders), func(t *testing.T) {
+			battle{arena: a, duration: 2 * time.Second, processes: min(contenders, 4), perProcess: max(1, contenders/4), keys: []string{"k"}, seed: 1}.run(t)
+		})
+	}
+}
+
+// Each row by itself. On a longer run see TestSoak.
+func TestEachFault(t *testing.T) {
+	a := NewArena(t, 5, ttl, "--enable-debug-command", "yes")
+	for i, f := range Faults {
+		t.Run(f.Name, func(t *testing.T) {
+			battle{arena: a, faults: []Fault{f}, duration: 3 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: uint64(i + 1)}.run(t)
+		})
+	}
+}
+
+func TestRestartsThatLoseNothing(t *testing.T) {
+	a := NewArena(t, 5, ttl, "--appendonly", "yes", "--appendfsync", "always")
+	kill := Fault{"2 SIGKILL, AOF always, minority", func(_ context.Context, a *Arena, random *rand.Rand) {
+		a.restart(a.some(random, 1+random.IntN(a.minority())), between(random, 0, a.TTL/2))
+	}}
+	battle{arena: a, faults: []Fault{kill}, duration: 4 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 2}.run(t)
+}
+
+// A node that may lose its last second may vote twice: only what does not rest
+// on its memory is checked.
+func TestRestartsThatMayLoseASecond(t *testing.T) {
+	a := NewArena(t, 5, ttl, "--appendonly", "yes", "--appendfsync", "everysec")
+	kill := Fault{"3 SIGKILL, AOF everysec, minority", func(_ context.Context, a *Arena, random *rand.Rand) {
+		a.restart(a.some(random, 1+random.IntN(a.minority())), between(random, 0, a.TTL/2))
+	}}
+	battle{arena: a, faults: []Fault{kill}, duration: 3 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 3, waived: true}.run(t)
+}
+
+// Row 4: one node of a bare quorum comes back empty, at once. Redlock cannot
+// survive this, and a suite that does not see it is blind.
+func TestAnEmptyRestartAtOnceBreaksTheLockAndIsSeen(t *testing.T) {
+	a := NewArena(t, 5, time.Minute)
+	h := history.New()
+	take := func(contender int, unreachable ...int) (*redlock.Locker, *redlock.Lock, history.Hold) {
+		for _, i := range unreachable {
+			a.Proxies[i].Refuse(true)
+			defer a.Proxies[i].Refuse(false)
+		}
+		l := a.Open()
+		hold := history.Hold{Key: "k", Contender: contender, Sent: h.Now()}
+		lock, err := l.TryAcquire(t.Context(), "k", a.TTL)
+		require.NoError(t, err)
+		hold.Returned, hold.Token, hold.Until = h.Now(), lock.Token(), h.At(lock.Until())
+		return l, lock, hold
+	}
+	first, one, holdOne := take(1, 3, 4)
+	a.Servers[2].Restart()
+	second, other, holdOther := take(2, 0, 1)
+	require.True(t, one.Valid() && other.Valid(), "both believe that they hold it")
+	holdOne.Released, holdOther.Released = h.Now(), h.Now()
+	h.AddHold(holdOne)
+	h.AddHold(holdOther)
+	require.Len(t, h.Overlaps(), 1)
+	require.Len(t, h.Unlinearizable(), 1)
+	for _, l := range []*redlock.Locker{first, second} {
+		_ = l.Close()
+	}
+}
+
+// Row 17: little to run on.
+func TestStarvedOfCPU(t *testing.T) {
+	a := NewArena(t, 5, ttl)
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	defer debug.SetGCPercent(debug.SetGCPercent(1))
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	battle{arena: a, faults: Faults[1:4], duration: 3 * time.Second, processes: 2, perProcess: 2, keys: []string{"k"}, seed: 17}.run(t)
+}

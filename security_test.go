@@ -1,0 +1,515 @@
+package redlock_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/redistest"
+)
+
+const password = "correct-horse"
+
+// aclLine is the ACL SETUSER of SECURITY.md that follows the comment which
+// begins so, as a command, with our password.
+func aclLine(t *testing.T, comment string) []string {
+	t.Helper()
+	document, err := os.ReadFile("SECURITY.md")
+	require.NoError(t, err)
+	_, rest, ok := strings.Cut(string(document), "\n# "+comment)
+	require.True(t, ok, "SECURITY.md has no line for: %s", comment)
+	_, rest, _ = strings.Cut(rest, "\n")
+	line, _, _ := strings.Cut(rest, "\n")
+	require.Contains(t, line, "ACL SETUSER redlock ")
+	return strings.Fields(strings.ReplaceAll(line, "PASSWORD", password))
+}
+
+const (
+	aclServer   = "every server that holds locks"
+	aclCluster  = "in a Cluster, besides"
+	aclGroup    = "in a Sentinel group, besides"
+	aclSentinel = "the Sentinels themselves"
+	aclProbes   = "idle connections are probed"
+	aclName     = "from Redis 7.2 on"
+)
+
+func must(t *testing.T, s *redistest.Server, args ...string) any {
+	t.Helper()
+	reply, err := s.Do(args...)
+	require.NoError(t, err, "%q", args)
+	return reply
+}
+
+// refused is what the server's ACL LOG says that it refused.
+func refused(t *testing.T, s *redistest.Server) []string {
+	t.Helper()
+	var objects []string
+	for _, entry := range must(t, s, "ACL", "LOG").([]any) {
+		fields := entry.([]any)
+		for i := 0; i+1 < len(fields); i += 2 {
+			if fields[i] == "object" {
+				objects = append(objects, fields[i+1].(string))
+			}
+		}
+	}
+	return objects
+}
+
+// errNoPermission is how a server says that it refuses: the second is Redis
+// 7.0's way from within a script.
+var errNoPermission = regexp.MustCompile(`NOPERM|The user executing the script can't`)
+
+// everything sends each kind of command that a Locker with this one node has,
+// and returns what was refused. Nothing of it is left once all is allowed.
+func everything(t *testing.T, l *redlock.Locker, s *redistest.Server, prefix string) error {
+	t.Helper()
+	must(t, s, "SCRIPT", "FLUSH")
+	var errs []error
+	for _, keys := range [][]string{{prefix + "1"}, {prefix + "1a", prefix + "1b"}, {prefix + "2"}, {prefix + "2a", prefix + "2b"}} {
+		lock, err := l.TryAcquireAll(t.Context(), keys, time.Minute)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, lock.Extend(t.Context(), time.Hour))
+		if strings.HasPrefix(keys[0], prefix+"1") {
+			errs = append(errs, lock.Release(t.Context()))
+			continue
+		}
+		must(t, s, "DEL", keys[0])
+		if err := lock.Extend(t.Context(), time.Hour); !errors.Is(err, redlock.ErrLost) { // set again, and no vote
+			errs = append(errs, err, lock.Release(t.Context()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Exactly what SECURITY.md says is enough, and none of it is too much.
+func TestTheACLOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
+	s := redistest.Start(t)
+	line := aclLine(t, aclServer)
+	must(t, s, line...)
+	l := openURLs(t, []string{"redis://redlock:" + password + "@" + s.Addr()}, redlock.WithNodeTimeout(soon))
+	run := func() error { return everything(t, l, s, "lock:") }
+	nothingLeft := func() bool { return len(s.Keys(t)) == 0 }
+	require.NoError(t, run())
+	eventually(t, "nothing is left", nothingLeft)
+
+	denials := []string{"resetkeys"}
+	for _, rule := range line {
+		if command, ok := strings.CutPrefix(rule, "+"); ok {
+			denials = append(denials, "-"+command)
+		}
+	}
+	require.Len(t, denials, 9)
+	for _, what := range denials {
+		must(t, s, "ACL", "SETUSER", "redlock", what)
+		must(t, s, "ACL", "LOG", "RESET")
+		err := run()
+		require.ErrorIs(t, err, redlock.ErrNoQuorum, what)
+		require.NotErrorIs(t, err, redlock.ErrNotAcquired, "%s: refused is not held by others", what)
+		require.Regexp(t, errNoPermission, err.Error(), what)
+		require.NotEmpty(t, refused(t, s), what)
+		must(t, s, line...)
+		eventually(t, "nothing is left once it is allowed again", nothingLeft)
+	}
+	_, err := l.TryAcquire(t.Context(), "other", time.Minute)
+	require.ErrorIs(t, err, redlock.ErrNoQuorum)
+	require.ErrorContains(t, err, "NOPERM")
+
+	// What is not needed is refused quietly, but noted, until it is allowed.
+	must(t, s, "ACL", "LOG", "RESET")
+	eventually(t, "an idle connection is probed", func() bool { return fmt.Sprint(refused(t, s)) == "[ping]" })
+	must(t, s, aclLine(t, aclProbes)...)
+	must(t, s, "ACL", "LOG", "RESET")
+	if _, err := s.Do(aclLine(t, aclName)...); err != nil {
+		require.ErrorContains(t, err, "Unknown command", "this server has no CLIENT SETINFO")
+	}
+	again := openURLs(t, []string{"redis://redlock:" + password + "@" + s.Addr()})
+	require.NoError(t, everything(t, again, s, "lock:"))
+	probes := func() string {
+		_, probes, _ := strings.Cut(must(t, s, "INFO", "commandstats").(string), "cmdstat_ping:")
+		probes, _, _ = strings.Cut(probes, ",")
+		return probes
+	}
+	before := probes()
+	eventually(t, "another probe", func() bool { return probes() != before })
+	require.Empty(t, refused(t, s))
+}
+
+func TestAWrongPasswordIsAnErrorThatDoesNotRepeatIt(t *testing.T) {
+	s := redistest.Start(t)
+	must(t, s, aclLine(t, aclServer)...)
+	for _, user := range []string{"redlock", "nobody"} {
+		l := openURLs(t, []string{"redis://" + user + ":hunter2-hunter2@" + s.Addr()})
+		_, err := l.TryAcquire(t.Context(), "lock:k", time.Minute)
+		require.ErrorIs(t, err, redlock.ErrNoQuorum)
+		require.NotErrorIs(t, err, redlock.ErrNotAcquired)
+		require.NotContains(t, err.Error(), "hunter2")
+		require.ErrorContains(t, err, "WRONGPASS")
+	}
+}
+
+// aclOfACluster is that test for a Cluster, aclOfAGroup for a Sentinel group.
+func aclOfACluster(t *testing.T, c *redistest.Cluster) {
+	each := func(args ...string) {
+		for _, s := range c.Servers() {
+			must(t, s, args...)
+		}
+	}
+	each(aclLine(t, aclServer)...)
+	more := aclLine(t, aclCluster)
+	each(more...)
+	connect := func(shards bool) (*redlock.Locker, error) {
+		option := redlock.Tune(rueidis.ClientOption{InitAddress: c.Addrs(), Username: "redlock", Password: password})
+		option.ClusterOption.PreferClusterShards = shards // as it is from Redis 8 on
+		client, err := rueidis.NewClient(option)
+		if err != nil {
+			return nil, err
+		}
+		t.Cleanup(client.Close)
+		l, err := redlock.New([]rueidis.Client{client})
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = l.Close() })
+		return l, nil
+	}
+	move := func(l *redlock.Locker) error {
+		to := c.Servers()[0]
+		if c.Owner("lock:{m}") == to {
+			to = c.Servers()[1]
+		}
+		c.BeginMove("lock:{m}", to)
+		defer c.EndMove("lock:{m}", to)
+		lock, err := l.TryAcquire(t.Context(), "lock:{m}", time.Minute)
+		if err == nil {
+			err = lock.Release(t.Context())
+		}
+		return err
+	}
+	for _, shards := range []bool{false, true} {
+		l, err := connect(shards)
+		require.NoError(t, err)
+		for _, s := range c.Servers() {
+			require.NoError(t, everything(t, l, s, "lock:{"+c.KeyOf(s, "")+"}"))
+		}
+		require.NoError(t, move(l))
+	}
+	for _, s := range c.Servers() {
+		require.Subset(t, []string{"ping"}, refused(t, s))
+	}
+	l, err := connect(false)
+	require.NoError(t, err)
+	for _, rule := range more[3:] {
+		each("ACL", "SETUSER", "redlock", "-"+strings.TrimPrefix(rule, "+"))
+		switch rule {
+		case "+cluster|slots":
+			_, err = connect(false)
+			require.ErrorContains(t, err, "NOPERM")
+		case "+cluster|shards":
+			_, err = connect(true)
+			require.ErrorContains(t, err, "NOPERM")
+		case "+asking": // the servers send the client to and fro for as long as the slot moves
+			require.ErrorIs(t, move(l), redlock.ErrNoQuorum)
+		default:
+			t.Fatal("not tested:", rule)
+		}
+		each(more...)
+	}
+}
+
+func aclOfAGroup(t *testing.T, g *redistest.Sentinel) {
+	all := func(args []string) {
+		for _, s := range g.Servers() {
+			must(t, s, args...)
+		}
+	}
+	all(aclLine(t, aclServer))
+	all(aclLine(t, aclGroup))
+	line := aclLine(t, aclSentinel)
+	for _, s := range g.Sentinels() {
+		must(t, s, line...)
+	}
+	connect := func() (*redlock.Locker, func(), error) {
+		client, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{
+			InitAddress: g.Addrs(),
+			Username:    "redlock", Password: password,
+			Sentinel: rueidis.SentinelOption{MasterSet: redistest.MasterSet, Username: "redlock", Password: password},
+		}))
+		if err != nil {
+			return nil, nil, err
+		}
+		l, err := redlock.New([]rueidis.Client{client})
+		require.NoError(t, err)
+		return l, func() {
+			assert.NoError(t, l.Close())
+			client.Close()
+		}, nil
+	}
+	l, stop, err := connect()
+	require.NoError(t, err)
+	require.NoError(t, everything(t, l, g.Master(), "lock:"))
+	stop()
+	noted := func() (objects []string) {
+		for _, s := range g.Sentinels() {
+			objects = append(objects, refused(t, s)...)
+		}
+		return objects
+	}
+	require.Empty(t, noted())
+	for _, s := range g.Servers() {
+		require.Subset(t, []string{"ping"}, refused(t, s))
+	}
+
+	all([]string{"ACL", "SETUSER", "redlock", "-role"})
+	_, _, err = connect()
+	require.ErrorContains(t, err, "NOPERM")
+	all(aclLine(t, aclGroup))
+	for _, rule := range line {
+		var denial string
+		switch {
+		case strings.HasPrefix(rule, "+"):
+			denial = "-" + rule[1:]
+		case strings.HasPrefix(rule, "&"):
+			denial = "resetchannels"
+		default:
+			continue
+		}
+		for _, s := range g.Sentinels() {
+			must(t, s, "ACL", "SETUSER", "redlock", denial)
+			must(t, s, "ACL", "LOG", "RESET")
+		}
+		if _, stop, err := connect(); err != nil {
+			require.ErrorContains(t, err, "NOPERM", denial)
+		} else {
+			eventually(t, "something is refused: "+denial, func() bool { return len(noted()) > 0 })
+			stop()
+		}
+		for _, s := range g.Sentinels() {
+			must(t, s, line...)
+		}
+	}
+}
+
+func TestTLSWithClientCertificates(t *testing.T) {
+	var clients []rueidis.Client
+	var servers []*redistest.TLSServer
+	for range 3 {
+		s := redistest.StartTLS(t)
+		client, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{
+			InitAddress:       []string{s.TLSAddr()},
+			ForceSingleClient: true,
+			TLSConfig:         s.TLSConfig(t),
+		}))
+		require.NoError(t, err)
+		t.Cleanup(client.Close)
+		clients, servers = append(clients, client), append(servers, s)
+	}
+	l, err := redlock.New(clients)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	err = redlock.Do(t.Context(), l, "k", 10*time.Second, func(ctx context.Context) error {
+		lock, _ := redlock.FromContext(ctx)
+		for _, s := range servers {
+			eventually(t, "each holds it", func() bool { value, _ := s.Get(t, "k"); return value == lock.Token() })
+		}
+		return lock.Extend(ctx, time.Minute)
+	})
+	require.NoError(t, err)
+	eventually(t, "nothing is left", func() bool { return len(servers[0].Keys(t))+len(servers[1].Keys(t))+len(servers[2].Keys(t)) == 0 })
+
+	for _, c := range []struct{ scheme, query, want string }{
+		{"rediss", "", "certificate signed by unknown authority"},
+		{"rediss", "?skip_verify=true", "certificate required"}, // ours
+		{"redis", "", "EOF"},
+	} {
+		var urls []string
+		for _, s := range servers {
+			urls = append(urls, c.scheme+"://user:"+password+"@"+s.TLSAddr()+c.query)
+		}
+		_, err := openURLs(t, urls).TryAcquire(t.Context(), "k", time.Minute)
+		require.ErrorIs(t, err, redlock.ErrNoQuorum)
+		require.NotErrorIs(t, err, redlock.ErrNotAcquired)
+		require.ErrorContains(t, err, c.want)
+		require.ErrorContains(t, err, servers[0].TLSAddr())
+		require.NotContains(t, err.Error(), password)
+	}
+}
+
+// The snippets of SECURITY.md are in these two, as they stand.
+var _ = []any{
+	func(password string) (rueidis.Client, error) {
+		client, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{
+			InitAddress: []string{"s1:26379", "s2:26379", "s3:26379"},
+			Username:    "redlock", Password: password,
+			Sentinel: rueidis.SentinelOption{MasterSet: "mymaster", Username: "redlock", Password: password},
+		}))
+		return client, err
+	},
+	func(authorities *x509.CertPool, certificate tls.Certificate) (rueidis.Client, error) {
+		client, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{
+			InitAddress:       []string{"r1:6379"},
+			ForceSingleClient: true,
+			TLSConfig:         &tls.Config{RootCAs: authorities, Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
+		}))
+		return client, err
+	},
+}
+
+func TestTheSnippetsOfSecurityMdCompile(t *testing.T) {
+	document, err := os.ReadFile("SECURITY.md")
+	require.NoError(t, err)
+	source, err := os.ReadFile("security_test.go")
+	require.NoError(t, err)
+	blocks := goBlock.FindAllStringSubmatch(string(document), -1)
+	require.Len(t, blocks, 2)
+	for _, block := range blocks {
+		require.Contains(t, flatten(string(source)), flatten(block[1]))
+	}
+}
+
+// What a token looks like, wherever it stands.
+var token = regexp.MustCompile(`[A-Z2-7]{26}`)
+
+func TestTokensAre128BitsAndUnique(t *testing.T) {
+	l := start(t, 3).open()
+	var mu sync.Mutex
+	seen := make(map[string]bool)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for j := range 50 {
+				lock, err := l.TryAcquire(t.Context(), fmt.Sprint(i, "-", j), time.Minute)
+				if !assert.NoError(t, err) {
+					return
+				}
+				assert.Equal(t, lock.Token(), token.FindString(lock.Token()))
+				_, err = base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(lock.Token())
+				assert.NoError(t, err)
+				mu.Lock()
+				assert.False(t, seen[lock.Token()])
+				seen[lock.Token()] = true
+				mu.Unlock()
+				assert.NoError(t, lock.Release(t.Context()))
+			}
+		})
+	}
+	all.Wait()
+	require.GreaterOrEqual(t, 26*5, 128)
+	require.Len(t, seen, 8*50)
+}
+
+// Errors of each kind, with our token and another owner's in the keys.
+func TestNoErrorRepeatsAToken(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open(redlock.WithNodeTimeout(200 * ms))
+	var last int
+	tell := func(what string, err error, is ...error) {
+		t.Helper()
+		last++
+		require.Error(t, err, what)
+		for _, target := range is {
+			require.ErrorIs(t, err, target, what)
+		}
+		for _, text := range []string{err.Error(), fmt.Sprintf("%+v", err), fmt.Sprintf("%q", err)} {
+			require.False(t, token.MatchString(text), "%s: %s", what, text)
+		}
+	}
+	acquire := func(keys ...string) *redlock.Lock {
+		t.Helper()
+		lock, err := l.AcquireAll(t.Context(), keys, time.Minute, untilFree)
+		require.NoError(t, err)
+		for _, key := range keys {
+			eventually(t, "held by all", func() bool { return ns.holders(key, lock.Token()) == 3 })
+		}
+		return lock
+	}
+	each := func(args ...string) {
+		for _, s := range ns.servers {
+			must(t, s, args...)
+		}
+	}
+
+	held := acquire("held")
+	_, err := ns.open().TryAcquire(t.Context(), "held", time.Minute)
+	tell("another's", err, redlock.ErrNotAcquired)
+	_, err = l.TryAcquireAll(t.Context(), []string{"held", "free"}, time.Minute)
+	tell("one of several", err, redlock.ErrNotAcquired)
+	_, err = l.TryAcquire(held.Context(), "held", time.Minute)
+	tell("ours", err, redlock.ErrAlreadyHeld)
+	require.NoError(t, held.Release(t.Context()))
+	tell("extending what is released", held.Extend(t.Context(), 0), redlock.ErrNotHeld)
+	tell("the cause of a release", context.Cause(held.Context()))
+
+	for what, arrange := range map[string][]string{
+		"taken":           {"SET", "k", strings.Repeat("A", 26)},
+		"of another type": {"EVAL", "redis.call('DEL', 'k') redis.call('LPUSH', 'k', 'x')", "0"},
+		"gone":            {"DEL", "k"},
+	} {
+		for _, keys := range [][]string{{"k"}, {"k", "k2"}} {
+			lock := acquire(keys...)
+			each(arrange...)
+			tell("extending what is "+what, lock.Extend(t.Context(), 0))
+			if err := context.Cause(lock.Context()); err != nil {
+				tell("the cause when "+what, err, redlock.ErrLost)
+			}
+			tell("releasing what is "+what, lock.Release(t.Context()), redlock.ErrNotHeld)
+			each("DEL", "k", "k2")
+			eventually(t, "nothing is left", ns.empty)
+			lock = acquire(keys...)
+			each(arrange...)
+			tell("only releasing what is "+what, lock.Release(t.Context()))
+			each("DEL", "k", "k2")
+			eventually(t, "nothing is left", ns.empty)
+		}
+	}
+
+	each("CONFIG", "SET", "maxmemory", "1")
+	_, err = l.TryAcquire(t.Context(), "k", time.Minute)
+	tell("OOM", err, redlock.ErrNoQuorum)
+	_, err = l.TryAcquireAll(t.Context(), []string{"k", "k2"}, time.Minute)
+	tell("OOM, in a script", err, redlock.ErrNoQuorum)
+	each("CONFIG", "SET", "maxmemory", "0")
+
+	expires, err := l.TryAcquire(t.Context(), "expires", 100*ms)
+	require.NoError(t, err)
+	<-expires.Context().Done()
+	tell("expired", context.Cause(expires.Context()), redlock.ErrLost)
+	capped, err := l.TryAcquire(t.Context(), "capped", time.Minute, redlock.WithMaxHold(50*ms))
+	require.NoError(t, err)
+	<-capped.Context().Done()
+	tell("at its longest", context.Cause(capped.Context()), redlock.ErrLost)
+
+	unanswered := acquire("unanswered")
+	dying := acquire("dying")
+	for _, s := range ns.servers {
+		s.Pause()
+	}
+	tell("extending without an answer", unanswered.Extend(t.Context(), 0), redlock.ErrNoQuorum)
+	tell("releasing without an answer", unanswered.Release(t.Context()), redlock.ErrNoQuorum)
+	_, err = l.TryAcquire(t.Context(), "k", time.Minute)
+	tell("acquiring without an answer", err, redlock.ErrNoQuorum)
+	for _, s := range ns.servers {
+		s.Kill()
+	}
+	tell("extending with all dead", dying.Extend(t.Context(), 0), redlock.ErrNoQuorum)
+	_, err = l.TryAcquire(t.Context(), "k", time.Minute)
+	tell("acquiring with all dead", err, redlock.ErrNoQuorum)
+	tell("closing with all dead", l.Close(), redlock.ErrNoQuorum)
+	tell("the cause of a close", context.Cause(dying.Context()), redlock.ErrClosed)
+	tell("after it", dying.Extend(t.Context(), 0), redlock.ErrNotHeld)
+	t.Logf("%d errors", last)
+}
