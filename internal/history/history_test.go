@@ -1,6 +1,9 @@
 package history
 
 import (
+	"encoding/xml"
+	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,4 +66,34 @@ func TestKeysThatWereGoneWhenTheContextEndedAreFound(t *testing.T) {
 	s := h.Summary()
 	require.Equal(t, 3, s.Lost)
 	require.Equal(t, time.Duration(5), s.Slack)
+}
+
+func TestTheFigureIsXMLWithARowForEachContenderAndFault(t *testing.T) {
+	h := New()
+	h.AddHold(hold(1, "a", 1, 10, 100, 0, 50))
+	h.AddHold(hold(7, "b", 20, 51, 90, 90, 95))
+	h.AddFault(Fault{"<SIGSTOP>", 30, 60})
+	var b strings.Builder
+	require.NoError(t, h.WriteSVG(&b))
+	texts, marks := 0, 0
+	for decoder := xml.NewDecoder(strings.NewReader(b.String())); ; {
+		token, err := decoder.Token()
+		if err == io.EOF {
+			break
+		}
+		require.NoError(t, err)
+		switch token := token.(type) {
+		case xml.CharData:
+			for _, label := range []string{"contender 1", "contender 7", "<SIGSTOP>"} {
+				if string(token) == label {
+					texts++
+				}
+			}
+			if string(token) == "lost" {
+				marks++
+			}
+		}
+	}
+	require.Equal(t, 3, texts)
+	require.Equal(t, 1, marks)
 }

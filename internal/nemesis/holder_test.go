@@ -1,0 +1,106 @@
+//go:build unix
+
+package nemesis
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+)
+
+// nodesOfHolder, when set, makes the test binary a holder that is to be stopped.
+const nodesOfHolder = "NEMESIS_HOLDER_NODES"
+
+// Row 16: a holder that is stopped for longer than its lock is valid. A rival
+// gets the lock meanwhile, and the holder, when it goes on, finds at once that
+// it no longer holds anything, without having to wait for its timers or nodes.
+// What it wrote before it looks is beyond any lock (I1 at the resource is
+// waived).
+func TestAStoppedHolderFindsItsLockGone(t *testing.T) {
+	a := NewArena(t, 5, ttl)
+	var urls []string
+	for _, p := range a.Proxies {
+		urls = append(urls, p.URL())
+	}
+	holder := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestHolder$", "-test.v")
+	holder.Env = append(os.Environ(), nodesOfHolder+"="+strings.Join(urls, ","))
+	out, err := holder.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, holder.Start())
+	defer func() { _ = holder.Wait() }()
+	lines := bufio.NewScanner(out)
+	next := func(prefix string) string {
+		for lines.Scan() {
+			if line, ok := strings.CutPrefix(lines.Text(), prefix); ok {
+				return line
+			}
+		}
+		require.FailNow(t, "the holder ended", "before it said %q", prefix)
+		return ""
+	}
+	next("holding")
+	require.NoError(t, holder.Process.Signal(syscall.SIGSTOP))
+	rival := a.Open()
+	defer rival.Close()
+	lock, err := rival.Acquire(t.Context(), "k", a.TTL, redlock.WithRetry(redlock.FixedRetry(5*ms, 5*ms, -1)))
+	require.NoError(t, err)
+	require.NoError(t, lock.AutoExtend(0))
+	require.NoError(t, holder.Process.Signal(syscall.SIGCONT))
+	require.Equal(t, "valid=false", next("after the stop: "))
+	require.Equal(t, "lost=true", next("ctx ended: "))
+	require.True(t, lock.Valid(), "what the stopped holder does when it goes on leaves the rival's lock alone: %v", context.Cause(lock.Context()))
+	require.NoError(t, lock.Extend(t.Context(), 0))
+	require.NoError(t, lock.Release(t.Context()))
+}
+
+// TestHolder is the holder, in a process of its own. By itself it checks that a
+// lock that is not stopped stays valid.
+func TestHolder(t *testing.T) {
+	nodes, child := os.LookupEnv(nodesOfHolder)
+	urls := strings.Split(nodes, ",")
+	if !child {
+		urls = urls[:0]
+		for _, p := range NewArena(t, 3, ttl).Proxies {
+			urls = append(urls, p.URL())
+		}
+	}
+	l, err := redlock.Open(context.Background(), urls)
+	require.NoError(t, err)
+	defer l.Close()
+	err = redlock.Do(t.Context(), l, "k", ttl, func(ctx context.Context) error {
+		lock, _ := redlock.FromContext(ctx)
+		if !child {
+			require.True(t, lock.Valid())
+			return nil
+		}
+		last := time.Now()
+		fmt.Println("holding")
+		// A gap of a ttl is a stop. The first look after it must be true, though
+		// no timer may have run yet.
+		for {
+			now := time.Now()
+			if now.Sub(last) >= ttl {
+				break
+			}
+			last = now
+			runtime.Gosched()
+		}
+		fmt.Printf("after the stop: valid=%v\n", lock.Valid())
+		<-ctx.Done()
+		fmt.Printf("ctx ended: lost=%v\n", errors.Is(context.Cause(ctx), redlock.ErrLost))
+		return nil
+	})
+	require.Equal(t, child, errors.Is(err, redlock.ErrLost))
+}
