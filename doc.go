@@ -35,4 +35,17 @@
 //   - ErrClosed: the Locker was closed.
 //
 // The end of validity is kept by a local timer, which waits for no node.
+//
+// # Middleware
+//
+// Every operation of a Locker (acquire, hold, extend, release, and being told of
+// a loss) passes through the middleware given to WithMiddleware, the first
+// outermost:
+//
+//	logging ┐                                   ┌ logging
+//	 tracing ┐                                 ┌ tracing
+//	   yours  ──── the operation, or your fn ────  yours
+//
+// Package middleware has logging and an HTTP wrapper, package otelhook traces
+// and metrics.
 package redlock

@@ -46,7 +46,7 @@ func TestSimulation(t *testing.T) {
 				histories.Add(1)
 				holds.Add(int64(s.Holds))
 				lost.Add(int64(s.Lost))
-				if s.Slack > 0 && int64(s.Slack) < least.Load() {
+				if s.Expired > 0 && int64(s.Slack) < least.Load() {
 					least.Store(int64(s.Slack))
 				}
 			}

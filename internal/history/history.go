@@ -65,6 +65,7 @@ type History struct {
 	Holds  []Hold  `json:"holds"`
 	Waits  []Wait  `json:"waits"`
 	Faults []Fault `json:"faults"`
+	Stalls []Fault `json:"stalls"` // when the contenders' own process did not get to run
 
 	mu    sync.Mutex // guards the above while recording
 	begin time.Time
@@ -98,6 +99,27 @@ func (h *History) AddFault(f Fault) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.Faults = append(h.Faults, f)
+}
+
+// WatchStalls notes, until stop is closed, when a goroutine that should run every
+// millisecond does not: what is seen then is seen late.
+func (h *History) WatchStalls(stop <-chan struct{}) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for last := h.Now(); ; {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		now := h.Now()
+		if now-last > 3*time.Millisecond {
+			h.mu.Lock()
+			h.Stalls = append(h.Stalls, Fault{"stalled", last, now})
+			h.mu.Unlock()
+		}
+		last = now
+	}
 }
 
 // Violation is a broken invariant.
@@ -155,8 +177,11 @@ func (h *History) byKey() map[string][]Hold {
 // Summary is what a report says of a history.
 type Summary struct {
 	Operations, Holds, Lost, Faults int
+	Expired                         int           // of the lost: those whose validity had ended
 	Lateness                        time.Duration // the latest that a ctx was seen to have ended after its validity
-	Slack                           time.Duration // the least that the keys had left when it was seen; 0: never lost by expiry
+	Unexplained                     time.Duration // the same, without the time for which the process was stalled
+	Stall                           time.Duration // the longest that it was
+	Slack                           time.Duration // the least that the keys of the expired had left when it was seen
 	LongestWait                     time.Duration // of those that were granted
 }
 
@@ -168,6 +193,9 @@ func (h *History) Summary() Summary {
 			s.LongestWait = max(s.LongestWait, w.Took)
 		}
 	}
+	for _, stall := range h.Stalls {
+		s.Stall = max(s.Stall, stall.End-stall.Start)
+	}
 	for _, hold := range h.Holds {
 		if hold.Ended == 0 {
 			continue
@@ -176,8 +204,14 @@ func (h *History) Summary() Summary {
 		if hold.Expires == 0 {
 			continue
 		}
-		s.Lateness = max(s.Lateness, hold.Ended-hold.Until)
-		if slack := hold.Expires - hold.Ended; s.Slack == 0 || slack < s.Slack {
+		late := hold.Ended - hold.Until
+		s.Lateness = max(s.Lateness, late)
+		for _, stall := range h.Stalls {
+			late -= max(0, min(hold.Ended, stall.End)-max(hold.Until, stall.Start))
+		}
+		s.Unexplained = max(s.Unexplained, late)
+		s.Expired++
+		if slack := hold.Expires - hold.Ended; s.Expired == 1 || slack < s.Slack {
 			s.Slack = slack
 		}
 	}

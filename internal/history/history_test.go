@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -63,9 +64,32 @@ func TestKeysThatWereGoneWhenTheContextEndedAreFound(t *testing.T) {
 	lost.Key = "third"
 	h.AddHold(lost)
 	require.Len(t, h.Unkept(), 1)
+	h.Stalls = []Fault{{"stalled", 95, 99}}
 	s := h.Summary()
 	require.Equal(t, 3, s.Lost)
+	require.Equal(t, time.Duration(4), s.Stall)
 	require.Equal(t, time.Duration(5), s.Slack)
+}
+
+func TestLatenessIsToldApartFromAStalledProcess(t *testing.T) {
+	h := New()
+	lost := hold(1, "a", 1, 10, 100, 160, 170)
+	lost.Expires = 120
+	h.AddHold(lost)
+	h.Stalls = []Fault{{"stalled", 90, 110}, {"stalled", 120, 150}}
+	s := h.Summary()
+	require.Equal(t, []time.Duration{60, 20, 30, -40}, []time.Duration{s.Lateness, s.Unexplained, s.Stall, s.Slack})
+}
+
+func TestAStallIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, stop, stopped := New(), make(chan struct{}), make(chan struct{})
+		go func() { defer close(stopped); h.WatchStalls(stop) }()
+		time.Sleep(100 * time.Millisecond)
+		close(stop)
+		<-stopped
+		require.Empty(t, h.Stalls, "in virtual time there is none")
+	})
 }
 
 func TestTheFigureIsXMLWithARowForEachContenderAndFault(t *testing.T) {

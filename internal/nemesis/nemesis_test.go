@@ -47,6 +47,8 @@ func (b battle) run(t *testing.T) *history.History {
 	c := a.Contention(b.processes, b.perProcess, b.keys, b.seed, h)
 	ctx, cancel := context.WithTimeout(t.Context(), b.duration)
 	defer cancel()
+	watching, watched := make(chan struct{}), make(chan struct{})
+	go func() { defer close(watched); h.WatchStalls(watching) }()
 	plagued := make(chan struct{})
 	go func() {
 		defer close(plagued)
@@ -61,6 +63,8 @@ func (b battle) run(t *testing.T) *history.History {
 	}()
 	c.Run(ctx)
 	<-plagued
+	close(watching)
+	<-watched
 
 	// I6: after healing, a lone contender acquires.
 	lone, cancelLone := context.WithTimeout(t.Context(), soon)
@@ -88,8 +92,8 @@ func (b battle) run(t *testing.T) *history.History {
 	}
 
 	s := h.Summary()
-	t.Logf("seed %d: %d acquisitions, %d holds, %d lost, %d faults; longest wait %v; ctx seen ended at most %v after validity, keys then had at least %v left",
-		b.seed, s.Operations, s.Holds, s.Lost, s.Faults, s.LongestWait.Round(ms), s.Lateness.Round(10*time.Microsecond), s.Slack.Round(10*time.Microsecond))
+	t.Logf("seed %d: %d acquisitions, %d holds, %d lost, %d faults; longest wait %v; ctx seen ended at most %v after validity, %v without the time that this process was stalled, keys then had at least %v left; stalled for at most %v",
+		b.seed, s.Operations, s.Holds, s.Lost, s.Faults, s.LongestWait.Round(ms), s.Lateness.Round(10*time.Microsecond), s.Unexplained.Round(10*time.Microsecond), s.Slack.Round(10*time.Microsecond), s.Stall.Round(10*time.Microsecond))
 	require.Less(t, s.LongestWait, time.Minute, "I6: starvation")
 	require.NotZero(t, s.Holds)
 	if violations := h.Check(); b.waived {

@@ -48,17 +48,20 @@ func TestSoak(t *testing.T) {
 		total.Lost += s.Lost
 		total.Faults += s.Faults
 		total.Lateness = max(total.Lateness, s.Lateness)
+		total.Unexplained = max(total.Unexplained, s.Unexplained)
+		total.Stall = max(total.Stall, s.Stall)
 		total.LongestWait = max(total.LongestWait, s.LongestWait)
-		if s.Slack > 0 && (total.Slack == 0 || s.Slack < total.Slack) {
+		if s.Expired > 0 && (total.Expired == 0 || s.Slack < total.Slack) {
 			total.Slack = s.Slack
 		}
+		total.Expired += s.Expired
 		for _, f := range h.Faults {
 			faults[f.Name]++
 		}
 		keep(t, fmt.Sprintf("history-%d.json", seed), h)
 	}
-	t.Logf("soak: %v from seed %d in %d epochs: %d acquisitions, %d holds, %d of them lost, %d faults; longest wait %v; a ctx was seen ended at most %v after validity, with at least %v left of its keys; violations: none",
-		time.Since(began).Round(time.Second), *soakSeed, epochs, total.Operations, total.Holds, total.Lost, total.Faults, total.LongestWait, total.Lateness, total.Slack)
+	t.Logf("soak: %v from seed %d in %d epochs: %d acquisitions, %d holds, %d of them lost, %d faults; longest wait %v; a ctx was seen ended at most %v after validity, %v without the time that this process was stalled, with at least %v left of its keys; stalled for at most %v; violations: none",
+		time.Since(began).Round(time.Second), *soakSeed, epochs, total.Operations, total.Holds, total.Lost, total.Faults, total.LongestWait, total.Lateness, total.Unexplained, total.Slack, total.Stall)
 	names := make([]string, 0, len(faults))
 	for name := range faults {
 		names = append(names, name)

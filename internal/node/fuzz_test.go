@@ -1,0 +1,461 @@
+package node
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/redistest"
+)
+
+// soon is for what must happen at some time.
+const soon = 20 * time.Second
+
+func FuzzSlot(f *testing.F) {
+	for _, key := range []string{"", "foo", "123456789", "{foo}bar", "{}a", "a{}{b}", "{a", "}{", "a{x}{y}", "{{x}}", "{x", "{\x00}", "\xff{\xfe}", "{a}\r\n", strings.Repeat("x", 300)} {
+		f.Add(key)
+	}
+	server := redistest.Start(f, "--cluster-enabled", "yes")
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true, DisableCache: true})
+	require.NoError(f, err)
+	f.Cleanup(client.Close)
+	f.Fuzz(func(t *testing.T, key string) {
+		ours := slot(key)
+		require.Less(t, ours, uint16(16384))
+		// For a client that is not of a Cluster the top bit is set.
+		get := client.B().Get().Key(key).Build()
+		require.Equal(t, get.Slot()&^(1<<15), ours, "rueidis'")
+		servers, err := client.Do(t.Context(), client.B().ClusterKeyslot().Key(key).Build()).AsInt64()
+		require.NoError(t, err)
+		require.Equal(t, uint16(servers), ours, "the server's")
+	})
+}
+
+// replies are what a server might answer, right and wrong, in RESP2 and RESP3.
+var replies = []string{
+	"+OK\r\n", "$2\r\nOK\r\n", "=6\r\ntxt:OK\r\n", "+ok\r\n", "+OKAY\r\n", "+QUEUED\r\n", "+\r\n", "+1\r\n",
+	"$-1\r\n", "*-1\r\n", "_\r\n", "~-1\r\n", "%-1\r\n", ".\r\n",
+	":0\r\n", ":1\r\n", ":2\r\n", ":3\r\n", ":7\r\n", ":-1\r\n", ":-0\r\n", ":01\r\n", ":+1\r\n", ":\r\n", ":1.0\r\n", ": 1\r\n",
+	":4294967297\r\n", ":9223372036854775807\r\n", ":-9223372036854775808\r\n", ":18446744073709551616\r\n", ":18446744073709551617\r\n",
+	"$1\r\n1\r\n", "$1\r\n0\r\n", "$2\r\n01\r\n", "$0\r\n\r\n", "$3\r\nabc\r\n", "$3\r\nab", "$10\r\nabc\r\n",
+	"(1\r\n", ",1\r\n", ",1.0\r\n", ",inf\r\n", ",nan\r\n", "#t\r\n", "#f\r\n", "#x\r\n",
+	"*0\r\n", "*1\r\n:1\r\n", "*2\r\n:1\r\n:1\r\n", "*1\r\n+OK\r\n", "~1\r\n:1\r\n", "%1\r\n+OK\r\n:1\r\n", "%0\r\n", "*1\r\n*1\r\n*1\r\n:1\r\n", "*2\r\n:1\r\n",
+	"|1\r\n+ttl\r\n:3600\r\n:1\r\n", "|1\r\n+ttl\r\n:3600\r\n+OK\r\n", "|1\r\n+ttl\r\n:3600\r\n_\r\n", "|1\r\n+a\r\n", "*1\r\n>2\r\n+message\r\n+x\r\n",
+	"-ERR\r\n", "-\r\n", "-ERR unknown command\r\n", "-NOSCRIPT No matching script.\r\n", "-NOSCRIPT\r\n", "-MOVED 1 127.0.0.1:1\r\n", "-MOVED\r\n", "-ASK\r\n", "-ASK 1 x\r\n",
+	"-TRYAGAIN x\r\n", "-CLUSTERDOWN x\r\n", "-LOADING x\r\n", "-BUSY x\r\n", "-READONLY x\r\n", "-OOM x\r\n", "-NOPERM x\r\n", "-NOAUTH x\r\n", "-WRONGTYPE x\r\n", "-1\r\n", "-OK\r\n", "-redis nil message\r\n",
+	"!3\r\nERR\r\n", "!8\r\nNOSCRIPT\r\n", "!-1\r\n", "!0\r\n\r\n", "-%s%d%!(EXTRA)\r\n", "-\x00\x1b[31m\r\n",
+	"", "\r\n", "\n", "+", ":1", ":1\n", ":1\r", "+OK", "+OK\r", "HTTP/1.1 400 Bad Request\r\n\r\n", "\x15\x03\x01\x00\x02\x02", "OK\r\n", "1\r\n", "*1\r\n", "*1\r\n$1\r\n", "?\r\n",
+}
+
+// Whatever a server answers to the commands of a Store, it is taken for granted,
+// refused, extended, refilled or deleted if it is that answer, and for an
+// error otherwise.
+func FuzzReplies(f *testing.F) {
+	for _, reply := range replies {
+		f.Add([]byte(reply), false)
+	}
+	for _, reply := range replies {
+		f.Add([]byte(reply), true)
+	}
+	server := startFake(f)
+	clients := make(map[bool]rueidis.Client) // by protocol: one serves as long as its connection does
+	f.Cleanup(func() {
+		for _, client := range clients {
+			client.Close()
+		}
+	})
+	f.Fuzz(func(t *testing.T, reply []byte, resp2 bool) {
+		said, end := scan(reply, 0)
+		if end == harmful {
+			return
+		}
+		then := goOn
+		if end == broken {
+			then = closeConn
+		}
+		server.answer(reply[:said.size], then, resp2)
+		client, err := clients[resp2], error(nil)
+		if client == nil {
+			client, err = rueidis.NewClient(server.option())
+			require.NoError(t, err)
+			clients[resp2] = client
+		}
+		if end == broken {
+			defer func() {
+				client.Close()
+				delete(clients, resp2)
+			}()
+		}
+		s := Wrap(client)
+
+		granted, err := s.Acquire(t.Context(), []string{"k"}, "token", time.Minute)
+		check(t, said, end, "SET", granted, err, map[bool]meaning{true: {kind: '+', text: "OK"}, false: {kind: '_'}})
+		granted, err = s.Acquire(t.Context(), []string{"k", "l"}, "token", time.Minute)
+		check(t, said, end, "acquire", granted, err, map[bool]meaning{true: integer(1), false: integer(0)})
+
+		two := &Claim{Keys: []string{"k", "l"}, Token: "token"}
+		batch := []Extension{{Claim: two, TTL: time.Minute}, {Claim: two, TTL: time.Minute}}
+		s.Extend(t.Context(), batch[:1])
+		s.Extend(t.Context(), batch[1:])
+		for _, e := range batch {
+			if e.Outcome == Unknown {
+				require.Error(t, e.Err)
+			}
+			check(t, said, end, "extend", e.Outcome, e.Err, map[Outcome]meaning{Extended: integer(1), Refilled: integer(2), Taken: integer(0)})
+		}
+
+		deleted, errs := s.Release(t.Context(), []*Claim{two, two})
+		for i := range deleted {
+			check(t, said, end, "release", deleted[i], errs[i], map[int]meaning{0: integer(0), 1: integer(1), 2: integer(2)})
+		}
+	})
+}
+
+// Half a reply on a connection that stays open holds a call up until its ctx
+// ends, and otherwise until rueidis finds the connection dead.
+func TestHalfAReplyHangsNobody(t *testing.T) {
+	for _, cancelled := range []bool{true, false} {
+		for _, half := range []string{"", ":", ":1", "+OK", "$10\r\nabc", "*2\r\n:1\r\n"} {
+			t.Run(fmt.Sprintf("cancelled=%v/%q", cancelled, half), func(t *testing.T) {
+				server := startFake(t)
+				server.answer([]byte(half), fallSilent, false)
+				option := server.option()
+				if !cancelled {
+					option.ConnWriteTimeout, option.Dialer.KeepAlive = 100*time.Millisecond, 50*time.Millisecond
+				}
+				var client rueidis.Client
+				require.Eventually(t, func() (connected bool) { // on a loaded machine shaking hands takes longer
+					var err error
+					if client, err = rueidis.NewClient(option); err != nil && client != nil {
+						client.Close()
+					}
+					return err == nil
+				}, soon, time.Millisecond)
+				defer client.Close()
+				defer server.hangUp()
+				s := Wrap(client)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				claim := &Claim{Keys: []string{"k"}, Token: "token"}
+				batch := []Extension{{Claim: claim, TTL: time.Minute}}
+				for name, call := range map[string]func() error{
+					"acquire": func() error { _, err := s.Acquire(ctx, claim.Keys, claim.Token, time.Minute); return err },
+					"extend":  func() error { s.Extend(ctx, batch); return batch[0].Err },
+					"release": func() error { _, errs := s.Release(ctx, []*Claim{claim}); return errs[0] },
+				} {
+					done := make(chan error, 1)
+					go func() { done <- call() }()
+					if cancelled {
+						<-server.asked
+						cancel()
+					}
+					select {
+					case err := <-done:
+						require.Error(t, err, name)
+						require.Equal(t, cancelled, errors.Is(err, context.Canceled), "%s: %v", name, err)
+					case <-time.After(soon):
+						t.Fatalf("%s hangs", name)
+					}
+				}
+			})
+		}
+	}
+}
+
+// check holds what the Store made of an answer against what the answer was:
+// answers are those that are none of them errors.
+func check[R comparable](t *testing.T, said meaning, end ending, op string, result R, err error, answers map[R]meaning) {
+	t.Helper()
+	if err != nil {
+		require.NotPanics(t, func() { _ = err.Error() })
+		require.False(t, errors.Is(err, context.Canceled))
+		for _, right := range answers {
+			require.False(t, end == complete && right.same(said), "%s: the right answer %+v was an error: %v", op, said, err)
+		}
+		return
+	}
+	require.Equal(t, complete, end, "%s: half an answer was taken for %v", op, result)
+	if right, ok := answers[result]; ok && right.same(said) {
+		return
+	}
+	require.True(t, tolerated(op, said), "%s: %+v was taken for %v", op, said, result)
+}
+
+// tolerated is what the Store takes for an answer although it is none.
+func tolerated(op string, said meaning) bool {
+	switch op {
+	case "SET":
+		return said.kind != '-' && said.kind != '_' // anything else for OK
+	default:
+		_, err := strconv.ParseInt(said.text, 10, 64)
+		return said.kind == ':' || err == nil // any number, for one in range, and a string for a number
+	}
+}
+
+// meaning is what one reply says.
+type meaning struct {
+	kind byte // of RESP3, with '-' for all errors and '_' for all nulls
+	text string
+	size int // in bytes, with attributes
+}
+
+func integer(n int) meaning { return meaning{kind: ':', text: fmt.Sprint(n)} }
+
+func (a meaning) same(b meaning) bool { return a.kind == b.kind && a.text == b.text }
+
+// ending is how a reply ends.
+type ending string
+
+const (
+	complete ending = "complete"
+	broken   ending = "broken"  // too short, or no reply: the connection is to be closed after it
+	harmful  ending = "harmful" // what rueidis panics at, or allocates without a limit for
+)
+
+// scan reads one reply as rueidis does, which takes some that the protocol does
+// not know: any line end of two bytes, leading zeros, integers modulo 2^64.
+func scan(b []byte, depth int) (meaning, ending) {
+	if len(b) == 0 {
+		return meaning{}, broken
+	}
+	if depth > 20 {
+		return meaning{}, harmful
+	}
+	line, _, ended := bytes.Cut(b[1:], []byte("\n"))
+	a := meaning{kind: b[0], size: 1 + len(line) + 1}
+	whole := func() (meaning, ending) {
+		if a.size > len(b) {
+			return meaning{size: len(b)}, broken
+		}
+		return a, complete
+	}
+	half := func() (meaning, ending) { return meaning{size: len(b)}, broken }
+	switch a.kind {
+	case '+', '-', ',', '(':
+		if !ended || len(line) == 0 {
+			return half()
+		}
+		a.text = string(line[:len(line)-1])
+		return whole()
+	case '#':
+		a.size = 4
+		return whole()
+	case '_', '.':
+		a.size = 3
+		return whole()
+	case ':', '$', '!', '=', '*', '~', '%', '|', '>':
+	default:
+		return half()
+	}
+	n, ok := number(line)
+	switch {
+	case bytes.HasPrefix(line, []byte("?")) && ended && len(line) > 1:
+		return meaning{}, harmful // streamed: not sent to us, and not read by scan
+	case !ok || !ended:
+		return half()
+	case a.kind == ':':
+		a.text = fmt.Sprint(n)
+		return whole()
+	case n == -1 && a.kind != '%' && a.kind != '|':
+		a.kind = '_'
+		return whole()
+	case n < 0 || n > 1000 || a.kind == '>' && depth == 0:
+		return meaning{}, harmful
+	}
+	switch a.kind {
+	case '$', '!', '=':
+		body := b[a.size:]
+		a.size += int(n) + 2
+		if a.size > len(b) {
+			return half()
+		}
+		a.text = string(body[:n])
+		if a.kind == '!' {
+			a.kind = '-'
+		}
+		return a, complete
+	case '%', '|':
+		n *= 2
+	}
+	for range n {
+		element, end := scan(b[a.size:], depth+1)
+		if end != complete {
+			element.size += a.size
+			return element, end
+		}
+		a.size += element.size
+	}
+	if a.kind != '|' {
+		return a, complete
+	}
+	after, end := scan(b[a.size:], depth) // an attribute comes before what it is of
+	after.size += a.size
+	return after, end
+}
+
+// number is the integer on a line, modulo 2^64.
+func number(line []byte) (int64, bool) {
+	if len(line) < 2 {
+		return 0, false
+	}
+	digits, negative := bytes.CutPrefix(line[:len(line)-1], []byte("-"))
+	n := new(big.Int)
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n.Add(n.Mul(n, big.NewInt(10)), big.NewInt(int64(c-'0')))
+	}
+	if negative {
+		n.Neg(n)
+	}
+	return int64(n.And(n, new(big.Int).SetUint64(1<<64-1)).Uint64()), true
+}
+
+// fake is a server that shakes hands, and answers every other command alike.
+type fake struct {
+	ln net.Listener
+	wg sync.WaitGroup
+
+	mu    sync.Mutex // guards what follows
+	conns map[net.Conn]bool
+	reply []byte
+	after after
+	resp2 bool
+	asked chan struct{} // closed when a command has come
+}
+
+// after is what the fake does when it has answered a command.
+type after int
+
+const (
+	goOn after = iota
+	closeConn
+	fallSilent
+)
+
+func startFake(t testing.TB) *fake {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s := &fake{ln: ln, conns: make(map[net.Conn]bool)}
+	s.wg.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			s.conns[conn] = true
+			s.mu.Unlock()
+			s.wg.Go(func() { s.serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = ln.Close()
+		s.hangUp()
+		s.wg.Wait()
+	})
+	return s
+}
+
+func (s *fake) hangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for conn := range s.conns {
+		_ = conn.Close()
+	}
+}
+
+func (s *fake) answer(reply []byte, then after, resp2 bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reply, s.after, s.resp2, s.asked = reply, then, resp2, make(chan struct{})
+}
+
+func (s *fake) option() rueidis.ClientOption {
+	return rueidis.ClientOption{
+		InitAddress: []string{s.ln.Addr().String()}, ForceSingleClient: true, DisableCache: true, AlwaysPipelining: true, PipelineMultiplex: -1,
+		ConnWriteTimeout: soon, Dialer: net.Dialer{Timeout: soon, KeepAlive: time.Second},
+	}
+}
+
+func (s *fake) serve(conn net.Conn) {
+	defer func() {
+		_ = conn.Close()
+		s.mu.Lock()
+		delete(s.conns, conn)
+		s.mu.Unlock()
+	}()
+	r := bufio.NewReader(conn)
+	for {
+		command, err := readCommand(r)
+		if err != nil {
+			return
+		}
+		s.mu.Lock()
+		reply, then := s.reply, goOn
+		switch {
+		case command == "HELLO" && s.resp2:
+			reply = []byte("-ERR unknown command 'HELLO'\r\n")
+		case command == "HELLO":
+			reply = []byte("%2\r\n+version\r\n+7.0.0\r\n+proto\r\n:3\r\n")
+		case command == "CLIENT":
+			reply = []byte("+OK\r\n")
+		case command == "PING":
+			reply = []byte("+PONG\r\n")
+		default:
+			then = s.after
+			select {
+			case <-s.asked:
+			default:
+				close(s.asked)
+			}
+		}
+		s.mu.Unlock()
+		_, err = conn.Write(reply)
+		switch {
+		case err != nil || then == closeConn:
+			_ = conn.(*net.TCPConn).SetLinger(0) // not thousands of ports in TIME_WAIT
+			return
+		case then == fallSilent:
+			_, _ = io.Copy(io.Discard, r)
+			return
+		}
+	}
+}
+
+func readCommand(r *bufio.Reader) (string, error) {
+	length := func() (int, error) {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return 0, err
+		}
+		return strconv.Atoi(strings.TrimSpace(line[1:]))
+	}
+	n, err := length()
+	var first string
+	for i := 0; i < n && err == nil; i++ {
+		var size int
+		if size, err = length(); err != nil {
+			break
+		}
+		arg := make([]byte, size+2)
+		if _, err = io.ReadFull(r, arg); i == 0 {
+			first = string(arg[:size])
+		}
+	}
+	return first, err
+}
