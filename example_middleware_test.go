@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/middleware"
+	"github.com/redis-kit/redlock/otelhook"
 )
 
 // announce says when it is entered and left.
@@ -67,3 +71,22 @@ func ExampleWithMiddleware() {
 	// middle after release
 	// outer after release
 }
+
+func Example_middleware() {
+	ctx := context.Background()
+
+	locker, err := redlock.Open(ctx, []string{"redis://r1:6379", "redis://r2:6379", "redis://r3:6379"},
+		redlock.WithMiddleware(
+			middleware.Log(slog.Default()), // acquired at debug, contention at info, loss and sick nodes at warn
+			otelhook.New(),                 // spans and metrics, by the global OpenTelemetry providers
+		))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+
+	orders := middleware.HTTP(locker, 30*time.Second, middleware.HeaderKey("orders:", "Idempotency-Key"))
+	http.Handle("POST /orders", orders(createOrder))
+}
+
+var createOrder = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})

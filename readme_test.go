@@ -16,9 +16,12 @@ var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 func TestTheSnippetsOfTheReadmeCompile(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	require.NoError(t, err)
-	examples, err := os.ReadFile("example_test.go")
-	require.NoError(t, err)
-	compiled := flatten(string(examples))
+	var compiled string
+	for _, name := range []string{"example_test.go", "example_middleware_test.go"} {
+		examples, err := os.ReadFile(name)
+		require.NoError(t, err)
+		compiled += flatten(string(examples)) + "\n"
+	}
 	blocks := goBlock.FindAllStringSubmatch(string(readme), -1)
 	require.NotEmpty(t, blocks)
 	for _, block := range blocks {

@@ -333,8 +333,10 @@ func TestTLSWithClientCertificates(t *testing.T) {
 
 	for _, c := range []struct{ scheme, query, want string }{
 		{"rediss", "", "certificate signed by unknown authority"},
-		{"rediss", "?skip_verify=true", "certificate required"}, // ours
-		{"redis", "", "EOF"},
+		// The server wants ours: we read that, or fail to write to a connection
+		// that it has closed.
+		{"rediss", "?skip_verify=true", "certificate required|reset by peer|broken pipe|EOF"},
+		{"redis", "", "reset by peer|broken pipe|EOF"},
 	} {
 		var urls []string
 		for _, s := range servers {
@@ -343,7 +345,7 @@ func TestTLSWithClientCertificates(t *testing.T) {
 		_, err := openURLs(t, urls).TryAcquire(t.Context(), "k", time.Minute)
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
 		require.NotErrorIs(t, err, redlock.ErrNotAcquired)
-		require.ErrorContains(t, err, c.want)
+		require.Regexp(t, c.want, err.Error())
 		require.ErrorContains(t, err, servers[0].TLSAddr())
 		require.NotContains(t, err.Error(), password)
 	}
@@ -415,7 +417,7 @@ func TestTokensAre128BitsAndUnique(t *testing.T) {
 // Errors of each kind, with our token and another owner's in the keys.
 func TestNoErrorRepeatsAToken(t *testing.T) {
 	ns := start(t, 3)
-	l := ns.open(redlock.WithNodeTimeout(200 * ms))
+	l, hurried := ns.open(), ns.open(redlock.WithNodeTimeout(200*ms))
 	var last int
 	tell := func(what string, err error, is ...error) {
 		t.Helper()
@@ -428,7 +430,7 @@ func TestNoErrorRepeatsAToken(t *testing.T) {
 			require.False(t, token.MatchString(text), "%s: %s", what, text)
 		}
 	}
-	acquire := func(keys ...string) *redlock.Lock {
+	acquire := func(l *redlock.Locker, keys ...string) *redlock.Lock {
 		t.Helper()
 		lock, err := l.AcquireAll(t.Context(), keys, time.Minute, untilFree)
 		require.NoError(t, err)
@@ -443,7 +445,7 @@ func TestNoErrorRepeatsAToken(t *testing.T) {
 		}
 	}
 
-	held := acquire("held")
+	held := acquire(l, "held")
 	_, err := ns.open().TryAcquire(t.Context(), "held", time.Minute)
 	tell("another's", err, redlock.ErrNotAcquired)
 	_, err = l.TryAcquireAll(t.Context(), []string{"held", "free"}, time.Minute)
@@ -460,16 +462,16 @@ func TestNoErrorRepeatsAToken(t *testing.T) {
 		"gone":            {"DEL", "k"},
 	} {
 		for _, keys := range [][]string{{"k"}, {"k", "k2"}} {
-			lock := acquire(keys...)
+			lock := acquire(l, keys...)
 			each(arrange...)
 			tell("extending what is "+what, lock.Extend(t.Context(), 0))
 			if err := context.Cause(lock.Context()); err != nil {
 				tell("the cause when "+what, err, redlock.ErrLost)
 			}
-			tell("releasing what is "+what, lock.Release(t.Context()), redlock.ErrNotHeld)
+			tell("releasing what is "+what, lock.Release(t.Context()))
 			each("DEL", "k", "k2")
 			eventually(t, "nothing is left", ns.empty)
-			lock = acquire(keys...)
+			lock = acquire(l, keys...)
 			each(arrange...)
 			tell("only releasing what is "+what, lock.Release(t.Context()))
 			each("DEL", "k", "k2")
@@ -484,31 +486,31 @@ func TestNoErrorRepeatsAToken(t *testing.T) {
 	tell("OOM, in a script", err, redlock.ErrNoQuorum)
 	each("CONFIG", "SET", "maxmemory", "0")
 
-	expires, err := l.TryAcquire(t.Context(), "expires", 100*ms)
+	expires, err := l.Acquire(t.Context(), "expires", 100*ms, untilFree)
 	require.NoError(t, err)
 	<-expires.Context().Done()
 	tell("expired", context.Cause(expires.Context()), redlock.ErrLost)
-	capped, err := l.TryAcquire(t.Context(), "capped", time.Minute, redlock.WithMaxHold(50*ms))
+	capped, err := l.Acquire(t.Context(), "capped", time.Minute, untilFree, redlock.WithMaxHold(50*ms))
 	require.NoError(t, err)
 	<-capped.Context().Done()
 	tell("at its longest", context.Cause(capped.Context()), redlock.ErrLost)
 
-	unanswered := acquire("unanswered")
-	dying := acquire("dying")
+	unanswered := acquire(hurried, "unanswered")
+	dying := acquire(hurried, "dying")
 	for _, s := range ns.servers {
 		s.Pause()
 	}
 	tell("extending without an answer", unanswered.Extend(t.Context(), 0), redlock.ErrNoQuorum)
 	tell("releasing without an answer", unanswered.Release(t.Context()), redlock.ErrNoQuorum)
-	_, err = l.TryAcquire(t.Context(), "k", time.Minute)
+	_, err = hurried.TryAcquire(t.Context(), "k", time.Minute)
 	tell("acquiring without an answer", err, redlock.ErrNoQuorum)
 	for _, s := range ns.servers {
 		s.Kill()
 	}
 	tell("extending with all dead", dying.Extend(t.Context(), 0), redlock.ErrNoQuorum)
-	_, err = l.TryAcquire(t.Context(), "k", time.Minute)
+	_, err = hurried.TryAcquire(t.Context(), "k", time.Minute)
 	tell("acquiring with all dead", err, redlock.ErrNoQuorum)
-	tell("closing with all dead", l.Close(), redlock.ErrNoQuorum)
+	tell("closing with all dead", hurried.Close(), redlock.ErrNoQuorum)
 	tell("the cause of a close", context.Cause(dying.Context()), redlock.ErrClosed)
 	tell("after it", dying.Extend(t.Context(), 0), redlock.ErrNotHeld)
 	t.Logf("%d errors", last)

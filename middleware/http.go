@@ -22,9 +22,9 @@ var ErrKey = errors.New("redlock: the request has no key to lock")
 // The request's ctx ends when the client goes away and, with a cause that is
 // redlock.ErrLost, when the lock is lost. redlock.FromContext finds the lock.
 //
-// The lock is tried for once, whatever the Locker's retry policy says: clients
-// can come back. With WithLock(redlock.WithRetry(…)) the request waits, until
-// its ctx ends.
+// It tries once to take the lock, whatever the Locker's retry policy says:
+// clients can come back. With WithLock(redlock.WithRetry(…)) a request waits,
+// for no longer than its ctx.
 //
 // Where the handler has not answered, HTTP does, with a Problem:
 //
@@ -42,10 +42,10 @@ var ErrKey = errors.New("redlock: the request has no key to lock")
 // around HTTP, must not take silence for success.
 //
 // The handler has written once it has sent a status (1xx apart), some of the
-// body or a flush, or has hijacked the connection. After that its answer
-// stands. If the lock is lost before that, what it writes is discarded, with
-// redlock.ErrLost, and so are the headers that it set: a handler that goes on
-// has not noticed, or answers with an error of its own.
+// body or a flush, or has hijacked the connection. From then on its answer
+// stands. If the lock is lost before, the headers that it has set are dropped,
+// and its attempts to write discarded, with redlock.ErrLost: they would be of a
+// handler that has not noticed, or its error for what HTTP answers better.
 //
 // The http.ResponseWriter that it gets is an http.Flusher, an http.Hijacker if
 // the server's is one, and works with http.ResponseController. A panic in it

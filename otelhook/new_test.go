@@ -59,7 +59,7 @@ func TestOneSignalDoesWithoutTheOther(t *testing.T) {
 			b := start(t, 1, opt)
 			l := b.open()
 			require.NoError(t, redlock.Do(t.Context(), l, "k", time.Minute, func(context.Context) error { return nil }))
-			err := redlock.Do(t.Context(), l, "k", 50*ms, func(ctx context.Context) error { <-ctx.Done(); return nil }, redlock.WithoutAutoExtend())
+			err := redlock.Do(t.Context(), l, "k", brief, func(ctx context.Context) error { <-ctx.Done(); return nil }, redlock.WithoutAutoExtend(), persist())
 			require.ErrorIs(t, err, redlock.ErrLost)
 			if name == "no metrics" {
 				require.Len(t, b.named("redlock.hold"), 2)

@@ -54,6 +54,9 @@ func run(ctx context.Context, stdout io.Writer, args []string) (err error) {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q: -nodes takes one list, without spaces", flags.Arg(0))
 	}
+	if *patience <= 0 {
+		return fmt.Errorf("-patience %v: must be above 0", *patience)
+	}
 
 	var urls []string
 	var nodes []*memory.Node

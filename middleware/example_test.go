@@ -1,0 +1,128 @@
+package middleware_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/middleware"
+)
+
+// openExample is a Locker over one node in memory, in place of r1, r2 and r3.
+func openExample(opts ...redlock.Option) (locker *redlock.Locker, closeAll func()) {
+	server, err := miniredis.Run()
+	if err != nil {
+		log.Fatal(err)
+	}
+	locker, err = redlock.Open(context.Background(), []string{"redis://" + server.Addr()}, opts...)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return locker, func() { _ = locker.Close(); server.Close() }
+}
+
+func post(h http.Handler, path string) {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest("POST", path, nil))
+	fmt.Print(w.Code, " ", w.Body)
+}
+
+func ExampleHTTP() {
+	locker, closeAll := openExample()
+	defer closeAll()
+
+	locked := middleware.HTTP(locker, 30*time.Second, middleware.PathKey("account:", "id"))
+	mux := http.NewServeMux()
+	mux.Handle("POST /accounts/{id}/deposits", locked(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		lock, _ := redlock.FromContext(r.Context())
+		fmt.Fprintln(w, "deposited under", lock.Key())
+	})))
+
+	post(mux, "/accounts/7/deposits")
+	lock, err := locker.Acquire(context.Background(), "account:7", 30*time.Second) // somebody else
+	if err != nil {
+		log.Fatal(err)
+	}
+	post(mux, "/accounts/7/deposits")
+	post(mux, "/accounts/8/deposits")
+	_ = lock.Release(context.Background())
+	// Output:
+	// 200 deposited under account:7
+	// 423 {"title":"Locked","status":423,"detail":"Another request holds the lock. This one was not served."}
+	// 200 deposited under account:8
+}
+
+func ExampleWithRenderer() {
+	locker, closeAll := openExample()
+	defer closeAll()
+
+	// The client is told little, the log all.
+	locked := middleware.HTTP(locker, 30*time.Second, middleware.QueryKey("user:", "user"),
+		middleware.WithStatus(http.StatusUnprocessableEntity, middleware.ErrKey),
+		middleware.WithRenderer(func(w http.ResponseWriter, r *http.Request, p middleware.Problem) {
+			if !errors.Is(p.Err, redlock.ErrNotAcquired) {
+				fmt.Println("log:", p.Err)
+			}
+			p.Instance = r.URL.Path
+			p.ServeHTTP(w, r)
+		}))
+	post(locked(http.NotFoundHandler()), "/profile?user=ann&user=bob")
+	// Output:
+	// log: redlock: the request has no key to lock: query parameter user: given 2 times: once is accepted
+	// 422 {"title":"Unprocessable Entity","status":422,"detail":"The request does not say what to lock.","instance":"/profile"}
+}
+
+func ExampleWithLock() {
+	locker, closeAll := openExample()
+	defer closeAll()
+
+	// Wait for up to about 2 s, as long as the client does, and serve for no
+	// longer than a minute.
+	locked := middleware.HTTP(locker, 30*time.Second, middleware.HeaderKey("payment:", "Idempotency-Key"),
+		middleware.WithLock(
+			redlock.WithRetry(redlock.FixedRetry(100*time.Millisecond, 50*time.Millisecond, 16)),
+			redlock.WithMaxHold(time.Minute)))
+	handler := locked(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "paid\n") }))
+
+	r := httptest.NewRequest("POST", "/payments", nil)
+	r.Header.Set("Idempotency-Key", "7f3c")
+	w := httptest.NewRecorder()
+	handler.ServeHTTP(w, r)
+	fmt.Print(w.Body)
+	// Output: paid
+}
+
+func ExampleLog() {
+	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
+		Level: slog.LevelDebug,
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			switch a.Key {
+			case "time", "duration", "until", "token": // never the same twice
+				return slog.Attr{}
+			}
+			return a
+		},
+	}))
+	locker, closeAll := openExample(redlock.WithMiddleware(middleware.Log(logger)))
+	defer closeAll()
+
+	err := redlock.Do(context.Background(), locker, "report", 30*time.Second, func(context.Context) error {
+		return errors.New("no paper")
+	})
+	fmt.Println(err)
+	// Output:
+	// level=DEBUG msg="lock acquired" key=report ttl=30s attempts=1 waited=0s
+	// level=DEBUG msg="work under lock ended" key=report ttl=30s error="no paper"
+	// level=DEBUG msg="lock released" key=report ttl=30s
+	// no paper
+}
