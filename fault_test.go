@@ -161,7 +161,7 @@ func TestOneHungNodeLosesNoLock(t *testing.T) {
 	ns := start(t, 3)
 	l := ns.open()
 	ns.servers[1].Pause()
-	err := redlock.Do(t.Context(), l, "k", 300*ms, func(ctx context.Context) error {
+	err := redlock.Do(t.Context(), l, "k", time.Second, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
 		first := lock.Until()
 		eventually(t, "extended without the hung node", func() bool {
@@ -240,7 +240,7 @@ func TestAFailedAttemptDoesNotBlockTheNext(t *testing.T) {
 func TestANodeThatCameBackEmptyIsRefilled(t *testing.T) {
 	ns := start(t, 3)
 	l := ns.open()
-	err := redlock.Do(t.Context(), l, "k", 500*ms, func(ctx context.Context) error {
+	err := redlock.Do(t.Context(), l, "k", 2*time.Second, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
 		ns.servers[1].Restart()
 		eventually(t, "set again", func() bool { return ns.holders("k", lock.Token()) == 3 })

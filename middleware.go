@@ -52,7 +52,7 @@ type Op struct {
 
 	Attempts int           // OpAcquire: how often the nodes were asked
 	Waited   time.Duration // OpAcquire: the time spent between attempts
-	Tries    []Try         // OpAcquire, OpExtend, OpRelease: what was asked of the nodes, and their votes
+	Tries    []Try         // OpAcquire, OpExtend, OpRelease: what was asked of the nodes, and their votes; the last 100
 
 	locker   *Locker
 	run      Handler // carries the operation out, as the innermost handler
@@ -210,6 +210,9 @@ func recovered(err *error) {
 	}
 }
 
+// maxTries bounds what is remembered of an endless wait.
+const maxTries = 100
+
 // What follows records an operation for the middleware. Without any, op is nil
 // and nothing is recorded.
 
@@ -244,8 +247,11 @@ func (op *Op) tried(start time.Time, ballot *quorum.Ballot) {
 			votes[i].Err = errUnanswered
 		}
 	}
-	if op.Tries == nil {
+	switch len(op.Tries) {
+	case 0:
 		op.Tries = op.first[:0]
+	case maxTries:
+		op.Tries = slices.Delete(op.Tries, 0, 1)
 	}
 	op.Tries = append(op.Tries, Try{Start: start, Took: time.Since(start), Votes: votes})
 }

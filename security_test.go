@@ -175,7 +175,7 @@ func aclOfACluster(t *testing.T, c *redistest.Cluster) {
 	more := aclLine(t, aclCluster)
 	each(more...)
 	connect := func(shards bool) (*redlock.Locker, error) {
-		option := redlock.Tune(rueidis.ClientOption{InitAddress: c.Addrs(), Username: "redlock", Password: password})
+		option := redlock.Tune(rueidis.ClientOption{InitAddress: c.Addrs(), Username: "redlock", Password: password, Dialer: patient})
 		option.ClusterOption.PreferClusterShards = shards // as it is from Redis 8 on
 		client, err := rueidis.NewClient(option)
 		if err != nil {
@@ -246,7 +246,7 @@ func aclOfAGroup(t *testing.T, g *redistest.Sentinel) {
 	connect := func() (*redlock.Locker, func(), error) {
 		client, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{
 			InitAddress: g.Addrs(),
-			Username:    "redlock", Password: password,
+			Username:    "redlock", Password: password, Dialer: patient,
 			Sentinel: rueidis.SentinelOption{MasterSet: redistest.MasterSet, Username: "redlock", Password: password},
 		}))
 		if err != nil {
@@ -313,6 +313,7 @@ func TestTLSWithClientCertificates(t *testing.T) {
 			InitAddress:       []string{s.TLSAddr()},
 			ForceSingleClient: true,
 			TLSConfig:         s.TLSConfig(t),
+			Dialer:            patient,
 		}))
 		require.NoError(t, err)
 		t.Cleanup(client.Close)
@@ -332,11 +333,11 @@ func TestTLSWithClientCertificates(t *testing.T) {
 	eventually(t, "nothing is left", func() bool { return len(servers[0].Keys(t))+len(servers[1].Keys(t))+len(servers[2].Keys(t)) == 0 })
 
 	for _, c := range []struct{ scheme, query, want string }{
-		{"rediss", "", "certificate signed by unknown authority"},
+		{"rediss", "?dial_timeout=20s", "certificate signed by unknown authority"},
 		// The server wants ours: we read that, or fail to write to a connection
 		// that it has closed.
-		{"rediss", "?skip_verify=true", "certificate required|reset by peer|broken pipe|EOF"},
-		{"redis", "", "reset by peer|broken pipe|EOF"},
+		{"rediss", "?dial_timeout=20s&skip_verify=true", "certificate required|reset by peer|broken pipe|EOF"},
+		{"redis", "?dial_timeout=20s", "reset by peer|broken pipe|EOF"},
 	} {
 		var urls []string
 		for _, s := range servers {

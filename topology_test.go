@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"runtime"
 	"slices"
 	"sync"
@@ -52,6 +53,10 @@ func plainURLs(t testing.TB) []string {
 // untilFree retries for as long as it takes: what fails the test is its ctx.
 var untilFree = redlock.WithRetry(redlock.ExponentialRetry(5*ms, 50*ms))
 
+// patient is for a client that must be made at the first try: on a loaded
+// machine dialling and shaking hands may take longer than Tune's second.
+var patient = net.Dialer{Timeout: soon}
+
 // deployment is a Sentinel group or a Cluster.
 type deployment interface {
 	URL() string
@@ -96,7 +101,7 @@ func lives(t *testing.T, d deployment, plain []string) {
 
 // newOver is a Locker over a client that is made with Tune.
 func newOver(t *testing.T, d deployment) *redlock.Locker {
-	option := rueidis.ClientOption{InitAddress: d.Addrs()}
+	option := rueidis.ClientOption{InitAddress: d.Addrs(), Dialer: patient}
 	if _, ok := d.(*redistest.Sentinel); ok {
 		option.Sentinel.MasterSet = redistest.MasterSet
 	}

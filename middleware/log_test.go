@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
@@ -162,17 +163,17 @@ func TestLogOfContention(t *testing.T) {
 	rec.is(t, slog.LevelInfo, "key", "ttl", "duration", "attempts", "waited", "error")
 	require.Equal(t, err, rec.err(t), "as it was returned")
 
-	require.NoError(t, lock.Release(t.Context()))
-	for _, s := range servers { // so that the first attempt fails, and no later one for this reason
-		_, err := s.Do("SET", "k", "another", "PX", "50")
-		require.NoError(t, err)
-	}
-	_, err = l.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(20*ms, 0, -1)))
+	policy, waiting := waitPolicy()
+	go func() {
+		<-waiting
+		assert.NoError(t, lock.Release(t.Context()))
+	}()
+	_, err = l.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(policy))
 	require.NoError(t, err)
 	rec = r.one(t, "lock acquired")
 	rec.is(t, slog.LevelInfo, "key", "ttl", "duration", "attempts", "waited", "until")
 	require.Greater(t, rec.attrs["attempts"].Int64(), int64(1))
-	require.GreaterOrEqual(t, rec.attrs["waited"].Duration(), 20*ms)
+	require.GreaterOrEqual(t, rec.attrs["waited"].Duration(), 5*ms)
 	require.Empty(t, r.all("node failing"), "to be held by another is no failure of the node")
 }
 
@@ -180,7 +181,7 @@ func TestLogOfALoss(t *testing.T) {
 	servers := redistest.StartN(t, 3)
 	var r recorder
 	l := open(t, servers, r.log())
-	err := redlock.Do(t.Context(), l, "k", 200*ms, func(ctx context.Context) error {
+	err := redlock.Do(t.Context(), l, "k", short, func(ctx context.Context) error {
 		pause(servers)
 		<-ctx.Done()
 		return nil
@@ -280,7 +281,7 @@ func TestLogOfNodesThatFail(t *testing.T) {
 func TestLogOfAnExtensionWithoutQuorum(t *testing.T) {
 	servers := redistest.StartN(t, 3)
 	var r recorder
-	l := open(t, servers, r.log(), redlock.WithNodeTimeout(50*ms))
+	l := open(t, servers, r.log(), redlock.WithNodeTimeout(500*ms))
 	lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 	require.NoError(t, err)
 	pause(servers[1:])
@@ -363,7 +364,7 @@ func TestNoTokenAtInfoOrAbove(t *testing.T) {
 	var out bytes.Buffer
 	l := open(t, servers, redlock.WithMiddleware(middleware.Log(slog.New(slog.NewTextHandler(&out, nil)), middleware.WithSlow(1))))
 	var tokens []string
-	err = redlock.Do(t.Context(), l, "k", 200*ms, func(ctx context.Context) error {
+	err = redlock.Do(t.Context(), l, "k", short, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
 		tokens = append(tokens, lock.Token())
 		pause(servers)

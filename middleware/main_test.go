@@ -32,6 +32,10 @@ func open(t testing.TB, servers []*redistest.Server, opts ...redlock.Option) *re
 	return l
 }
 
+// short is the ttl of locks that are to be lost: so long that a loaded machine
+// can take them.
+const short = time.Second
+
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	require.Eventually(t, cond, soon, 2*ms, what)

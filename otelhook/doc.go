@@ -58,9 +58,11 @@
 //	redlock.hold.duration     redlock.outcome, and error.type if it is an error
 //	redlock.node.failures     redlock.operation (acquire, extend, release), server.address, server.port
 //
-// Locks that ended because their Locker was closed are not counted as lost. A
-// node that hangs while a quorum of the others answers is not waited for, and
-// no failure; nor is a node that answers that another holds the key.
+// A lock is held until its context has ended, which redlock.held follows at
+// once but on a goroutine of its own. Locks that ended because their Locker was
+// closed are not counted as lost. A node that hangs while a quorum of the
+// others answers is not waited for, and no failure; nor is a node that answers
+// that another holds the key.
 //
 // # Outcomes
 //

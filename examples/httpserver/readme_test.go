@@ -57,6 +57,7 @@ func TestTheReadmeSaysWhatComesBack(t *testing.T) {
 		`level=DEBUG msg="lock acquired" key=account:ada`,
 		`level=INFO msg="lock not acquired" key=payment:7f3c`,
 		`level=WARN msg="lock lost" key=payment:90b2`,
+		`level=WARN msg="payment abandoned" payment=90b2`,
 		`level=WARN msg="node failing"`,
 		`"Name":"redlock.hold"`,
 		`"Name":"redlock.acquire.duration"`,

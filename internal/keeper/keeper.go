@@ -11,6 +11,7 @@ package keeper
 import (
 	"container/heap"
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -283,6 +284,9 @@ func (k *Keeper) startDue(now Instant) Instant {
 		switch {
 		case k.closed:
 		case k.config.Extend == nil:
+			if h.round != nil {
+				h.round.unsettled(h.retry())
+			}
 			k.dispatch(&round{hold: h, start: now, ttl: h.terms.TTL})
 		case !h.extending:
 			h.extending = true
@@ -380,9 +384,23 @@ func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Ballot, bool) {
 	case <-h.ctx.Done():
 	case <-k.stop:
 	}
+	ballot := r.unsettled(patience)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.ballot.Clone(), r.extended
+	return ballot, r.extended
+}
+
+// unsettled is how a round stands after a time. If it is still open, that is
+// noted as the failure of its hold's latest extension.
+func (r *round) unsettled(after time.Duration) *quorum.Ballot {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ballot := r.ballot.Clone()
+	if ballot.Verdict() == quorum.Open {
+		ballot.Close(fmt.Errorf("%w within %v", quorum.ErrNoReply, after))
+		r.hold.failed.Store(&failure{ballot: ballot})
+	}
+	return ballot
 }
 
 // dispatch puts a round of its hold in every lane. k.mu is held.

@@ -223,6 +223,10 @@ func TestASilentQuorumEndsTheContextWithValidityAndNotBefore(t *testing.T) {
 		at, cause := ended(h)
 		require.Equal(t, start.Add(validity), at)
 		require.ErrorIs(t, cause, errLost)
+		votes := b.loss.Load().Ballot
+		require.NotNil(t, votes, "the cause names the silent nodes")
+		require.Equal(t, quorum.Granted, votes.Replies[0].Vote)
+		require.ErrorIs(t, votes.Replies[1].Err, quorum.ErrNoReply)
 		b.stores[1].Resume()
 		b.stores[2].Resume()
 		time.Sleep(50 * ms)

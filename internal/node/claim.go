@@ -22,6 +22,8 @@ type Claim struct {
 	// set before a command that can set a key is sent, and cleared only by an
 	// answer from which no key can follow.
 	traces atomic.Uint64
+	// released has a bit for each node where the release has begun.
+	released atomic.Uint64
 	// longest is the longest ttl that was asked for: none of the keys lives
 	// for longer than this after the last call.
 	longest atomic.Int64

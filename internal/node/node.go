@@ -52,15 +52,17 @@ type Node struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
-	mu       sync.Mutex // guards what follows
-	closed   bool
-	calls    int // acquisitions and extensions in flight
-	releases int // releases in flight, other than of debts
-	debts    []debt
-	owing    error // why the last debts could not be paid
-	settling bool
-	idle     sync.Cond      // signalled when nothing is in flight or owed
-	running  sync.WaitGroup // the goroutines of the node's own
+	mu     sync.Mutex // guards what follows
+	closed bool
+	calls  int // acquisitions and extensions in flight
+	// releasing are the claims whose release is in flight, other than of
+	// debts, and whether it must be followed by another.
+	releasing map[*Claim]bool
+	debts     []debt
+	owing     error // why the last debts could not be paid
+	settling  bool
+	idle      sync.Cond      // signalled when nothing is in flight or owed
+	running   sync.WaitGroup // the goroutines of the node's own
 }
 
 // debt is a claim that has ended and may have left a key here.
@@ -71,7 +73,7 @@ type debt struct {
 
 // New is the voter with the given index of its panel, 0 ≤ index < MaxNodes.
 func New(index int, name string, store Store) *Node {
-	n := &Node{name: name, index: index, store: store}
+	n := &Node{name: name, index: index, store: store, releasing: make(map[*Claim]bool)}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.idle.L = &n.mu
 	return n
@@ -85,10 +87,10 @@ func (n *Node) Check(keys []string) error { return n.store.Check(keys) }
 
 // Acquire asks for all of the claim's keys.
 func (n *Node) Acquire(c *Claim, ttl time.Duration) quorum.Reply {
-	if err := n.enter(&n.calls, maxCalls); err != nil {
+	if err := n.enter(); err != nil {
 		return quorum.Reply{Vote: quorum.Failed, Err: err}
 	}
-	defer n.leave(&n.calls)
+	defer n.leave()
 	if !c.send(n.index, ttl) {
 		return quorum.Reply{Vote: quorum.Failed, Err: errEnded}
 	}
@@ -120,13 +122,13 @@ func (n *Node) Extend(batch []Extension) []quorum.Reply {
 }
 
 func (n *Node) extend(batch []Extension, replies []quorum.Reply) {
-	if err := n.enter(&n.calls, maxCalls); err != nil {
+	if err := n.enter(); err != nil {
 		for i := range replies {
 			replies[i] = quorum.Reply{Vote: quorum.Failed, Err: err}
 		}
 		return
 	}
-	defer n.leave(&n.calls)
+	defer n.leave()
 	sent := make([]Extension, 0, len(batch))
 	at := make([]int, 0, len(batch))
 	traced := make([]bool, 0, len(batch)) // before this
@@ -168,11 +170,12 @@ func (n *Node) Release(c *Claim) quorum.Reply {
 	if !c.traced(n.index) {
 		return quorum.Reply{Vote: quorum.Refused, Err: errNoKey}
 	}
-	if err := n.enter(&n.releases, maxReleases); err != nil {
-		n.owe(c)
+	n.mu.Lock()
+	err := n.beginRelease(c)
+	n.mu.Unlock()
+	if err != nil {
 		return quorum.Reply{Vote: quorum.Failed, Err: err}
 	}
-	defer n.leave(&n.releases)
 	return n.release(c)
 }
 
@@ -183,22 +186,37 @@ func (n *Node) Abandon(c *Claim) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed || n.releases >= maxReleases {
-		n.oweLocked(c)
-		return
+	if n.beginRelease(c) == nil {
+		n.running.Go(func() { n.release(c) })
 	}
-	n.releases++
-	n.running.Go(func() {
-		defer n.leave(&n.releases)
-		n.release(c)
-	})
+}
+
+// beginRelease enters a release. One that is too many becomes a debt. n.mu is
+// held.
+func (n *Node) beginRelease(c *Claim) error {
+	c.released.Or(1 << n.index)
+	switch {
+	case n.closed:
+		return errClosed
+	case len(n.releasing) >= maxReleases:
+		n.owe(c)
+		return fmt.Errorf("not sent yet: %d earlier releases are unanswered", len(n.releasing))
+	}
+	n.releasing[c] = false
+	return nil
 }
 
 func (n *Node) release(c *Claim) quorum.Reply {
 	deleted, errs := n.store.Release(n.ctx, []*Claim{c})
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.releasing[c] || errs[0] != nil {
+		n.owe(c)
+	}
+	delete(n.releasing, c)
+	n.idle.Broadcast()
 	switch {
 	case errs[0] != nil:
-		n.owe(c)
 		return quorum.Reply{Vote: quorum.Failed, Err: errs[0]}
 	case deleted[0] < len(c.Keys):
 		return quorum.Reply{Vote: quorum.Refused, Err: errNoKey}
@@ -206,15 +224,31 @@ func (n *Node) release(c *Claim) quorum.Reply {
 	return quorum.Reply{Vote: quorum.Granted}
 }
 
-// owe has the keys of a claim that has ended released in the background,
-// together with what else is owed, until that succeeds or they have expired.
-func (n *Node) owe(c *Claim) {
+// settleIfEnded is called after each reply that may mean a key of ours: the
+// claim may have ended, and even been released, before the command ran. A
+// release that is still to begin comes after that key; one that is in flight
+// may have overtaken it, and is followed by another, but not overtaken itself:
+// its answer would be that there was nothing to delete.
+func (n *Node) settleIfEnded(c *Claim) {
+	if !c.Ended() {
+		return
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.oweLocked(c)
+	if c.released.Load()&(1<<n.index) == 0 {
+		return
+	}
+	if _, inFlight := n.releasing[c]; inFlight {
+		n.releasing[c] = true
+	} else {
+		n.owe(c)
+	}
 }
 
-func (n *Node) oweLocked(c *Claim) {
+// owe has the keys of a claim that has ended released in the background,
+// together with what else is owed, until that succeeds or they have expired.
+// n.mu is held.
+func (n *Node) owe(c *Claim) {
 	if n.closed || !c.traced(n.index) {
 		return
 	}
@@ -222,14 +256,6 @@ func (n *Node) oweLocked(c *Claim) {
 	if !n.settling {
 		n.settling = true
 		n.running.Go(n.settle)
-	}
-}
-
-// settleIfEnded is called after each reply that may mean a key of ours: the
-// claim may have ended, and even been released, before the command ran.
-func (n *Node) settleIfEnded(c *Claim) {
-	if c.Ended() {
-		n.owe(c)
 	}
 }
 
@@ -298,23 +324,23 @@ func (n *Node) takeDebts() []debt {
 	return batch
 }
 
-func (n *Node) enter(count *int, most int) error {
+func (n *Node) enter() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
 	case n.closed:
 		return errClosed
-	case *count >= most:
-		return fmt.Errorf("not sent: %d earlier calls are unanswered", *count)
+	case n.calls >= maxCalls:
+		return fmt.Errorf("not sent: %d earlier calls are unanswered", n.calls)
 	}
-	*count++
+	n.calls++
 	return nil
 }
 
-func (n *Node) leave(count *int) {
+func (n *Node) leave() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	*count--
+	n.calls--
 	n.idle.Broadcast()
 }
 
@@ -330,7 +356,7 @@ func (n *Node) Close(timeout time.Duration) error {
 		n.idle.Broadcast()
 	})
 	n.mu.Lock()
-	busy := func() bool { return n.calls > 0 || n.releases > 0 || n.settling }
+	busy := func() bool { return n.calls > 0 || len(n.releasing) > 0 || n.settling }
 	for busy() && !expired {
 		n.idle.Wait()
 	}

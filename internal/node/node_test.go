@@ -66,6 +66,37 @@ func TestAnAttemptThatWasGivenUpLeavesNothingInWhateverOrder(t *testing.T) {
 	}
 }
 
+// Neither before nor during a release does what it is to delete get deleted by
+// anything else: it would report a lock that was held as not held.
+func TestAReleaseAmongLateExtensionsFindsWhatItDeletes(t *testing.T) {
+	for name, c := range map[string]struct{ request, reply, release time.Duration }{
+		"answered between the end and the release":     {0, 10 * ms, 0},
+		"answered while the release is under way":      {0, 20 * ms, 10 * ms},
+		"run only after the release, and answered":     {22 * ms, 0, 5 * ms},
+		"run after the release, answered before it is": {17 * ms, 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+				a := claim(1)
+				require.Equal(t, quorum.Granted, n.Acquire(a, time.Hour).Vote)
+				s.Faults(func(op sim.Op, _ int) sim.Fault {
+					if op == sim.Extend {
+						return sim.Fault{Request: c.request, Reply: c.reply}
+					}
+					return sim.Fault{Request: c.release, Reply: 5 * ms}
+				})
+				go n.Extend([]node.Extension{{Claim: a, TTL: time.Hour}})
+				time.Sleep(5 * ms)
+				a.End()
+				time.Sleep(10 * ms)
+				require.Equal(t, quorum.Granted, n.Release(a).Vote)
+				time.Sleep(time.Second)
+				require.Zero(t, s.Len())
+			})
+		})
+	}
+}
+
 func TestALostReplyIsAmbiguousAndReleased(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
 		s.Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseReply: op == sim.Acquire} })
