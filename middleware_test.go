@@ -31,7 +31,7 @@ func (r *recorder) middleware(next redlock.Handler) redlock.Handler {
 	}
 }
 
-func (r *recorder) find(kind redlock.Kind) (op redlock.Op, err error, n int) {
+func (r *recorder) find(kind redlock.Kind) (op redlock.Op, n int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, o := range r.ops {
@@ -40,7 +40,7 @@ func (r *recorder) find(kind redlock.Kind) (op redlock.Op, err error, n int) {
 			n++
 		}
 	}
-	return op, err, n
+	return op, n, err
 }
 
 // on is a middleware for one kind of operation.
@@ -73,7 +73,7 @@ func TestMiddlewareSeesEveryOperation(t *testing.T) {
 	}, redlock.WithRetry(redlock.FixedRetry(50*ms, 0, -1)))
 	require.Equal(t, errWork, err)
 
-	op, err, n := r.find(redlock.OpAcquire)
+	op, n, err := r.find(redlock.OpAcquire)
 	require.NoError(t, err)
 	require.Equal(t, 1, n, "the whole wait is one operation")
 	require.Equal(t, []string{"k"}, op.Keys)
@@ -87,17 +87,17 @@ func TestMiddlewareSeesEveryOperation(t *testing.T) {
 	require.Equal(t, ns.proxies[1].Addr(), op.Tries[0].Votes[1].Node)
 	require.False(t, op.Lock.Until().IsZero())
 
-	_, err, n = r.find(redlock.OpHold)
+	_, n, err = r.find(redlock.OpHold)
 	require.Equal(t, errWork, err)
 	require.Equal(t, 1, n)
-	op, err, n = r.find(redlock.OpExtend)
+	op, n, err = r.find(redlock.OpExtend)
 	require.NoError(t, err)
 	require.Positive(t, n)
 	require.Len(t, op.Tries, 1)
-	_, err, n = r.find(redlock.OpRelease)
+	_, n, err = r.find(redlock.OpRelease)
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
-	_, _, n = r.find(redlock.OpLost)
+	_, n, _ = r.find(redlock.OpLost)
 	require.Zero(t, n)
 }
 
@@ -108,23 +108,23 @@ func TestMiddlewareIsToldOfALossOfManualLocksToo(t *testing.T) {
 	lock, err := l.TryAcquire(t.Context(), "manual", 100*ms)
 	require.NoError(t, err)
 	<-lock.Context().Done()
-	eventually(t, "told", func() bool { _, _, n := r.find(redlock.OpLost); return n == 1 })
-	op, err, _ := r.find(redlock.OpLost)
+	eventually(t, "told", func() bool { _, n, _ := r.find(redlock.OpLost); return n == 1 })
+	op, _, err := r.find(redlock.OpLost)
 	require.ErrorIs(t, err, redlock.ErrLost)
 	require.Same(t, lock, op.Lock)
 	require.ErrorIs(t, lock.Release(t.Context()), redlock.ErrNotHeld)
-	_, err, _ = r.find(redlock.OpRelease)
+	_, _, err = r.find(redlock.OpRelease)
 	require.ErrorIs(t, err, redlock.ErrNotHeld)
 
 	err = redlock.Do(t.Context(), l, "with", 100*ms, func(ctx context.Context) error { <-ctx.Done(); return nil }, redlock.WithoutAutoExtend())
 	require.ErrorIs(t, err, redlock.ErrLost)
-	_, err, _ = r.find(redlock.OpHold)
+	_, _, err = r.find(redlock.OpHold)
 	require.ErrorIs(t, err, redlock.ErrLost, "hold sees the loss too")
 
 	_, err = l.TryAcquire(t.Context(), "closed", time.Minute)
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
-	_, err, _ = r.find(redlock.OpLost)
+	_, _, err = r.find(redlock.OpLost)
 	require.Equal(t, redlock.ErrClosed, err)
 }
 
