@@ -267,8 +267,7 @@ func severalSlots(t *testing.T, c *redistest.Cluster, plain []string) {
 		require.NotErrorIs(t, err, redlock.ErrNotAcquired, name)
 	}
 	for _, s := range c.Servers() {
-		stats, err := s.Do("INFO", "commandstats")
-		require.NoError(t, err)
+		stats := must(t, s, "INFO", "commandstats")
 		require.NotContains(t, stats, "cmdstat_set:")
 		require.NotContains(t, stats, "cmdstat_eval")
 	}
@@ -291,9 +290,7 @@ func slotMoves(t *testing.T, c *redistest.Cluster, plain []string) {
 			require.NoError(t, err)
 			slot := fmt.Sprint(c.Slot("{order}"))
 			eventually(t, "the new owner holds it", func() bool {
-				keys, err := to.Do("CLUSTER", "GETKEYSINSLOT", slot, "10")
-				require.NoError(t, err)
-				return slices.Equal(keys.([]any), []any{"{order}:new"})
+				return slices.Equal(must(t, to, "CLUSTER", "GETKEYSINSLOT", slot, "10").([]any), []any{"{order}:new"})
 			})
 			require.NoError(t, lock.Extend(t.Context(), 0))
 			require.NoError(t, lock.Release(t.Context()))

@@ -193,7 +193,7 @@ func TestAnEmptyRestartAtOnceBreaksTheLockAndIsSeen(t *testing.T) {
 
 // Row 17: little to run on.
 func TestStarvedOfCPU(t *testing.T) {
-	a := NewArena(t, 5, ttl)
+	a := NewArena(t, 5, 5*ttl)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	defer debug.SetGCPercent(debug.SetGCPercent(1))
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -208,5 +208,5 @@ func TestStarvedOfCPU(t *testing.T) {
 		}
 	}()
 	defer func() { close(stop); <-stopped }()
-	battle{arena: a, faults: Faults[1:4], duration: 3 * time.Second, processes: 2, perProcess: 2, keys: []string{"k"}, seed: 17}.run(t)
+	battle{arena: a, faults: Faults[1:3], duration: 6 * time.Second, processes: 2, perProcess: 2, keys: []string{"k"}, seed: 17}.run(t)
 }
