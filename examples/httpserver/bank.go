@@ -59,11 +59,12 @@ func (b *bank) handler() http.Handler {
 	return mux
 }
 
-// retry tries again after 5 to 50 ms, until patience is over.
+// retry tries again until patience is over: soon at first, then less often, so
+// that many who wait do not keep the nodes busy with refusing them.
 func (b *bank) retry() backoff.BackOff {
 	return backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(5*time.Millisecond),
-		backoff.WithMaxInterval(50*time.Millisecond),
+		backoff.WithInitialInterval(10*time.Millisecond),
+		backoff.WithMaxInterval(500*time.Millisecond),
 		backoff.WithMaxElapsedTime(b.patience))
 }
 

@@ -77,8 +77,8 @@ func Test64DepositsToOneAccountTakeTurns(t *testing.T) {
 	const deposits = 64
 	real := redistest.StartN(t, 3)
 	for name, args := range map[string][]string{
-		"nodes in memory": {"-patience", "1m"},
-		"real nodes":      {"-patience", "1m", "-nodes", real[0].URL() + "," + real[1].URL() + "," + real[2].URL()},
+		"nodes in memory": {"-patience", "3m"},
+		"real nodes":      {"-patience", "3m", "-nodes", real[0].URL() + "," + real[1].URL() + "," + real[2].URL()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, args...)
