@@ -1,7 +1,6 @@
 package redlock
 
 import (
-	"slices"
 	"strings"
 	"testing"
 
@@ -27,6 +26,7 @@ func FuzzURL(f *testing.F) {
 		{"redis", "user", "%zz", "host"},
 		{"redis", "user", "hun@ter2", "host"},
 		{"redis", "us/er", "hunter2", "host"},
+		{"unix", "/user", "hunter2", "/run/redis.sock"},
 		{"redis", "user", "hunter2", "host:port"},
 		{"redis", "user", "hunter2", "host/a/b"},
 		{"redis", "user", "hunter2", "host/x"},
@@ -48,7 +48,7 @@ func FuzzURL(f *testing.F) {
 			if err != nil {
 				require.Nil(t, options)
 				require.True(t, strings.HasPrefix(err.Error(), "redlock: urls["), err.Error())
-				if len(password) > 3 && !strings.Contains(scheme+user+rest, password) && !repeats(err) {
+				if len(password) > 3 && !strings.Contains(scheme+user+rest, password) {
 					require.NotContains(t, err.Error(), password)
 				}
 				continue
@@ -56,18 +56,9 @@ func FuzzURL(f *testing.F) {
 			require.Len(t, options, len(urls))
 			for _, o := range options {
 				require.NotEmpty(t, o.InitAddress)
-				require.True(t, isUnix(url) || isUnix(rest) || !slices.Contains(o.InitAddress, ""), "%q", o.InitAddress)
+				require.NotContains(t, o.InitAddress, "")
 				require.True(t, o.AlwaysPipelining && o.DisableCache && o.PipelineMultiplex == -1, "tuned")
 			}
 		}
 	})
 }
-
-// repeats tells whether the error repeats a part of the URL that comes after
-// the host, where the rest of a password is that was not percent-encoded.
-func repeats(err error) bool {
-	return strings.Contains(err.Error(), ": invalid ")
-}
-
-// isUnix: such a URL is taken without a path too.
-func isUnix(url string) bool { return strings.HasPrefix(strings.ToLower(url), "unix:") }

@@ -59,6 +59,12 @@ func TestBadURLsAreRefusedWithoutTheirPasswords(t *testing.T) {
 		{[]string{"user:secret@a"}, "redlock: urls[0]: not a URL: must be like redis://[user:password@]host[:port][/db]"},
 		{[]string{"redis://user:secret@a/x"}, `redlock: urls[0]: invalid database number: "x": must be like redis://[user:password@]host[:port][/db]`},
 		{[]string{"redis://a", "redis://b", "redis://user:secret@a:6379/2"}, "redlock: urls[0] and urls[2] are the same node, a:6379: a node votes once"},
+		{[]string{"redis://user:1/secret@a:6379"}, "redlock: urls[0]: an @ after the host (what is special in a password must be percent-encoded): must be like redis://[user:password@]host[:port][/db]"},
+		{[]string{"redis://user:1?db=secret@a"}, "redlock: urls[0]: an @ after the host (what is special in a password must be percent-encoded): must be like redis://[user:password@]host[:port][/db]"},
+		{[]string{"redis://user:sec@ret/secret@a"}, "redlock: urls[0]: an @ after the host (what is special in a password must be percent-encoded): must be like redis://[user:password@]host[:port][/db]"},
+		{[]string{"unix://"}, "redlock: urls[0]: no path of a socket: must be like redis://[user:password@]host[:port][/db]"},
+		{[]string{"redis://a?dial_timeout=-1s"}, "redlock: urls[0]: a timeout is negative: must be like redis://[user:password@]host[:port][/db]"},
+		{[]string{"redis://a:1?addr=b&master_set=m"}, "redlock: urls[0]: addr is not host:port: must be like redis://[user:password@]host[:port][/db]"},
 		{make([]string, 65), "redlock: 65 nodes: at most 64 are supported"},
 	} {
 		l, err := redlock.Open(context.Background(), c.urls)

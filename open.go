@@ -3,6 +3,8 @@ package redlock
 import (
 	"context"
 	"errors"
+	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +23,9 @@ import (
 //	redis://host:port?addr=host2:port2         one Cluster, by several of its servers
 //	redis://sentinel:port?master_set=name      one Sentinel group
 //
-// as rueidis.ParseURL reads them. For anything else make clients with Tune, and
+// as rueidis.ParseURL reads them, and rediss:// for a Cluster or a Sentinel group
+// too: then all its servers, Sentinels included, are dialled with TLS. What is
+// special in a user or a password must be percent-encoded. For anything else make clients with Tune, and
 // use New.
 //
 // Nodes that are down do not fail Open: they are connected to as soon as they
@@ -68,7 +72,11 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 //   - no client-side cache, which would be of no use;
 //   - timeouts short enough to find a dead connection within seconds, where o
 //     has none: 1 s to dial, 2 s for an answer, probes each second;
-//   - with Sentinel, a look at the topology every 5 s, where o has none.
+//   - with Sentinel, the same to dial and probe the Sentinels, which rueidis
+//     otherwise waits for without a limit, and a look at the topology every
+//     5 s, where o has none;
+//   - with a Cluster, no more than 5 redirections of a command, where o has no
+//     limit.
 func Tune(o rueidis.ClientOption) rueidis.ClientOption {
 	o.AlwaysPipelining = true
 	o.DisableAutoPipelining = false
@@ -83,8 +91,17 @@ func Tune(o rueidis.ClientOption) rueidis.ClientOption {
 	if o.ConnWriteTimeout == 0 {
 		o.ConnWriteTimeout = 2 * time.Second
 	}
+	if o.Sentinel.Dialer.Timeout == 0 {
+		o.Sentinel.Dialer.Timeout = o.Dialer.Timeout
+	}
+	if o.Sentinel.Dialer.KeepAlive == 0 {
+		o.Sentinel.Dialer.KeepAlive = o.Dialer.KeepAlive
+	}
 	if o.Sentinel.MasterSet != "" && o.Sentinel.TopologyRefreshInterval == 0 {
 		o.Sentinel.TopologyRefreshInterval = 5 * time.Second
+	}
+	if o.ClusterOption.MaxMovedRedirections == 0 {
+		o.ClusterOption.MaxMovedRedirections = 5
 	}
 	return o
 }
@@ -94,18 +111,10 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 	options := make([]rueidis.ClientOption, len(urls))
 	seen := make(map[string]int)
 	for i, url := range urls {
-		o, err := rueidis.ParseURL(url)
-		if err != nil {
-			reason := "not a URL"
-			if text := err.Error(); strings.HasPrefix(text, "redis: invalid ") && strings.Contains(url, "://") {
-				reason = strings.TrimPrefix(text, "redis: ")
-			}
+		o, reason := parseURL(url)
+		if reason != "" {
 			return nil, argumentError("urls[%d]: %s: must be like redis://[user:password@]host[:port][/db]", i, reason)
 		}
-		// One address is one server: rueidis would ask it whether it is a
-		// Cluster, and take whatever answers CLUSTER SLOTS for one.
-		o.ForceSingleClient = len(o.InitAddress) == 1 && o.Sentinel.MasterSet == ""
-		slices.Sort(o.InitAddress)
 		where := strings.Join(o.InitAddress, " ") + " " + o.Sentinel.MasterSet
 		if j, ok := seen[where]; ok {
 			return nil, argumentError("urls[%d] and urls[%d] are the same node, %s: a node votes once", j, i, node.Name(o.InitAddress))
@@ -114,4 +123,48 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 		options[i] = Tune(o)
 	}
 	return options, nil
+}
+
+// parseURL reads one URL, or tells what is wrong with it.
+func parseURL(text string) (o rueidis.ClientOption, reason string) {
+	_, rest, ok := strings.Cut(text, "://")
+	if !ok {
+		return o, "not a URL"
+	}
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 && strings.Contains(rest[i:], "@") {
+		// What was meant for a password would be taken for a path, and repeated.
+		return o, "an @ after the host (what is special in a password must be percent-encoded)"
+	}
+	o, err := rueidis.ParseURL(text)
+	if err != nil {
+		if reason, ok := strings.CutPrefix(err.Error(), "redis: "); ok && strings.HasPrefix(reason, "invalid ") {
+			return o, reason
+		}
+		return o, "not a URL"
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return o, "not a URL"
+	case slices.Contains(o.InitAddress, ""):
+		return o, "no path of a socket"
+	case o.Dialer.Timeout < 0 || o.ConnWriteTimeout < 0:
+		return o, "a timeout is negative"
+	}
+	for _, addr := range u.Query()["addr"] {
+		// rueidis would take the first host in place of one without a port.
+		if host, port, err := net.SplitHostPort(addr); err != nil || host == "" || port == "" {
+			return o, "addr is not host:port"
+		}
+	}
+	slices.Sort(o.InitAddress)
+	// One address is one server: rueidis would ask it whether it is a
+	// Cluster, and take whatever answers CLUSTER SLOTS for one.
+	o.ForceSingleClient = len(o.InitAddress) == 1 && o.Sentinel.MasterSet == ""
+	if o.TLSConfig != nil && !o.ForceSingleClient {
+		// Each server has a name of its own: that by which it is dialled.
+		o.TLSConfig.ServerName = ""
+		o.Sentinel.TLSConfig = o.TLSConfig
+	}
+	return o, ""
 }

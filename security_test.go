@@ -524,3 +524,34 @@ func TestNoErrorRepeatsAToken(t *testing.T) {
 	tell("after it", dying.Extend(t.Context(), 0), redlock.ErrNotHeld)
 	t.Logf("%d errors", last)
 }
+
+// A server that does not know a command, or may not run it, quotes its
+// arguments: tokens, and the password of a connection.
+func TestNoErrorRepeatsWhatAServerQuotes(t *testing.T) {
+	without := func(commands ...string) *redistest.Server {
+		var args []string
+		for _, command := range commands {
+			args = append(args, "--rename-command", command, "")
+		}
+		return redistest.Start(t, args...)
+	}
+	discreet := func(err error) {
+		t.Helper()
+		require.ErrorIs(t, err, redlock.ErrNoQuorum)
+		require.ErrorContains(t, err, "unknown command")
+		require.NotRegexp(t, token, err.Error())
+		require.NotContains(t, err.Error(), password)
+	}
+	l := openURLs(t, []string{without("EVALSHA").URL()})
+	_, err := l.TryAcquireAll(t.Context(), []string{"a", "b"}, time.Minute)
+	discreet(err)
+	lock, err := l.TryAcquire(t.Context(), "k", time.Second)
+	require.NoError(t, err)
+	discreet(lock.Extend(t.Context(), 0))
+	discreet(lock.Release(t.Context()))
+	_, err = openURLs(t, []string{without("SET").URL()}).TryAcquire(t.Context(), "k", time.Minute)
+	discreet(err)
+	s := without("HELLO", "AUTH")
+	_, err = openURLs(t, []string{"redis://user:" + password + "@" + s.Addr()}).TryAcquire(t.Context(), "k", time.Minute)
+	discreet(err)
+}

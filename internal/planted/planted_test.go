@@ -65,7 +65,7 @@ var mistakes = []mistake{
 		simulation("5000"), "I"},
 	{"a failed attempt is not taken back", acquire,
 		"	claim.End()\n	l.abandon(claim)\n", "",
-		test(".", "TestAFailedAttemptDoesNotBlockTheNext"), "our partial key is taken back"},
+		test(".", "TestAFailedAttemptDoesNotBlockTheNext"), "TestAFailedAttempt"},
 	{"what is ambiguous is forgotten", voter,
 		"if errors.Is(err, ErrNotRun) {\n			c.untrace(n.index)\n		}", "c.untrace(n.index)",
 		test("./internal/node", "TestALostReplyIsAmbiguousAndReleased"), "Should be zero"},
