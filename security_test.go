@@ -360,6 +360,30 @@ func TestTLSWithClientCertificates(t *testing.T) {
 	}
 }
 
+// rediss:// is TLS on every connection, those to Sentinels and to the other
+// servers of a Cluster too.
+func TestRedissIsNeverPlain(t *testing.T) {
+	settle(t)
+	for _, query := range []string{"", "?master_set=mymaster", "?addr=127.0.0.1:1"} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		first := make(chan byte, 1)
+		go func() {
+			defer ln.Close()
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			b := make([]byte, 1)
+			_, _ = conn.Read(b)
+			first <- b[0]
+		}()
+		openURLs(t, []string{"rediss://user:" + password + "@" + ln.Addr().String() + query})
+		require.Equal(t, byte(22), <-first, "a TLS handshake: %s", query)
+	}
+}
+
 // The snippets of SECURITY.md are in these two, as they stand.
 var _ = []any{
 	func(password string) (rueidis.Client, error) {

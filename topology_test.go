@@ -161,11 +161,15 @@ func lifecycle(t *testing.T, d deployment, l *redlock.Locker) {
 func silence(t *testing.T, s *redistest.Sentinel) {
 	option := rueidis.ClientOption{InitAddress: s.Addrs()}
 	option.Sentinel.MasterSet, option.Sentinel.TopologyRefreshInterval = redistest.MasterSet, 10*ms
-	client, err := rueidis.NewClient(redlock.Tune(option))
-	require.NoError(t, err)
+	var client rueidis.Client
+	eventually(t, "a client, with Tune's short timeouts", func() (made bool) {
+		var err error
+		client, err = rueidis.NewClient(redlock.Tune(option))
+		return err == nil
+	})
 	l, err := redlock.New([]rueidis.Client{client})
 	require.NoError(t, err)
-	lock, err := l.Acquire(t.Context(), "k", time.Minute)
+	lock, err := l.Acquire(t.Context(), "k", time.Minute, untilFree)
 	require.NoError(t, err)
 	for _, s := range s.Sentinels() {
 		s.Pause()

@@ -175,8 +175,8 @@ func attributes(op *redlock.Op, level slog.Level, took time.Duration, err error)
 	return attrs
 }
 
-// A server that does not know a command answers with its arguments, of which
-// one is the token.
+// What stands before a server, or another middleware, may say with which
+// arguments a command failed, of which one is the token.
 var token = regexp.MustCompile(`\b[A-Z2-7]{26,}\b`)
 
 func errorAttr(err error) slog.Attr {
