@@ -12,9 +12,9 @@ import (
 // token is what rand.Text makes, of which locks have their tokens.
 var token = regexp.MustCompile(`[A-Z2-7]{26,}`)
 
-// printable is a text without tokens: Redis repeats the arguments of a command
-// that it does not know. What is not UTF-8 is replaced, as exporters drop
-// whole batches for it, and a key may be any bytes.
+// printable is a text without tokens: an error of fn, or of what stands before a
+// server, may repeat one. What is not UTF-8 is replaced, as exporters drop whole
+// batches for it, and a key may be any bytes.
 func printable(text string) string {
 	return token.ReplaceAllLiteralString(strings.ToValidUTF8(text, "\uFFFD"), "[token]")
 }

@@ -9,11 +9,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -21,7 +20,11 @@ import (
 )
 
 // nodesOfHolder, when set, makes the test binary a holder that is to be stopped.
-const nodesOfHolder = "NEMESIS_HOLDER_NODES"
+// It looks at its lock when the file wentOn exists.
+const (
+	nodesOfHolder = "NEMESIS_HOLDER_NODES"
+	wentOn        = "NEMESIS_HOLDER_WENT_ON"
+)
 
 // Row 16: a holder that is stopped for longer than its lock is valid. A rival
 // gets the lock meanwhile, and the holder, when it goes on, finds at once that
@@ -35,7 +38,8 @@ func TestAStoppedHolderFindsItsLockGone(t *testing.T) {
 		urls = append(urls, p.URL())
 	}
 	holder := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestHolder$", "-test.v")
-	holder.Env = append(os.Environ(), nodesOfHolder+"="+strings.Join(urls, ","))
+	goOn := filepath.Join(t.TempDir(), "went-on")
+	holder.Env = append(os.Environ(), nodesOfHolder+"="+strings.Join(urls, ","), wentOn+"="+goOn)
 	out, err := holder.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, holder.Start())
@@ -57,6 +61,7 @@ func TestAStoppedHolderFindsItsLockGone(t *testing.T) {
 	lock, err := rival.Acquire(t.Context(), "k", a.TTL, redlock.WithRetry(redlock.FixedRetry(5*ms, 5*ms, -1)))
 	require.NoError(t, err)
 	require.NoError(t, lock.AutoExtend(0))
+	require.NoError(t, os.WriteFile(goOn, nil, 0o600))
 	require.NoError(t, holder.Process.Signal(syscall.SIGCONT))
 	require.Equal(t, "valid=false", next("after the stop: "))
 	require.Equal(t, "lost=true", next("ctx ended: "))
@@ -85,17 +90,13 @@ func TestHolder(t *testing.T) {
 			require.True(t, lock.Valid())
 			return nil
 		}
-		last := time.Now()
 		fmt.Println("holding")
-		// A gap of a ttl is a stop. The first look after it must be true, though
-		// no timer may have run yet.
+		// The file is there when the rival holds the lock. The first look after
+		// that must be true, though no timer may have run yet.
 		for {
-			now := time.Now()
-			if now.Sub(last) >= ttl {
+			if _, err := os.Stat(os.Getenv(wentOn)); err == nil {
 				break
 			}
-			last = now
-			runtime.Gosched()
 		}
 		fmt.Printf("after the stop: valid=%v\n", lock.Valid())
 		<-ctx.Done()
