@@ -1,10 +1,11 @@
-# What a developer runs. `make test` needs only Go: it installs a redis-server
-# where there is none.
+# What a developer runs. `make test` needs only Go: it installs redis-server and
+# libfaketime where there is none.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 BENCHSTAT = golang.org/x/perf/cmd/benchstat@v0.0.0-20250813145418-2f7363a06fe1
 COUNT = 6
 SERVERS = $$REDIS_SERVER redis-server valkey-server
+LIBFAKETIMES = $(addsuffix /faketime/libfaketime.so.1,/usr/lib/* /usr/lib /usr/lib64 /usr/local/lib)
 
 DURATION = 1h
 SEED = 1
@@ -32,14 +33,18 @@ soak: redis
 		-soak.duration=$(DURATION) -soak.seed=$(SEED) -soak.out=$(CURDIR)/soak-$(SEED); \
 	status=$$?; wait $$! && exit $$status
 
+# On Linux tests also move the clocks of servers, with libfaketime.
 redis:
-	@for server in $(SERVERS); do command -v $$server >/dev/null && exit 0; done; \
+	@missing=redis-server; \
+	for server in $(SERVERS); do if command -v $$server >/dev/null; then missing=; fi; done; \
+	if [ "$$(uname)" = Linux ] && ! ls $$LIBFAKETIME $(LIBFAKETIMES) 2>/dev/null | grep -q .; then missing="$$missing libfaketime"; fi; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
 	as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
 	if command -v apt-get >/dev/null; then \
 		$$as_root apt-get update && \
-		$$as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y --no-install-recommends redis-server; \
+		$$as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y --no-install-recommends $$missing; \
 	elif command -v brew >/dev/null; then \
-		brew install redis; \
+		brew install $$(echo $$missing | sed s/-server//); \
 	else \
-		echo "no redis-server found: install redis or valkey, or set REDIS_SERVER"; exit 1; \
+		echo "not found: $$missing. Install redis or valkey, and on Linux libfaketime, or set REDIS_SERVER and LIBFAKETIME"; exit 1; \
 	fi

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -74,6 +75,53 @@ func BenchmarkExtend(b *testing.B) {
 			func(ctx context.Context, _ string) error { return lock.Extend(ctx, 0) },
 			func(ctx context.Context, _ string) error { return floor.extend(ctx, "floor", token, ttl) })
 	})
+}
+
+// BenchmarkSickNode is how long acquisitions take when one node of five ails: by
+// invariant I7 of docs/proof.md no percentile is more than twice that of five
+// healthy ones.
+func BenchmarkSickNode(b *testing.B) {
+	for _, sick := range []struct {
+		name string
+		make func(*redistest.Server, *redistest.Proxy)
+	}{
+		{"none", func(*redistest.Server, *redistest.Proxy) {}},
+		{"hung", func(s *redistest.Server, _ *redistest.Proxy) { s.Pause() }},
+		{"slow", func(_ *redistest.Server, p *redistest.Proxy) { p.Delay(50*time.Millisecond, 50*time.Millisecond) }},
+		{"silent", func(_ *redistest.Server, p *redistest.Proxy) { p.BlackHole(true) }},
+		{"refusing", func(_ *redistest.Server, p *redistest.Proxy) { p.Refuse(true); p.Cut() }},
+		{"away", func(s *redistest.Server, _ *redistest.Proxy) { s.Kill() }},
+	} {
+		b.Run("sick="+sick.name, func(b *testing.B) {
+			servers := redistest.StartN(b, 5)
+			proxy := redistest.NewProxy(b, servers[0].Addr()) // in every case, for the sake of comparison
+			urls := []string{proxy.URL()}
+			for _, s := range servers[1:] {
+				urls = append(urls, s.URL())
+			}
+			locker, err := redlock.Open(b.Context(), urls)
+			require.NoError(b, err)
+			defer locker.Close()
+			sick.make(servers[0], proxy)
+			keys := benchKeys(0)
+			var took []time.Duration
+			for i := 0; b.Loop(); i++ {
+				start := time.Now()
+				lock, err := locker.TryAcquire(b.Context(), keys[i%len(keys)], benchTTL)
+				took = append(took, time.Since(start))
+				if err == nil {
+					err = lock.Release(b.Context())
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			slices.Sort(took)
+			for _, percent := range []int{50, 99} {
+				b.ReportMetric(float64(took[len(took)*percent/100]), fmt.Sprintf("p%d-ns", percent))
+			}
+		})
+	}
 }
 
 // benchBoth runs both implementations of an operation. Their ctx is that of

@@ -23,7 +23,11 @@ type Arena struct {
 
 // NewArena starts n servers.
 func NewArena(t testing.TB, n int, ttl time.Duration, args ...string) *Arena {
-	a := &Arena{Servers: redistest.StartN(t, n, args...), TTL: ttl, Drift: 0.05, t: t}
+	return arena(t, redistest.StartN(t, n, args...), ttl)
+}
+
+func arena(t testing.TB, servers []*redistest.Server, ttl time.Duration) *Arena {
+	a := &Arena{Servers: servers, TTL: ttl, Drift: 0.05, t: t}
 	for _, s := range a.Servers {
 		a.Proxies = append(a.Proxies, redistest.NewProxy(t, s.Addr()))
 	}

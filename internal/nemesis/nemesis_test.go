@@ -82,10 +82,11 @@ func (b battle) run(t *testing.T) *history.History {
 	t.Logf("no key left %v after Close", time.Since(closed).Round(ms))
 
 	// I4: everything is back to where it was.
-	eventually(t, "I4: goroutines", func() bool { return runtime.NumGoroutine() <= goroutines })
+	eventually(t, "I4: goroutines", func() bool { return runtime.NumGoroutine() <= goroutines }, stacks)
 	// A restarted server may cost the test one or two; each leaked connection of
 	// the contenders would cost one, and there are dozens.
-	eventually(t, "I4: descriptors", func() bool { return openFiles(t) <= files+2 })
+	eventually(t, "I4: descriptors", func() bool { return len(openFiles(t)) <= len(files)+2 },
+		func() string { return fmt.Sprintf("before %q\nafter  %q", files, openFiles(t)) })
 	for i, s := range a.Servers {
 		eventually(t, fmt.Sprint("I4: clients of node ", i), func() bool {
 			info, err := s.Do("INFO", "clients")
@@ -106,23 +107,36 @@ func (b battle) run(t *testing.T) *history.History {
 	return h
 }
 
-// eventually polls on this goroutine: one more would be counted.
-func eventually(t *testing.T, what string, cond func() bool) {
+// eventually polls on this goroutine: one more would be counted. The details are
+// for when it was in vain.
+func eventually(t *testing.T, what string, cond func() bool, details ...func() string) {
 	t.Helper()
 	poll := time.NewTicker(5 * ms)
 	defer poll.Stop()
 	for end := time.Now().Add(soon); !cond(); <-poll.C {
 		if time.Now().After(end) {
-			buf := make([]byte, 1<<20)
-			require.FailNow(t, what, "not within %v; goroutines:\n%s", soon, buf[:runtime.Stack(buf, true)])
+			for _, detail := range details {
+				t.Log(detail())
+			}
+			require.FailNow(t, what, "not within %v", soon)
 		}
 	}
 }
 
-func openFiles(t *testing.T) int {
+func stacks() string {
+	buf := make([]byte, 1<<20)
+	return string(buf[:runtime.Stack(buf, true)])
+}
+
+// openFiles is what each descriptor stands for, where the system tells.
+func openFiles(t *testing.T) []string {
 	entries, err := os.ReadDir("/dev/fd")
 	require.NoError(t, err)
-	return len(entries)
+	files := make([]string, len(entries))
+	for i, entry := range entries {
+		files[i], _ = os.Readlink("/dev/fd/" + entry.Name())
+	}
+	return files
 }
 
 func TestContentionAlone(t *testing.T) {

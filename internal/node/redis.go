@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +35,7 @@ type Redis struct {
 	mu     sync.Mutex     // guards what follows
 	client rueidis.Client // nil until the first connection stands
 	err    error          // why there is none yet
+	line   line           // of a client for one server
 
 	// For a client that the Store dials, and so owns:
 	stop  context.CancelFunc
@@ -121,13 +121,19 @@ func (s *Redis) dial(ctx context.Context, option rueidis.ClientOption) {
 	}
 }
 
-func (s *Redis) connected() (rueidis.Client, error) {
+// connected is the client, and the call that may be made now.
+func (s *Redis) connected() (rueidis.Client, try, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.client == nil {
-		return nil, notRun{s.err}
+	client, err := s.client, s.err
+	s.mu.Unlock()
+	switch {
+	case client == nil:
+		return nil, try{}, notRun{err}
+	case s.cluster: // of which some servers may be away and others not
+		return client, try{}, nil
 	}
-	return s.client, nil
+	attempt, err := s.line.begin()
+	return client, attempt, err
 }
 
 // Close closes the client if the Store made it.
@@ -137,8 +143,8 @@ func (s *Redis) Close() {
 	}
 	s.stop()
 	<-s.done
-	if client, err := s.connected(); err == nil {
-		client.Close()
+	if s.client != nil {
+		s.client.Close()
 	}
 }
 
@@ -160,12 +166,13 @@ func (s *Redis) Check(keys []string) error {
 // answers that these give are taken for one: whatever else comes is an error,
 // after which the key may be there.
 func (s *Redis) Acquire(ctx context.Context, keys []string, token string, ttl time.Duration) (bool, error) {
-	client, err := s.connected()
+	client, try, err := s.connected()
 	if err != nil {
 		return false, err
 	}
 	if len(keys) == 1 {
 		reply, err := client.Do(ctx, client.B().Set().Key(keys[0]).Value(token).Nx().PxMilliseconds(millis(ttl)).Build()).ToMessage()
+		try.heard(err)
 		if rueidis.IsRedisNil(err) {
 			return false, nil
 		}
@@ -181,6 +188,7 @@ func (s *Redis) Acquire(ctx context.Context, keys []string, token string, ttl ti
 		return true, nil
 	}
 	results := acquireScript.run(ctx, client, []call{{keys, []string{token, millisArg(ttl)}}})
+	try.heard(results[0].Error())
 	granted, err := answer(results[0], 1)
 	return granted == 1, err
 }
@@ -199,7 +207,7 @@ func answer(result rueidis.RedisResult, most int) (int, error) {
 
 // Extend is one script call per extension.
 func (s *Redis) Extend(ctx context.Context, batch []Extension) {
-	client, err := s.connected()
+	client, try, err := s.connected()
 	if err != nil {
 		for i := range batch {
 			batch[i].Err = err
@@ -210,7 +218,9 @@ func (s *Redis) Extend(ctx context.Context, batch []Extension) {
 	for i, e := range batch {
 		calls[i] = call{e.Claim.Keys, []string{e.Claim.Token, millisArg(e.TTL)}}
 	}
-	for i, result := range extendScript.run(ctx, client, calls) {
+	results := extendScript.run(ctx, client, calls)
+	try.heard(results[len(results)-1].Error())
+	for i, result := range results {
 		switch said, err := answer(result, 2); {
 		case err != nil:
 			batch[i].Err = err
@@ -227,7 +237,7 @@ func (s *Redis) Extend(ctx context.Context, batch []Extension) {
 // Release is one script call per claim.
 func (s *Redis) Release(ctx context.Context, batch []*Claim) ([]int, []error) {
 	deleted, errs := make([]int, len(batch)), make([]error, len(batch))
-	client, err := s.connected()
+	client, try, err := s.connected()
 	if err != nil {
 		for i := range errs {
 			errs[i] = err
@@ -238,7 +248,9 @@ func (s *Redis) Release(ctx context.Context, batch []*Claim) ([]int, []error) {
 	for i, c := range batch {
 		calls[i] = call{c.Keys, []string{c.Token}}
 	}
-	for i, result := range releaseScript.run(ctx, client, calls) {
+	results := releaseScript.run(ctx, client, calls)
+	try.heard(results[len(results)-1].Error())
+	for i, result := range results {
 		deleted[i], errs[i] = answer(result, len(batch[i].Keys))
 	}
 	return deleted, errs
@@ -252,15 +264,12 @@ func millis(ttl time.Duration) int64 {
 
 func millisArg(ttl time.Duration) string { return strconv.FormatInt(millis(ttl), 10) }
 
-// wireError marks the errors after which the command certainly never left:
-// those of a dial. Node's ctx has no deadline, so a deadline that is exceeded
-// is that of rueidis' own dial or handshake.
+// wireError marks the errors after which the command certainly never left.
 func wireError(err error) error {
-	if err == nil {
-		return nil // op escapes
-	}
-	var op *net.OpError
-	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &op) && op.Op == "dial" {
+	switch {
+	case err == nil:
+		return nil
+	case dialFailed(err):
 		return notRun{err}
 	}
 	return discreet(err)

@@ -220,7 +220,7 @@ func (w *watcher) start(bin, dir, host, port string) (err error) {
 	if err := os.WriteFile(config, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}
-	p, err := launch(bin, dir, []string{config, "--sentinel"})
+	p, err := launch(bin, dir, []string{config, "--sentinel"}, nil)
 	if err != nil {
 		return err
 	}

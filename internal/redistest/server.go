@@ -50,6 +50,9 @@ type Server struct {
 	dir  string
 	addr string
 	args []string
+	env  []string // of the process, besides the test's own
+	// buried, if there is one, is told of each process that has been killed.
+	buried func(pid int)
 
 	mu   sync.Mutex // held while the process changes state
 	proc *process   // the last one started, running or not
@@ -68,6 +71,12 @@ func Start(t testing.TB, args ...string) *Server {
 // StartN is [Start] for n servers at once.
 func StartN(t testing.TB, n int, args ...string) []*Server {
 	t.Helper()
+	return startN(t, n, args, func(*Server) error { return nil })
+}
+
+// startN starts servers that have been prepared.
+func startN(t testing.TB, n int, args []string, prepare func(*Server) error) []*Server {
+	t.Helper()
 	bin, err := binary()
 	if err != nil {
 		t.Fatalf("redistest: %v", err)
@@ -81,7 +90,9 @@ func StartN(t testing.TB, n int, args ...string) []*Server {
 		s := &Server{t: t, bin: bin, dir: t.TempDir(), args: slices.Clone(args)}
 		t.Cleanup(s.Kill)
 		servers[i] = s
-		wg.Go(func() { errs[i] = s.startAnywhere() })
+		if errs[i] = prepare(s); errs[i] == nil {
+			wg.Go(func() { errs[i] = s.startAnywhere() })
+		}
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -231,7 +242,7 @@ func (s *Server) start() error {
 		"--dir", s.dir, "--save", "", "--appendonly", "no",
 		"--daemonize", "no", "--loglevel", "warning",
 	}, s.args...)
-	p, err := launch(s.bin, s.dir, args)
+	p, err := launch(s.bin, s.dir, args, s.env)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.bin, err)
 	}
@@ -265,8 +276,12 @@ func (s *Server) serving(pid int) error {
 }
 
 func (s *Server) kill() {
-	if s.proc != nil {
-		s.proc.kill()
+	if s.proc == nil {
+		return
+	}
+	s.proc.kill()
+	if s.buried != nil {
+		s.buried(s.proc.os.Pid)
 	}
 }
 
@@ -289,7 +304,7 @@ type process struct {
 	exited chan struct{} // closed when it has been reaped
 }
 
-func launch(bin, dir string, args []string) (*process, error) {
+func launch(bin, dir string, args, env []string) (*process, error) {
 	// A file rather than a pipe: no goroutine has to drain it.
 	log, err := os.Create(filepath.Join(dir, "output.log"))
 	if err != nil {
@@ -298,6 +313,7 @@ func launch(bin, dir string, args []string) (*process, error) {
 	defer log.Close()
 	cmd := exec.Command(bin, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
+	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = dieWithTest()
 
 	p := &process{log: log.Name(), exited: make(chan struct{})}

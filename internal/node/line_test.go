@@ -1,0 +1,99 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/redistest"
+)
+
+func TestALineThatBrokeIsTriedAtOnceAndThenHasARespite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l line
+		begin := func() try {
+			call, err := l.begin()
+			require.NoError(t, err)
+			return call
+		}
+		refused := func() {
+			_, err := l.begin()
+			require.ErrorIs(t, err, ErrNotRun)
+			require.ErrorIs(t, err, io.EOF)
+			require.EqualError(t, err, "not connected: EOF")
+		}
+		underWay := []try{begin(), begin(), begin()}
+		for _, call := range underWay {
+			call.heard(io.EOF)
+		}
+		begin().heard(nil) // it has dialled anew
+		begin().heard(io.EOF)
+		begin().heard(io.EOF) // nobody is there
+		refused()
+		time.Sleep(respite)
+		begin().heard(io.EOF)
+		refused()
+		time.Sleep(respite)
+		begin().heard(nil)
+		begin().heard(io.EOF)
+		begin() // as at first
+
+		dial := &net.OpError{Op: "dial", Err: io.EOF}
+		begin().heard(dial)
+		_, err := l.begin()
+		require.ErrorIs(t, err, dial, "a failed dial says it at once")
+	})
+}
+
+func TestCallsThatEndWithoutTheirServerSayNothingOfTheLine(t *testing.T) {
+	var l line
+	for range 3 {
+		call, err := l.begin()
+		require.NoError(t, err)
+		call.heard(context.Canceled)
+	}
+	require.Zero(t, l.failures)
+}
+
+func TestAServerThatIsAwayIsNotDialledForEachCall(t *testing.T) {
+	server := redistest.Start(t)
+	var dials atomic.Int64
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{server.Addr()}, ForceSingleClient: true, DisableCache: true, AlwaysPipelining: true, PipelineMultiplex: -1,
+		DialCtxFn: func(ctx context.Context, addr string, dialer *net.Dialer, _ *tls.Config) (net.Conn, error) {
+			dials.Add(1)
+			return dialer.DialContext(ctx, "tcp", addr)
+		},
+	})
+	require.NoError(t, err)
+	defer client.Close()
+	s := Wrap(client)
+	take := func() error {
+		_, err := s.Acquire(t.Context(), []string{"k"}, "ours", time.Minute)
+		return err
+	}
+	require.NoError(t, take())
+	server.Kill()
+	dials.Store(0)
+	start := time.Now()
+	for range 1000 {
+		require.Error(t, take())
+	}
+	// A dial for each respite, and two before the first.
+	require.LessOrEqual(t, dials.Load(), int64(time.Since(start)/respite)+2)
+	require.ErrorIs(t, take(), ErrNotRun)
+	_, errs := s.Release(t.Context(), []*Claim{{Keys: []string{"k"}, Token: "ours"}})
+	require.ErrorIs(t, errors.Join(errs...), ErrNotRun)
+
+	server.Restart()
+	require.Eventually(t, func() bool { return take() == nil }, 10*time.Second, time.Millisecond)
+}
