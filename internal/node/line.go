@@ -45,8 +45,8 @@ func (l *line) begin() (try, error) {
 // nothing for the next one, but the call after that has dialled anew: if it
 // breaks off too, the server is away.
 func (t try) heard(err error) {
-	_, answered := rueidis.IsRedisErr(err)
-	answered = answered || err == nil
+	_, refused := rueidis.IsRedisErr(err)
+	answered := err == nil || refused || rueidis.IsRedisNil(err)
 	if t.line == nil || answered && t.seen == 0 || errors.Is(err, context.Canceled) {
 		return
 	}

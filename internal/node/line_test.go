@@ -64,6 +64,26 @@ func TestCallsThatEndWithoutTheirServerSayNothingOfTheLine(t *testing.T) {
 	require.Zero(t, l.failures)
 }
 
+func TestWhateverAServerAnswersTheLineIsInOrder(t *testing.T) {
+	server := redistest.Start(t)
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{server.Addr()}, ForceSingleClient: true, DisableCache: true})
+	require.NoError(t, err)
+	defer client.Close()
+	var l line
+	for _, command := range [][]string{{"GET", "nil"}, {"NONSENSE"}, {"EVALSHA", "0", "0"}, {"PING"}} {
+		call, err := l.begin()
+		require.NoError(t, err)
+		call.heard(client.Do(t.Context(), client.B().Arbitrary(command...).Build()).Error())
+		require.Zero(t, l.failures, command)
+		// An earlier failure is forgotten.
+		l.failures = 1
+		call, err = l.begin()
+		require.NoError(t, err)
+		call.heard(client.Do(t.Context(), client.B().Arbitrary(command...).Build()).Error())
+		require.Zero(t, l.failures, command)
+	}
+}
+
 func TestAServerThatIsAwayIsNotDialledForEachCall(t *testing.T) {
 	server := redistest.Start(t)
 	var dials atomic.Int64
