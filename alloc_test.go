@@ -24,12 +24,10 @@ func (instant) Extend(_ context.Context, batch []node.Extension) {
 	}
 }
 
-func (instant) Release(_ context.Context, batch []*node.Claim) ([]int, []error) {
-	deleted := make([]int, len(batch))
-	for i, c := range batch {
-		deleted[i] = len(c.Keys)
+func (instant) Release(_ context.Context, batch []node.Deletion) {
+	for i, d := range batch {
+		batch[i].Deleted = len(d.Claim.Keys)
 	}
-	return deleted, make([]error, len(batch))
 }
 
 func (instant) Check([]string) error { return nil }
@@ -57,9 +55,9 @@ func passOn(next Handler) Handler {
 	return func(ctx context.Context, op *Op) error { return next(ctx, op) }
 }
 
-// allocsPerCycle is what a cycle over three instant nodes allocated before there
-// was any middleware: 37, and 3 more under the race detector.
-const allocsPerCycle = 40
+// allocsPerCycle is what a cycle over three instant nodes allocates where there
+// is no middleware: 27. Under the race detector pools lose things on purpose.
+const allocsPerCycle = 32
 
 func TestWithoutMiddlewareACycleAllocatesNothingForIt(t *testing.T) {
 	require.LessOrEqual(t, testing.AllocsPerRun(2000, cycle(t)), float64(allocsPerCycle))

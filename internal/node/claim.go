@@ -22,6 +22,9 @@ type Claim struct {
 	// set before a command that can set a key is sent, and cleared only by an
 	// answer from which no key can follow.
 	traces atomic.Uint64
+	// extended has a bit for each node that was sent an extension, which may
+	// set keys again. It is set before a look at ended, as traces is.
+	extended atomic.Uint64
 	// released has a bit for each node where the release has begun.
 	released atomic.Uint64
 	// longest is the longest ttl that was asked for: none of the keys lives
@@ -56,6 +59,12 @@ func (c *Claim) send(node int, ttl time.Duration) bool {
 		return false
 	}
 	return true
+}
+
+// sendExtension is send for a command that may be one of several.
+func (c *Claim) sendExtension(node int, ttl time.Duration) bool {
+	c.extended.Or(1 << node)
+	return c.send(node, ttl)
 }
 
 func (c *Claim) untrace(node int) { c.traces.And(^uint64(1 << node)) }

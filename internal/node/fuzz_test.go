@@ -117,9 +117,10 @@ func FuzzReplies(f *testing.F) {
 			check(t, said, end, "extend", e.Outcome, e.Err, map[Outcome]meaning{Extended: integer(1), Refilled: integer(2), Taken: integer(0)})
 		}
 
-		deleted, errs := s.Release(t.Context(), []*Claim{two, two})
-		for i := range deleted {
-			check(t, said, end, "release", deleted[i], errs[i], map[int]meaning{0: integer(0), 1: integer(1), 2: integer(2)})
+		deletions := []Deletion{{Claim: two}, {Claim: two}}
+		s.Release(t.Context(), deletions)
+		for _, d := range deletions {
+			check(t, said, end, "release", d.Deleted, d.Err, map[int]meaning{0: integer(0), 1: integer(1), 2: integer(2)})
 		}
 	})
 }
@@ -151,10 +152,11 @@ func TestHalfAReplyHangsNobody(t *testing.T) {
 				defer cancel()
 				claim := &Claim{Keys: []string{"k"}, Token: "token"}
 				batch := []Extension{{Claim: claim, TTL: time.Minute}}
+				deletions := []Deletion{{Claim: claim}}
 				for name, call := range map[string]func() error{
 					"acquire": func() error { _, err := s.Acquire(ctx, claim.Keys, claim.Token, time.Minute); return err },
 					"extend":  func() error { s.Extend(ctx, batch); return batch[0].Err },
-					"release": func() error { _, errs := s.Release(ctx, []*Claim{claim}); return errs[0] },
+					"release": func() error { s.Release(ctx, deletions); return deletions[0].Err },
 				} {
 					done := make(chan error, 1)
 					go func() { done <- call() }()

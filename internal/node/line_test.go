@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"io"
 	"net"
 	"sync/atomic"
@@ -111,8 +110,9 @@ func TestAServerThatIsAwayIsNotDialledForEachCall(t *testing.T) {
 	// A dial for each respite, and two before the first.
 	require.LessOrEqual(t, dials.Load(), int64(time.Since(start)/respite)+2)
 	require.ErrorIs(t, take(), ErrNotRun)
-	_, errs := s.Release(t.Context(), []*Claim{{Keys: []string{"k"}, Token: "ours"}})
-	require.ErrorIs(t, errors.Join(errs...), ErrNotRun)
+	release := []Deletion{{Claim: &Claim{Keys: []string{"k"}, Token: "ours"}}}
+	s.Release(t.Context(), release)
+	require.ErrorIs(t, release[0].Err, ErrNotRun)
 
 	server.Restart()
 	require.Eventually(t, func() bool { return take() == nil }, 10*time.Second, time.Millisecond)

@@ -134,7 +134,7 @@ func (n *Node) extend(batch []Extension, replies []quorum.Reply) {
 	traced := make([]bool, 0, len(batch)) // before this
 	for i, e := range batch {
 		before := e.Claim.traced(n.index)
-		if e.Claim.send(n.index, e.TTL) {
+		if e.Claim.sendExtension(n.index, e.TTL) {
 			traced = append(traced, before)
 			sent, at = append(sent, e), append(at, i)
 		} else {
@@ -207,18 +207,25 @@ func (n *Node) beginRelease(c *Claim) error {
 }
 
 func (n *Node) release(c *Claim) quorum.Reply {
-	deleted, errs := n.store.Release(n.ctx, []*Claim{c})
+	batch := []Deletion{{Claim: c}}
+	n.store.Release(n.ctx, batch)
+	deleted, err := batch[0].Deleted, batch[0].Err
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.releasing[c] || errs[0] != nil {
+	if deleted == len(c.Keys) && c.extended.Load()&(1<<n.index) == 0 {
+		// They were set by the one acquisition that was ever sent here: its
+		// answer may be on its way still, but no key.
+		c.untrace(n.index)
+	}
+	if n.releasing[c] || err != nil {
 		n.owe(c)
 	}
 	delete(n.releasing, c)
 	n.idle.Broadcast()
 	switch {
-	case errs[0] != nil:
-		return quorum.Reply{Vote: quorum.Failed, Err: errs[0]}
-	case deleted[0] < len(c.Keys):
+	case err != nil:
+		return quorum.Reply{Vote: quorum.Failed, Err: err}
+	case deleted < len(c.Keys):
 		return quorum.Reply{Vote: quorum.Refused, Err: errNoKey}
 	}
 	return quorum.Reply{Vote: quorum.Granted}
@@ -270,17 +277,17 @@ func (n *Node) settle() {
 		if len(batch) == 0 {
 			return
 		}
-		claims := make([]*Claim, len(batch))
+		deletions := make([]Deletion, len(batch))
 		for i, d := range batch {
-			claims[i] = d.claim
+			deletions[i].Claim = d.claim
 		}
-		_, errs := n.store.Release(n.ctx, claims)
+		n.store.Release(n.ctx, deletions)
 		var failed []debt
 		var reason error
 		var latest time.Time
-		for i, err := range errs {
-			if err != nil {
-				failed, reason = append(failed, batch[i]), err
+		for i, d := range deletions {
+			if d.Err != nil {
+				failed, reason = append(failed, batch[i]), d.Err
 				if batch[i].until.After(latest) {
 					latest = batch[i].until
 				}

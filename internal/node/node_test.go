@@ -97,6 +97,36 @@ func TestAReleaseAmongLateExtensionsFindsWhatItDeletes(t *testing.T) {
 	}
 }
 
+// With the quorum of other nodes a lock may be taken and released before this
+// one has answered at all.
+func TestAReleaseThatDeletedWhatWasAcquiredIsNotRepeated(t *testing.T) {
+	for name, acquired := range map[string]time.Duration{
+		"answered while the release is under way": 15 * ms,
+		"answered after the release":              25 * ms,
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+				var releases atomic.Int64
+				s.Faults(func(op sim.Op, _ int) sim.Fault {
+					if op == sim.Acquire {
+						return sim.Fault{Reply: acquired}
+					}
+					releases.Add(1)
+					return sim.Fault{Reply: 10 * ms}
+				})
+				a := claim(1)
+				go n.Acquire(a, time.Hour)
+				time.Sleep(10 * ms)
+				a.End()
+				require.Equal(t, quorum.Granted, n.Release(a).Vote)
+				time.Sleep(time.Minute)
+				require.Zero(t, s.Len())
+				require.EqualValues(t, 1, releases.Load())
+			})
+		})
+	}
+}
+
 func TestALostReplyIsAmbiguousAndReleased(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
 		s.Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseReply: op == sim.Acquire} })

@@ -235,25 +235,23 @@ func (s *Redis) Extend(ctx context.Context, batch []Extension) {
 }
 
 // Release is one script call per claim.
-func (s *Redis) Release(ctx context.Context, batch []*Claim) ([]int, []error) {
-	deleted, errs := make([]int, len(batch)), make([]error, len(batch))
+func (s *Redis) Release(ctx context.Context, batch []Deletion) {
 	client, try, err := s.connected()
 	if err != nil {
-		for i := range errs {
-			errs[i] = err
+		for i := range batch {
+			batch[i].Err = err
 		}
-		return deleted, errs
+		return
 	}
 	calls := make([]call, len(batch))
-	for i, c := range batch {
-		calls[i] = call{c.Keys, []string{c.Token}}
+	for i, d := range batch {
+		calls[i] = call{d.Claim.Keys, []string{d.Claim.Token}}
 	}
 	results := releaseScript.run(ctx, client, calls)
 	try.heard(results[len(results)-1].Error())
 	for i, result := range results {
-		deleted[i], errs[i] = answer(result, len(batch[i].Keys))
+		batch[i].Deleted, batch[i].Err = answer(result, len(batch[i].Claim.Keys))
 	}
-	return deleted, errs
 }
 
 // millis is ttl in whole milliseconds, rounded up: a key never lives shorter

@@ -93,9 +93,10 @@ func TestScripts(t *testing.T) {
 		require.False(t, held, "nothing is changed where one is another's")
 
 		set("a", "ours", "60000")
-		deleted, errs := s.Release(ctx, []*node.Claim{{Keys: []string{"a"}, Token: "our"}, ours})
-		require.Equal(t, []error{nil, nil}, errs)
-		require.Equal(t, []int{0, 1}, deleted)
+		their := &node.Claim{Keys: []string{"a"}, Token: "our"}
+		release := []node.Deletion{{Claim: their}, {Claim: ours}}
+		s.Release(ctx, release)
+		require.Equal(t, []node.Deletion{{Claim: their}, {Claim: ours, Deleted: 1}}, release)
 		owner, _ = server.Get(t, "b")
 		require.Equal(t, "another", owner)
 		_, err = server.Do("FLUSHALL")

@@ -16,10 +16,9 @@ type Store interface {
 	Acquire(ctx context.Context, keys []string, token string, ttl time.Duration) (bool, error)
 	// Extend fills in Outcome and Err of each extension, one pipeline for all.
 	Extend(ctx context.Context, batch []Extension)
-	// Release deletes those keys of the claims that hold their token. The
-	// first slice tells how many were deleted, by claim; the second what
-	// failed. One pipeline for all.
-	Release(ctx context.Context, batch []*Claim) ([]int, []error)
+	// Release deletes those keys of each claim that hold its token, and fills
+	// in Deleted and Err, one pipeline for all.
+	Release(ctx context.Context, batch []Deletion)
 	// Check says why a lock over these keys can never be taken here, if so.
 	Check(keys []string) error
 	// Close ends all calls and connections that are the Store's own.
@@ -51,5 +50,13 @@ type Extension struct {
 	TTL   time.Duration
 
 	Outcome Outcome
+	Err     error
+}
+
+// Deletion is one claim to be released, and what came of it.
+type Deletion struct {
+	Claim *Claim
+
+	Deleted int // keys
 	Err     error
 }

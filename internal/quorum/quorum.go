@@ -117,8 +117,9 @@ var ErrNoReply = errors.New("no reply")
 // Panel is the set of nodes that are asked. It owns the goroutines of calls
 // that outlive their question.
 type Panel struct {
-	n     int
-	calls sync.WaitGroup
+	n      int
+	calls  sync.WaitGroup
+	timers sync.Pool // of stopped *time.Timer
 }
 
 // NewPanel is a panel of n nodes.
@@ -144,8 +145,11 @@ func (p *Panel) Ask(ctx context.Context, stop <-chan struct{}, timeout time.Dura
 			votes <- vote{i, ask(i)}
 		}()
 	}
-	timer := time.NewTimer(timeout)
-	defer timer.Stop()
+	timer := p.timer(timeout)
+	defer func() {
+		timer.Stop()
+		p.timers.Put(timer)
+	}()
 	b := NewBallot(p.n)
 	for b.Verdict() == Open {
 		select {
@@ -166,6 +170,16 @@ func (p *Panel) Ask(ctx context.Context, stop <-chan struct{}, timeout time.Dura
 		}
 	}
 	return b
+}
+
+// timer is a timer that fires after d. One that was used before has been
+// stopped, after which nothing old comes of it.
+func (p *Panel) timer(d time.Duration) *time.Timer {
+	if timer, ok := p.timers.Get().(*time.Timer); ok {
+		timer.Reset(d)
+		return timer
+	}
+	return time.NewTimer(d)
 }
 
 // Wait returns when every call has returned. No question may be asked after.

@@ -244,13 +244,12 @@ func (s *Store) extend(e node.Extension) node.Outcome {
 }
 
 // Release implements node.Store.
-func (s *Store) Release(ctx context.Context, batch []*node.Claim) ([]int, []error) {
-	deleted, errs := make([]int, len(batch)), make([]error, len(batch))
+func (s *Store) Release(ctx context.Context, batch []node.Deletion) {
 	answered := make([]int, len(batch))
 	err := s.call(ctx, Release, len(batch), func() {
-		for i, c := range batch {
-			for _, key := range c.Keys {
-				if token, held := s.get(key); held && token == c.Token {
+		for i, d := range batch {
+			for _, key := range d.Claim.Keys {
+				if token, held := s.get(key); held && token == d.Claim.Token {
 					delete(s.keys, key)
 					answered[i]++
 				}
@@ -259,12 +258,11 @@ func (s *Store) Release(ctx context.Context, batch []*node.Claim) ([]int, []erro
 	})
 	for i := range batch {
 		if err != nil {
-			errs[i] = err
+			batch[i].Err = err
 		} else {
-			deleted[i] = answered[i]
+			batch[i].Deleted = answered[i]
 		}
 	}
-	return deleted, errs
 }
 
 // Check implements node.Store: every set of keys is accepted.
