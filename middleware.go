@@ -2,11 +2,13 @@ package redlock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
@@ -66,8 +68,32 @@ type Op struct {
 type Try struct {
 	Start time.Time
 	Took  time.Duration
-	Votes []NodeError // one per node, in the order they were given; Err is nil where it granted
+	Votes []Vote // one per node, in the order they were given
 }
+
+// Vote is one node's part in a Try.
+type Vote struct {
+	Node string // its address
+	Kind VoteKind
+	Err  error // why it did not grant; nil if it did
+}
+
+// VoteKind is what a Vote is.
+type VoteKind uint8
+
+const (
+	// VoteSilent: there was no answer when the operation was over, which may
+	// have been before the node could give one.
+	VoteSilent VoteKind = iota
+	// VoteUnasked: there was nothing to ask the node, for no fault of its own.
+	VoteUnasked
+	// VoteGranted: the node did as it was asked.
+	VoteGranted
+	// VoteRefused: the node answered that it does not.
+	VoteRefused
+	// VoteFailed: the node did not answer in time, or answered with an error.
+	VoteFailed
+)
 
 // Handler carries out an operation.
 type Handler func(ctx context.Context, op *Op) error
@@ -240,12 +266,9 @@ func (op *Op) tried(start time.Time, ballot *quorum.Ballot) {
 	if op == nil {
 		return
 	}
-	votes := make([]NodeError, len(ballot.Replies))
+	votes := make([]Vote, len(ballot.Replies))
 	for i, r := range ballot.Replies {
-		votes[i] = NodeError{op.locker.nodes[i].Name(), r.Err}
-		if r.Vote == quorum.Pending {
-			votes[i].Err = errUnanswered
-		}
+		votes[i] = vote(op.locker.nodes[i].Name(), r)
 	}
 	switch len(op.Tries) {
 	case 0:
@@ -254,4 +277,21 @@ func (op *Op) tried(start time.Time, ballot *quorum.Ballot) {
 		op.Tries = slices.Delete(op.Tries, 0, 1)
 	}
 	op.Tries = append(op.Tries, Try{Start: start, Took: time.Since(start), Votes: votes})
+}
+
+func vote(name string, r quorum.Reply) Vote {
+	v := Vote{Node: name, Err: r.Err}
+	switch {
+	case errors.Is(r.Err, node.ErrUnasked):
+		v.Kind = VoteUnasked
+	case r.Vote == quorum.Granted:
+		v.Kind = VoteGranted
+	case r.Vote == quorum.Refused:
+		v.Kind = VoteRefused
+	case r.Vote == quorum.Failed:
+		v.Kind = VoteFailed
+	default:
+		v.Kind, v.Err = VoteSilent, errUnanswered
+	}
+	return v
 }

@@ -101,6 +101,60 @@ func TestMiddlewareSeesEveryOperation(t *testing.T) {
 	require.Zero(t, n)
 }
 
+func TestVotesTellRefusalsFromFailures(t *testing.T) {
+	ns := start(t, 3)
+	var r recorder
+	l := ns.open(redlock.WithMiddleware(r.middleware))
+	kinds := func(kind redlock.Kind) (kinds []redlock.VoteKind) {
+		op, _, _ := r.find(kind)
+		for _, v := range op.Tries[len(op.Tries)-1].Votes {
+			require.Equal(t, v.Kind == redlock.VoteGranted, v.Err == nil)
+			kinds = append(kinds, v.Kind)
+		}
+		return kinds
+	}
+	each := func(args ...string) {
+		for _, s := range ns.servers {
+			_, err := s.Do(args...)
+			require.NoError(t, err)
+		}
+	}
+	// Which two of three answer first is open, and what the third says as well.
+	const granted, refused, failed = redlock.VoteGranted, redlock.VoteRefused, redlock.VoteFailed
+
+	each("SET", "owned", "another")
+	_, err := l.TryAcquire(t.Context(), "owned", time.Minute)
+	require.ErrorIs(t, err, redlock.ErrNotAcquired)
+	require.Subset(t, []redlock.VoteKind{refused, redlock.VoteSilent}, kinds(redlock.OpAcquire))
+
+	lock, err := l.TryAcquire(t.Context(), "gone", time.Minute)
+	require.NoError(t, err)
+	require.Subset(t, []redlock.VoteKind{granted, redlock.VoteSilent}, kinds(redlock.OpAcquire))
+	eventually(t, "all nodes hold it", func() bool { return ns.holders("gone", lock.Token()) == 3 })
+	each("DEL", "gone")
+	require.ErrorIs(t, lock.Extend(t.Context(), 0), redlock.ErrLost)
+	require.Subset(t, []redlock.VoteKind{refused, redlock.VoteSilent}, kinds(redlock.OpExtend))
+
+	lock, err = l.TryAcquire(t.Context(), "taken", time.Minute)
+	require.NoError(t, err)
+	eventually(t, "all nodes hold it", func() bool { return ns.holders("taken", lock.Token()) == 3 })
+	each("SET", "taken", "another")
+	require.ErrorIs(t, lock.Release(t.Context()), redlock.ErrNotHeld)
+	require.Subset(t, []redlock.VoteKind{refused, redlock.VoteSilent}, kinds(redlock.OpRelease))
+
+	lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
+	require.NoError(t, err)
+	eventually(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 3 })
+	ns.servers[0].Kill()
+	ns.servers[1].Kill()
+	require.ErrorIs(t, lock.Extend(t.Context(), 0), redlock.ErrNoQuorum)
+	require.Subset(t, []redlock.VoteKind{granted, failed, redlock.VoteSilent}, kinds(redlock.OpExtend))
+	require.Equal(t, []redlock.VoteKind{failed, failed}, kinds(redlock.OpExtend)[:2])
+	_, err = l.TryAcquire(t.Context(), "other", time.Minute)
+	require.ErrorIs(t, err, redlock.ErrNoQuorum)
+	require.Equal(t, []redlock.VoteKind{failed, failed}, kinds(redlock.OpAcquire)[:2])
+}
+
 func TestMiddlewareIsToldOfALossOfManualLocksToo(t *testing.T) {
 	ns := start(t, 3)
 	var r recorder

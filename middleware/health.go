@@ -47,28 +47,8 @@ func (h *health) turned(node int, failing bool) bool {
 	return true
 }
 
-// failed tells whether a vote is missing because of its node: a refusal is an
-// answer, and what was not waited for tells nothing.
-func failed(v redlock.NodeError) bool { return v.Err != nil && !answered(v) && !unknown(v) }
+func failed(v redlock.Vote) bool { return v.Kind == redlock.VoteFailed }
 
-// The reasons are told by their text, since redlock does not export them; a
-// test compares them with what it says.
-
-func answered(v redlock.NodeError) bool {
-	if v.Err == nil {
-		return true
-	}
-	switch v.Err.Error() {
-	case "held by another owner", "the key was gone; it is set again, and counts from the next extension on":
-		return true
-	}
-	return false
-}
-
-func unknown(v redlock.NodeError) bool {
-	switch v.Err.Error() {
-	case "not waited for", "not held here", "not sent: the lock has ended", "the node is closed":
-		return true
-	}
-	return false
+func answered(v redlock.Vote) bool {
+	return v.Kind == redlock.VoteGranted || v.Kind == redlock.VoteRefused
 }

@@ -94,7 +94,7 @@ func (m *metrics) countLost(ctx context.Context, op *redlock.Op) {
 func (m *metrics) countFailures(ctx context.Context, kind redlock.Kind, try redlock.Try, outcome outcome) {
 	silence := outcome == noQuorum && awaited(try)
 	for _, vote := range try.Votes {
-		if a := answerOf(vote); a == failed || a == silent && silence {
+		if vote.Kind == redlock.VoteFailed || vote.Kind == redlock.VoteSilent && silence {
 			attributes := append(server(vote.Node), attribute.String("redlock.operation", kind.String()))
 			m.nodeFailures.Add(ctx, 1, metric.WithAttributes(attributes...))
 		}

@@ -1,7 +1,6 @@
 package otelhook
 
 import (
-	"errors"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -28,25 +27,25 @@ func TestANodeIsAnAddressAndAPortIfItHasOne(t *testing.T) {
 
 // An attempt that ended before it was decided depended on who was silent.
 func TestSilenceCountsOnlyWhereItDecided(t *testing.T) {
-	refusal, silence, failure := errors.New("held by another owner"), errors.New("not waited for"), errors.New("EOF")
+	const grant, refusal, silence, failure = redlock.VoteGranted, redlock.VoteRefused, redlock.VoteSilent, redlock.VoteFailed
 	for _, c := range []struct {
-		votes []error
+		votes []redlock.VoteKind
 		want  bool
 	}{
-		{[]error{nil, nil, silence}, false},
-		{[]error{refusal, refusal, silence}, false},
-		{[]error{failure, failure, silence}, false},
-		{[]error{nil, silence, silence}, true},
-		{[]error{nil, failure, silence}, true},
-		{[]error{silence, silence, silence}, true},
-		{[]error{nil, nil, silence, silence}, true}, // two of four are no quorum
-		{[]error{nil, refusal, failure, silence}, false},
-		{[]error{nil, nil, nil}, false},
-		{[]error{refusal}, false},
+		{[]redlock.VoteKind{grant, grant, silence}, false},
+		{[]redlock.VoteKind{refusal, refusal, silence}, false},
+		{[]redlock.VoteKind{failure, failure, silence}, false},
+		{[]redlock.VoteKind{grant, silence, silence}, true},
+		{[]redlock.VoteKind{grant, failure, silence}, true},
+		{[]redlock.VoteKind{silence, silence, silence}, true},
+		{[]redlock.VoteKind{grant, grant, silence, silence}, true}, // two of four are no quorum
+		{[]redlock.VoteKind{grant, refusal, failure, silence}, false},
+		{[]redlock.VoteKind{grant, grant, grant}, false},
+		{[]redlock.VoteKind{refusal}, false},
 	} {
 		var try redlock.Try
-		for _, err := range c.votes {
-			try.Votes = append(try.Votes, redlock.NodeError{Node: "r:1", Err: err})
+		for _, kind := range c.votes {
+			try.Votes = append(try.Votes, redlock.Vote{Node: "r:1", Kind: kind})
 		}
 		require.Equal(t, c.want, awaited(try), "%v", c.votes)
 	}

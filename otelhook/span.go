@@ -47,11 +47,11 @@ func addAttempt(span trace.Span, try redlock.Try) {
 	votes, awaited := 0, awaited(try)
 	var refusals []string
 	for _, vote := range try.Votes {
-		switch a := answerOf(vote); {
-		case a == granted:
+		switch {
+		case vote.Kind == redlock.VoteGranted:
 			votes++
-		case a != silent || awaited:
-			refusals = append(refusals, printable(vote.Error()))
+		case vote.Kind != redlock.VoteSilent || awaited:
+			refusals = append(refusals, printable(vote.Node+": "+vote.Err.Error()))
 		}
 	}
 	attributes := []attribute.KeyValue{

@@ -35,8 +35,9 @@ var (
 	errOwned  = errors.New("held by another owner")
 	errGone   = errors.New("the key was gone; it is set again, and counts from the next extension on")
 	errNoKey  = errors.New("not held here")
-	errClosed = errors.New("the node is closed")
-	errEnded  = errors.New("not sent: the lock has ended")
+	errNoSend = unasked{errNoKey}
+	errClosed = unasked{errors.New("the node is closed")}
+	errEnded  = unasked{errors.New("not sent: the lock has ended")}
 )
 
 // Node is one voter. Its methods block until the Store answers; they are to be
@@ -168,7 +169,7 @@ func (n *Node) extend(batch []Extension, replies []quorum.Reply) {
 // The vote is a refusal where there was nothing to delete.
 func (n *Node) Release(c *Claim) quorum.Reply {
 	if !c.traced(n.index) {
-		return quorum.Reply{Vote: quorum.Refused, Err: errNoKey}
+		return quorum.Reply{Vote: quorum.Refused, Err: errNoSend}
 	}
 	n.mu.Lock()
 	err := n.beginRelease(c)

@@ -147,9 +147,13 @@ func TestNothingIsSentForAClaimThatHasEnded(t *testing.T) {
 		s.Faults(func(sim.Op, int) sim.Fault { calls.Add(1); return sim.Fault{} })
 		a := claim(1)
 		a.End()
-		require.Equal(t, quorum.Failed, n.Acquire(a, time.Hour).Vote)
-		require.Equal(t, quorum.Failed, n.Extend([]node.Extension{{Claim: a, TTL: time.Hour}})[0].Vote)
-		require.Equal(t, quorum.Refused, n.Release(a).Vote)
+		acquired, extended, released := n.Acquire(a, time.Hour), n.Extend([]node.Extension{{Claim: a, TTL: time.Hour}})[0], n.Release(a)
+		require.Equal(t, quorum.Failed, acquired.Vote)
+		require.Equal(t, quorum.Failed, extended.Vote)
+		require.Equal(t, quorum.Refused, released.Vote)
+		for _, reply := range []quorum.Reply{acquired, extended, released} {
+			require.ErrorIs(t, reply.Err, node.ErrUnasked)
+		}
 		n.Abandon(a)
 		synctest.Wait()
 		require.Zero(t, calls.Load())

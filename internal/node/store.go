@@ -34,6 +34,14 @@ type notRun struct{ error }
 
 func (e notRun) Unwrap() []error { return []error{e.error, ErrNotRun} }
 
+// ErrUnasked marks the error of a node that was not asked, for no fault of its own.
+var ErrUnasked = errors.New("not asked")
+
+// unasked wraps err so that it is also ErrUnasked, with err's text.
+type unasked struct{ error }
+
+func (e unasked) Unwrap() []error { return []error{e.error, ErrUnasked} }
+
 // Outcome is what an extension came to on one node.
 type Outcome uint8
 
