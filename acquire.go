@@ -43,7 +43,7 @@ func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, 
 // take takes the keys: in one attempt or, with wait, in as many as the retry
 // policy and ctx allow (invariant 8).
 func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
-	if err := r.config.checkTTL(r.ttl); err != nil {
+	if err := r.config.checkTTL(r.ttl, l.keeper.Validity(r.ttl)); err != nil {
 		return nil, err
 	}
 	if ctx.Err() != nil {

@@ -91,13 +91,16 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {
 		{[]string{""}, ttl, nil, "redlock: key is empty: any other string is accepted"},
 		{nil, ttl, nil, "redlock: no keys: at least one is needed"},
 		{[]string{"a", ""}, ttl, nil, "redlock: keys[1] is empty: any other string is accepted"},
-		{[]string{"k"}, 0, nil, "redlock: ttl 0s: must be at least 10ms"},
-		{[]string{"k"}, -ttl, nil, "redlock: ttl -1s: must be at least 10ms"},
-		{[]string{"k"}, 9 * ms, nil, "redlock: ttl 9ms: must be at least 10ms"},
+		{[]string{"k"}, 0, nil, "redlock: ttl 0s: must be from 10ms to 87600h0m0s"},
+		{[]string{"k"}, -ttl, nil, "redlock: ttl -1s: must be from 10ms to 87600h0m0s"},
+		{[]string{"k"}, 9 * ms, nil, "redlock: ttl 9ms: must be from 10ms to 87600h0m0s"},
 		{[]string{"k"}, ttl, []redlock.LockOption{nil}, "redlock: option 0 is nil"},
 		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithRetry(nil)}, "redlock: WithRetry(nil): must be a policy, such as NoRetry()"},
 		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithExtendThreshold(ttl)}, "redlock: WithExtendThreshold(1s): must be below the ttl, 1s"},
-		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(2 * ttl)}, "redlock: WithGrace(2s): must be below the ttl, 1s"},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(2 * ttl)}, "redlock: WithGrace(2s): must be below the validity, 988ms: the ttl, 1s, less the drift"},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(990 * ms), redlock.WithoutAutoExtend()}, "redlock: WithGrace(990ms): must be below the validity, 988ms: the ttl, 1s, less the drift"},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(200 * ms), redlock.WithMaxHold(200 * ms)}, "redlock: WithGrace(200ms): must be below WithMaxHold, 200ms"},
+		{[]string{"k"}, redlock.MaxTTL + 1, nil, "redlock: ttl 87600h0m0.000000001s: must be from 10ms to 87600h0m0s"},
 		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(900 * ms)}, "redlock: WithGrace(900ms): must be below the threshold of extension, 666.666666ms, or the lock ends before it is extended"},
 	} {
 		lock, err := l.TryAcquireAll(t.Context(), c.keys, c.ttl, c.opts...)
@@ -117,7 +120,9 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {
 
 	held, err := l.TryAcquire(t.Context(), "k", ttl, redlock.WithGrace(100*ms))
 	require.NoError(t, err)
-	require.EqualError(t, held.Extend(t.Context(), ms), `redlock: extend "k": ttl 1ms: must be 0 (as acquired) or at least 10ms, and above the grace, 100ms`)
+	require.EqualError(t, held.Extend(t.Context(), ms), `redlock: extend "k": ttl 1ms: must be 0 (as acquired) or from 10ms to 87600h0m0s`)
+	require.EqualError(t, held.Extend(t.Context(), math.MaxInt64), `redlock: extend "k": ttl 2562047h47m16.854775807s: must be 0 (as acquired) or from 10ms to 87600h0m0s`)
+	require.EqualError(t, held.Extend(t.Context(), 103*ms), `redlock: extend "k": ttl 103ms: its validity, 99.97ms, must be above the grace, 100ms`)
 	require.EqualError(t, held.AutoExtend(ttl), `redlock: extend "k": threshold 1s: must be 0 (the default) or above the grace, 100ms, and below the ttl, 1s`)
 	require.EqualError(t, held.AutoExtend(50*ms), `redlock: extend "k": threshold 50ms: must be 0 (the default) or above the grace, 100ms, and below the ttl, 1s`)
 	none := redlock.RetryPolicy(func() backoff.BackOff { return nil })

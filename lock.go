@@ -243,7 +243,11 @@ func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 	if l.locker.chain == nil {
 		return l.extend(ctx, ttl, nil)
 	}
-	return l.through(ctx, l.op(OpExtend, ttl, runExtend))
+	op := l.op(OpExtend, ttl, runExtend)
+	if err := l.through(ctx, op); err != nil || op.ran {
+		return err
+	}
+	return l.notRun(op)
 }
 
 func (l *Lock) extend(ctx context.Context, ttl time.Duration, op *Op) error {
@@ -267,8 +271,11 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration, op *Op) error {
 }
 
 func (l *Lock) checkExtension(ttl time.Duration) error {
-	if ttl < MinTTL || ttl <= l.config.grace {
-		return argumentError("extend %s: ttl %v: must be 0 (as acquired) or at least %v, and above the grace, %v", quoted(l.Keys()), ttl, MinTTL, l.config.grace)
+	if ttl < MinTTL || ttl > MaxTTL {
+		return argumentError("extend %s: ttl %v: must be 0 (as acquired) or from %v to %v", quoted(l.Keys()), ttl, MinTTL, MaxTTL)
+	}
+	if validity := l.locker.keeper.Validity(ttl); validity <= l.config.grace {
+		return argumentError("extend %s: ttl %v: its validity, %v, must be above the grace, %v", quoted(l.Keys()), ttl, validity, l.config.grace)
 	}
 	return nil
 }

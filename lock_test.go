@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -472,6 +473,24 @@ func TestErrorsNameTheNodesAndWhatTheySaid(t *testing.T) {
 	require.Equal(t, []int{3, 2, 1}, []int{failed.Total, failed.Need, failed.Got})
 	require.Len(t, failed.Nodes, 2)
 	require.NotErrorIs(t, err, context.DeadlineExceeded, "no ctx of the caller's ended")
+}
+
+func TestTheLongestTimesOverflowNothing(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open(redlock.WithMaxHold(math.MaxInt64), redlock.WithDriftFactor(0))
+	err := redlock.Do(t.Context(), l, "k", time.Second, func(ctx context.Context) error {
+		lock, _ := redlock.FromContext(ctx)
+		require.WithinDuration(t, time.Now(), lock.Until(), time.Minute)
+		require.NoError(t, lock.Extend(ctx, redlock.MaxTTL))
+		require.Greater(t, time.Until(lock.Until()), redlock.MaxTTL-time.Hour)
+		eventually(t, "the key lives as long", func() bool {
+			pttl, err := ns.servers[0].Do("PTTL", "k")
+			return err == nil && pttl.(int64) > (redlock.MaxTTL-time.Hour).Milliseconds()
+		})
+		return ctx.Err()
+	})
+	require.NoError(t, err)
+	eventually(t, "released", ns.empty)
 }
 
 func TestMaxHoldEndsALockHoweverOftenExtended(t *testing.T) {

@@ -60,7 +60,7 @@ type Op struct {
 	run      Handler // carries the operation out, as the innermost handler
 	request  request // OpAcquire
 	acquired *Lock   // OpAcquire: what must be released should the chain fail
-	ran      bool    // OpExtend: a middleware has not kept it from being tried
+	ran      bool    // OpHold, OpExtend: a middleware has not kept it from being tried
 	first    [1]Try  // where Tries begins: most operations need no more
 }
 
@@ -180,7 +180,16 @@ func (l *Lock) op(kind Kind, ttl time.Duration, run Handler) *Op {
 // through carries out an operation through the middleware.
 func (l *Lock) through(ctx context.Context, op *Op) error { return l.locker.chain(ctx, op) }
 
-func runExtend(ctx context.Context, op *Op) error { return op.Lock.extend(ctx, op.TTL, op) }
+// notRun is what becomes of an operation that no middleware refused, and that was
+// not carried out.
+func (l *Lock) notRun(op *Op) error {
+	return argumentError("%s %s: a middleware returned nil without calling next", op.Kind, quoted(op.Keys))
+}
+
+func runExtend(ctx context.Context, op *Op) error {
+	op.ran = true
+	return op.Lock.extend(ctx, op.TTL, op)
+}
 
 func runRelease(_ context.Context, op *Op) error { return op.Lock.release(op) }
 

@@ -248,7 +248,7 @@ func TestMiddlewareMayAlterTheTTLAndTheContext(t *testing.T) {
 		return next(ctx, op)
 	})))
 	_, err = l.TryAcquire(t.Context(), "k", time.Second)
-	require.EqualError(t, err, "redlock: ttl 0s: must be at least 10ms")
+	require.EqualError(t, err, "redlock: ttl 0s: must be from 10ms to 87600h0m0s")
 }
 
 func TestMiddlewareThatMisusesAnAcquisitionLeaksNoLock(t *testing.T) {
@@ -272,6 +272,36 @@ func TestMiddlewareThatMisusesAnAcquisitionLeaksNoLock(t *testing.T) {
 		require.Nil(t, lock, name)
 		eventually(t, name, ns.empty)
 	}
+}
+
+func TestAMiddlewareThatDoesNothingIsAnError(t *testing.T) {
+	ns := start(t, 3)
+	nothing := func(context.Context, *redlock.Op, redlock.Handler) error { return nil }
+	l := ns.open(redlock.WithMiddleware(on(redlock.OpHold, nothing), on(redlock.OpExtend, nothing)))
+	_, err := redlock.With(t.Context(), l, "k", time.Hour, func(context.Context) (int, error) {
+		require.Fail(t, "it does not run")
+		return 1, nil
+	})
+	require.EqualError(t, err, `redlock: hold "k": a middleware returned nil without calling next`)
+	lock, err := l.Acquire(t.Context(), "k", time.Hour)
+	require.NoError(t, err)
+	require.EqualError(t, lock.Extend(t.Context(), 0), `redlock: extend "k": a middleware returned nil without calling next`)
+}
+
+// Its ttl is what counts from then on, also for when it is extended.
+func TestALockWhoseTTLAMiddlewareCutIsKept(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open(redlock.WithMiddleware(on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		op.TTL = time.Second
+		return next(ctx, op)
+	})))
+	err := redlock.Do(t.Context(), l, "k", time.Hour, func(ctx context.Context) error {
+		lock, _ := redlock.FromContext(ctx)
+		first := lock.Until()
+		eventually(t, "extended twice", func() bool { return lock.Until().Sub(first) > time.Second || ctx.Err() != nil })
+		return context.Cause(ctx)
+	})
+	require.NoError(t, err)
 }
 
 func TestAPanickingMiddlewareWedgesNothing(t *testing.T) {

@@ -73,8 +73,8 @@ func WithRetry(p RetryPolicy) LockOption {
 }
 
 // WithExtendThreshold has a lock that is extended automatically extended
-// whenever less than d remains of its validity. d must be above 0 and below
-// the ttl; 0 is the default, two thirds of the ttl.
+// whenever less than d remains of its validity. It must be below the ttl; 0, the
+// default, means two thirds of the ttl.
 func WithExtendThreshold(d time.Duration) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.threshold = d; return c })
 }
@@ -86,8 +86,9 @@ func WithoutAutoExtend() LockOption {
 }
 
 // WithGrace ends the lock, and so the contexts of whoever works under it, this
-// long before its validity ends: time to stop in. It must be at least 0 and
-// below the threshold. The default is 0.
+// long before its validity ends: time to stop in. It must be below the validity
+// that the ttl gives, below WithMaxHold, and, where the lock is extended
+// automatically, below the threshold. The default is 0.
 func WithGrace(d time.Duration) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.grace = d; return c })
 }
@@ -128,15 +129,17 @@ func (c lockConfig) check() error {
 	return nil
 }
 
-// checkTTL refuses what does not fit the lock's ttl.
-func (c lockConfig) checkTTL(ttl time.Duration) error {
+// checkTTL refuses what does not fit the lock's ttl, of which validity remains.
+func (c lockConfig) checkTTL(ttl, validity time.Duration) error {
 	switch {
-	case ttl < MinTTL:
-		return argumentError("ttl %v: must be at least %v", ttl, MinTTL)
+	case ttl < MinTTL || ttl > MaxTTL:
+		return argumentError("ttl %v: must be from %v to %v", ttl, MinTTL, MaxTTL)
 	case c.threshold >= ttl:
 		return argumentError("WithExtendThreshold(%v): must be below the ttl, %v", c.threshold, ttl)
-	case c.grace >= ttl:
-		return argumentError("WithGrace(%v): must be below the ttl, %v", c.grace, ttl)
+	case c.grace >= validity:
+		return argumentError("WithGrace(%v): must be below the validity, %v: the ttl, %v, less the drift", c.grace, validity, ttl)
+	case c.maxHold > 0 && c.grace >= c.maxHold:
+		return argumentError("WithGrace(%v): must be below WithMaxHold, %v", c.grace, c.maxHold)
 	case !c.manual && c.grace >= c.thresholdOf(ttl):
 		return argumentError("WithGrace(%v): must be below the threshold of extension, %v, or the lock ends before it is extended", c.grace, c.thresholdOf(ttl))
 	}
@@ -159,8 +162,11 @@ func (c lockerConfig) timeoutOf(ttl time.Duration) time.Duration {
 	return min(max(ttl/4, minNodeTimeout), maxNodeTimeout)
 }
 
-// MinTTL is the shortest ttl that is accepted.
-const MinTTL = 10 * time.Millisecond
+// MinTTL and MaxTTL are the shortest and the longest ttl that are accepted.
+const (
+	MinTTL = 10 * time.Millisecond
+	MaxTTL = 10 * 365 * 24 * time.Hour
+)
 
 const (
 	minNodeTimeout = 50 * time.Millisecond

@@ -64,7 +64,7 @@ func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duratio
 	// Deferred without recover: a panic keeps its stack, and Goexit passes.
 	defer lock.Release(ctx)
 	if !lock.config.manual {
-		lock.hold.Auto(lock.config.thresholdOf(ttl))
+		lock.hold.Auto(lock.config.thresholdOf(lock.ttl))
 	}
 	fnCtx, cancel := context.WithCancelCause(context.WithValue(ctx, lockKey{}, lock))
 	lock.hold.Bind(cancel)
@@ -72,10 +72,14 @@ func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duratio
 		value, err = fn(fnCtx)
 		return value, lostBefore(lock, err)
 	}
-	err = lock.through(fnCtx, lock.op(OpHold, ttl, func(ctx context.Context, _ *Op) error {
+	op := lock.op(OpHold, lock.ttl, func(ctx context.Context, op *Op) error {
+		op.ran = true
 		value, err = fn(ctx)
 		return lostBefore(lock, err)
-	}))
+	})
+	if err = lock.through(fnCtx, op); err == nil && !op.ran {
+		err = lock.notRun(op)
+	}
 	return value, err
 }
 

@@ -19,8 +19,9 @@ var ErrKey = errors.New("redlock: the request has no key to lock")
 // from before the handler runs until it has returned. It fits whatever takes a
 // func(http.Handler) http.Handler, such as chi and gorilla/mux.
 //
-// The request's ctx ends when the client goes away and, with a cause that is
-// redlock.ErrLost, when the lock is lost. redlock.FromContext finds the lock.
+// The request's ctx ends when the client goes away, which net/http notices once
+// the request's body has been read, and, with a cause that is redlock.ErrLost,
+// when the lock is lost. redlock.FromContext finds the lock.
 //
 // It tries once to take the lock, whatever the Locker's retry policy says:
 // clients can come back. With WithLock(redlock.WithRetry(…)) a request waits,
@@ -53,14 +54,14 @@ var ErrKey = errors.New("redlock: the request has no key to lock")
 // the handler returns, also if it has hijacked the connection. The server is
 // to be shut down before the Locker is closed.
 //
-// HTTP panics if locker, key or an option is nil or ttl is below
-// redlock.MinTTL. What it returns panics if the handler is nil.
+// HTTP panics if locker, key or an option is nil or ttl is not one that
+// redlock accepts. What it returns panics if the handler is nil.
 func HTTP(locker *redlock.Locker, ttl time.Duration, key func(*http.Request) (string, error), opts ...HTTPOption) func(http.Handler) http.Handler {
 	switch {
 	case locker == nil:
 		panic("redlock: middleware.HTTP: locker is nil: must be a *redlock.Locker")
-	case ttl < redlock.MinTTL:
-		panic(fmt.Sprintf("redlock: middleware.HTTP: ttl %v: must be at least %v", ttl, redlock.MinTTL))
+	case ttl < redlock.MinTTL || ttl > redlock.MaxTTL:
+		panic(fmt.Sprintf("redlock: middleware.HTTP: ttl %v: must be from %v to %v", ttl, redlock.MinTTL, redlock.MaxTTL))
 	case key == nil:
 		panic("redlock: middleware.HTTP: key is nil: must be a function")
 	}
@@ -109,7 +110,10 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request, next http.Handler) 
 	guarded := &writer{ResponseWriter: w}
 	err = redlock.Do(r.Context(), g.locker, key, g.ttl, func(ctx context.Context) error {
 		guarded.lock, _ = redlock.FromContext(ctx)
-		next.ServeHTTP(guarded.asIs(), r.WithContext(ctx))
+		inner := r.WithContext(ctx)
+		// The server removes the files of a form from the request that it made.
+		defer func() { r.MultipartForm = inner.MultipartForm }()
+		next.ServeHTTP(guarded.asIs(), inner)
 		return nil
 	}, g.lock...)
 	if err == nil && guarded.closed() { // a middleware has kept the loss to itself

@@ -7,10 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"log"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -582,6 +585,30 @@ func TestARequestThatEndsWhileItWaits(t *testing.T) {
 	require.NoError(t, other.Release(t.Context()))
 }
 
+func TestTheFilesOfAFormAreRemoved(t *testing.T) {
+	servers := redistest.StartN(t, 1)
+	file := make(chan string, 1)
+	s := serve(t, middleware.HTTP(open(t, servers), time.Hour, fixed)(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		require.NoError(t, r.ParseMultipartForm(1))
+		f, err := r.MultipartForm.File["upload"][0].Open()
+		require.NoError(t, err)
+		defer f.Close()
+		file <- f.(*os.File).Name()
+	})))
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	part, err := form.CreateFormFile("upload", "large")
+	require.NoError(t, err)
+	_, err = part.Write(make([]byte, 11<<20)) // 10 MB stay in memory whatever is asked for
+	require.NoError(t, err)
+	require.NoError(t, form.Close())
+	resp, err := s.Client().Post(s.URL, form.FormDataContentType(), &body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	name := <-file
+	eventually(t, "removed", func() bool { _, err := os.Stat(name); return errors.Is(err, fs.ErrNotExist) })
+}
+
 func TestAPanicReleasesTheLockAndReachesTheServer(t *testing.T) {
 	servers := redistest.StartN(t, 3)
 	l := open(t, servers)
@@ -877,21 +904,21 @@ func TestKeyFunctions(t *testing.T) {
 func TestHTTPRefusesBadInput(t *testing.T) {
 	var l redlock.Locker // only looked at
 	for says, bad := range map[string]func(){
-		"redlock: middleware.HTTP: locker is nil: must be a *redlock.Locker":    func() { middleware.HTTP(nil, time.Minute, fixed) },
-		"redlock: middleware.HTTP: ttl 0s: must be at least 10ms":               func() { middleware.HTTP(&l, 0, fixed) },
-		"redlock: middleware.HTTP: ttl 9.999999ms: must be at least 10ms":       func() { middleware.HTTP(&l, redlock.MinTTL-1, fixed) },
-		"redlock: middleware.HTTP: key is nil: must be a function":              func() { middleware.HTTP(&l, time.Minute, nil) },
-		"redlock: middleware.HTTP: option 0 is nil":                             func() { middleware.HTTP(&l, time.Minute, fixed, nil) },
-		"redlock: middleware.HTTP: the handler is nil: must be an http.Handler": func() { middleware.HTTP(&l, time.Minute, fixed)(nil) },
-		"redlock: middleware.WithLock: option 1 is nil":                         func() { middleware.WithLock(redlock.WithMaxHold(1), nil) },
-		"redlock: middleware.WithStatus(199): must be between 200 and 599":      func() { middleware.WithStatus(199, redlock.ErrLost) },
-		"redlock: middleware.WithStatus(600): must be between 200 and 599":      func() { middleware.WithStatus(600) },
-		"redlock: middleware.WithStatus(500): error 0 is nil":                   func() { middleware.WithStatus(500, nil) },
-		"redlock: middleware.WithRetryAfter(-1ns): must not be negative":        func() { middleware.WithRetryAfter(-1) },
-		"redlock: middleware.WithRenderer: render is nil: must be a function":   func() { middleware.WithRenderer(nil) },
-		"redlock: middleware.HeaderKey: name is empty":                          func() { middleware.HeaderKey("a:", "") },
-		"redlock: middleware.PathKey: name is empty":                            func() { middleware.PathKey("a:", "") },
-		"redlock: middleware.QueryKey: name is empty":                           func() { middleware.QueryKey("a:", "") },
+		"redlock: middleware.HTTP: locker is nil: must be a *redlock.Locker":        func() { middleware.HTTP(nil, time.Minute, fixed) },
+		"redlock: middleware.HTTP: ttl 0s: must be from 10ms to 87600h0m0s":         func() { middleware.HTTP(&l, 0, fixed) },
+		"redlock: middleware.HTTP: ttl 9.999999ms: must be from 10ms to 87600h0m0s": func() { middleware.HTTP(&l, redlock.MinTTL-1, fixed) },
+		"redlock: middleware.HTTP: key is nil: must be a function":                  func() { middleware.HTTP(&l, time.Minute, nil) },
+		"redlock: middleware.HTTP: option 0 is nil":                                 func() { middleware.HTTP(&l, time.Minute, fixed, nil) },
+		"redlock: middleware.HTTP: the handler is nil: must be an http.Handler":     func() { middleware.HTTP(&l, time.Minute, fixed)(nil) },
+		"redlock: middleware.WithLock: option 1 is nil":                             func() { middleware.WithLock(redlock.WithMaxHold(1), nil) },
+		"redlock: middleware.WithStatus(199): must be between 200 and 599":          func() { middleware.WithStatus(199, redlock.ErrLost) },
+		"redlock: middleware.WithStatus(600): must be between 200 and 599":          func() { middleware.WithStatus(600) },
+		"redlock: middleware.WithStatus(500): error 0 is nil":                       func() { middleware.WithStatus(500, nil) },
+		"redlock: middleware.WithRetryAfter(-1ns): must not be negative":            func() { middleware.WithRetryAfter(-1) },
+		"redlock: middleware.WithRenderer: render is nil: must be a function":       func() { middleware.WithRenderer(nil) },
+		"redlock: middleware.HeaderKey: name is empty":                              func() { middleware.HeaderKey("a:", "") },
+		"redlock: middleware.PathKey: name is empty":                                func() { middleware.PathKey("a:", "") },
+		"redlock: middleware.QueryKey: name is empty":                               func() { middleware.QueryKey("a:", "") },
 	} {
 		require.PanicsWithValue(t, says, bad)
 	}

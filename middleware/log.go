@@ -177,7 +177,7 @@ func attributes(op *redlock.Op, level slog.Level, took time.Duration, err error)
 
 // What stands before a server, or another middleware, may say with which
 // arguments a command failed, of which one is the token.
-var token = regexp.MustCompile(`\b[A-Z2-7]{26,}\b`)
+var token = regexp.MustCompile(`[A-Z2-7]{26,}`)
 
 func errorAttr(err error) slog.Attr {
 	text := err.Error()

@@ -327,8 +327,8 @@ func TestLogKnowsARefusalFromAFailure(t *testing.T) {
 }
 
 func TestNoTokenAtInfoOrAbove(t *testing.T) {
-	// As a server or what is before it may say.
-	said := errors.New("unknown command 'SET', with args beginning with: 'k' 'CGYZDLLHMT4SAU6MSFRLCYXNJC' 'NX'")
+	// As what stands before a server may say.
+	said := errors.New("unknown command 'SET', with args beginning with: 'k' 'CGYZDLLHMT4SAU6MSFRLCYXNJC' 'NX' for owner_CGYZDLLHMT4SAU6MSFRLCYXNJC")
 	var r recorder
 	handler := middleware.Log(slog.New(&r))(func(_ context.Context, op *redlock.Op) error {
 		op.Tries = []redlock.Try{{Votes: []redlock.Vote{{Node: "r1:6379", Kind: redlock.VoteFailed, Err: said}}}}
@@ -338,7 +338,7 @@ func TestNoTokenAtInfoOrAbove(t *testing.T) {
 	for _, message := range []string{"lock not acquired", "node failing"} {
 		rec := r.one(t, message)
 		require.Equal(t, slog.LevelWarn, rec.level)
-		require.Contains(t, rec.attrs["error"].String(), "'k' '[token]' 'NX'")
+		require.Contains(t, rec.attrs["error"].String(), "'k' '[token]' 'NX' for owner_[token]")
 	}
 
 	// And in a whole life, at a level that shows all but DEBUG.

@@ -16,7 +16,8 @@ type HTTPOption interface {
 
 // WithLock gives options to each request's lock, such as redlock.WithRetry,
 // which has requests wait, and redlock.WithMaxHold. They go before the Locker's
-// defaults. It panics if one is nil.
+// defaults. It panics if one is nil. One that does not fit, such as a grace
+// above the ttl, fails each request, with 500: only the Locker can tell.
 func WithLock(opts ...redlock.LockOption) HTTPOption {
 	if i := slices.Index(opts, nil); i >= 0 {
 		panic(fmt.Sprintf("redlock: middleware.WithLock: option %d is nil", i))

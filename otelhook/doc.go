@@ -59,7 +59,8 @@
 //	redlock.node.failures     redlock.operation (acquire, extend, release), server.address, server.port
 //
 // A lock is held until its context has ended, which redlock.held follows at
-// once but on a goroutine of its own. Locks that ended because their Locker was
+// once but on a goroutine of its own: an export in the same instant may still
+// count it. Locks that ended because their Locker was
 // closed are not counted as lost. A node that hangs while a quorum of the
 // others answers is not waited for, and no failure; nor is a node that answers
 // that another holds the key.

@@ -79,7 +79,7 @@ func (b *bank) deposit(w http.ResponseWriter, r *http.Request) {
 	a := found.(*account)
 	before := a.balance
 	if pause(r.Context(), bookTime) != nil {
-		return // the lock was lost or the client has gone: HTTP answers
+		return // the lock was lost, and HTTP answers, or nobody is there to be answered
 	}
 	a.balance = before + amount
 	reply(w, struct {

@@ -8,8 +8,13 @@ import (
 // Instant is a moment on a Keeper's clock.
 type Instant time.Duration
 
-// Add is the instant d later.
-func (i Instant) Add(d time.Duration) Instant { return i + Instant(d) }
+// Add is the instant d later, or never.
+func (i Instant) Add(d time.Duration) Instant {
+	if d > 0 && i > never-Instant(d) {
+		return never
+	}
+	return i + Instant(d)
+}
 
 // Sub is the time from j to i.
 func (i Instant) Sub(j Instant) time.Duration { return time.Duration(i - j) }

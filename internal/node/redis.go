@@ -257,7 +257,11 @@ func (s *Redis) Release(ctx context.Context, batch []Deletion) {
 // millis is ttl in whole milliseconds, rounded up: a key never lives shorter
 // than the validity that is counted from its ttl.
 func millis(ttl time.Duration) int64 {
-	return int64((ttl + time.Millisecond - 1) / time.Millisecond)
+	whole := ttl / time.Millisecond
+	if ttl%time.Millisecond > 0 {
+		whole++
+	}
+	return int64(whole)
 }
 
 func millisArg(ttl time.Duration) string { return strconv.FormatInt(millis(ttl), 10) }
