@@ -3,6 +3,7 @@ package nemesis
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,8 +19,12 @@ type Arena struct {
 	TTL     time.Duration
 	Drift   float64
 
-	t testing.TB
+	t          testing.TB
+	restarting sync.Mutex // held while nodes are away
 }
+
+// patience is for what servers do even on loaded machines.
+const patience = 30 * time.Second
 
 // NewArena starts n servers.
 func NewArena(t testing.TB, n int, ttl time.Duration, args ...string) *Arena {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,20 +24,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	ms  = time.Millisecond
 	ttl = 400 * ms
-	// soon is for what must happen: generous, for loaded machines.
-	soon = 30 * time.Second
 )
 
 // battle is contenders and faults for some time, and all that is checked of it.
 type battle struct {
 	arena      *Arena
-	faults     []Fault // one after the other, at random
+	faults     []Fault // at random
+	at         int     // how many of them at once; 0 is one
 	duration   time.Duration
 	processes  int
 	perProcess int
 	keys       []string
 	seed       uint64
-	waived     bool // I1 and I2 may fail
+	waived     bool                   // I1 and I2 may fail
+	keep       func(*history.History) // if there is one, before anything is checked
 }
 
 func (b battle) run(t *testing.T) *history.History {
@@ -49,25 +50,29 @@ func (b battle) run(t *testing.T) *history.History {
 	defer cancel()
 	watching, watched := make(chan struct{}), make(chan struct{})
 	go func() { defer close(watched); h.WatchStalls(watching) }()
-	plagued := make(chan struct{})
-	go func() {
-		defer close(plagued)
-		random := rand.New(rand.NewPCG(b.seed, 1<<32))
-		for ctx.Err() == nil && len(b.faults) > 0 {
-			f := b.faults[random.IntN(len(b.faults))]
-			begin := h.Now()
-			f.Inject(ctx, a, random)
-			h.AddFault(history.Fault{Name: f.Name, Start: begin, End: h.Now()})
-			pause(ctx, between(random, a.TTL/4, 2*a.TTL))
-		}
-	}()
+	var plagues sync.WaitGroup
+	for i := range max(b.at, 1) {
+		plagues.Go(func() {
+			random := rand.New(rand.NewPCG(b.seed, 1<<32+uint64(i)))
+			for ctx.Err() == nil && len(b.faults) > 0 {
+				f := b.faults[random.IntN(len(b.faults))]
+				begin := h.Now()
+				f.Inject(ctx, a, random)
+				h.AddFault(history.Fault{Name: f.Name, Start: begin, End: h.Now()})
+				pause(ctx, between(random, a.TTL/4, 2*a.TTL))
+			}
+		})
+	}
 	c.Run(ctx)
-	<-plagued
+	plagues.Wait()
 	close(watching)
 	<-watched
+	if b.keep != nil {
+		b.keep(h)
+	}
 
 	// I6: after healing, a lone contender acquires.
-	lone, cancelLone := context.WithTimeout(t.Context(), soon)
+	lone, cancelLone := context.WithTimeout(t.Context(), patience)
 	defer cancelLone()
 	lock, err := c.Lockers[0].Acquire(lone, b.keys[0], a.TTL, redlock.WithRetry(redlock.FixedRetry(10*ms, 10*ms, -1)))
 	require.NoError(t, err, "I6")
@@ -113,12 +118,12 @@ func eventually(t *testing.T, what string, cond func() bool, details ...func() s
 	t.Helper()
 	poll := time.NewTicker(5 * ms)
 	defer poll.Stop()
-	for end := time.Now().Add(soon); !cond(); <-poll.C {
+	for end := time.Now().Add(patience); !cond(); <-poll.C {
 		if time.Now().After(end) {
 			for _, detail := range details {
 				t.Log(detail())
 			}
-			require.FailNow(t, what, "not within %v", soon)
+			require.FailNow(t, what, "not within %v", patience)
 		}
 	}
 }

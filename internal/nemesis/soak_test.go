@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -23,57 +24,75 @@ var (
 	soakOut   = flag.String("soak.out", "", "folder for the histories and the report; none by default")
 )
 
-// Row 20: every fault, mixed by a seed, for as long as asked. The history is
-// checked and begun anew after each epoch, with the invariants on what is left
-// behind; the servers live on.
+// Row 20: every fault of Faults, two at a time, mixed by a seed, for as long as
+// asked. The history is checked and begun anew after each epoch, with the
+// invariants on what is left behind; the servers live on. The first violation
+// ends it.
 func TestSoak(t *testing.T) {
 	a := NewArena(t, 5, ttl, "--enable-debug-command", "yes")
 	began := time.Now()
-	var total history.Summary
-	faults := make(map[string]int)
-	epochs := 0
+	var r report
+	defer func() { r.print(t, time.Since(began)) }()
 	for seed := *soakSeed; time.Since(began) < *soakFor && !t.Failed(); seed++ {
 		random := rand.New(rand.NewPCG(seed, 0))
 		keys := []string{"a", "b", "c"}[:1+random.IntN(3)]
 		left := max(*soakFor-time.Since(began), time.Second)
-		b := battle{
-			arena: a, faults: Faults, duration: min(*soakEpoch, left),
+		battle{
+			arena: a, faults: Faults, at: 2, duration: min(*soakEpoch, left),
 			processes: 2 + random.IntN(4), perProcess: 1 + random.IntN(4), keys: keys, seed: seed,
-		}
-		h := b.run(t)
-		epochs++
-		s := h.Summary()
-		total.Operations += s.Operations
-		total.Holds += s.Holds
-		total.Lost += s.Lost
-		total.Faults += s.Faults
-		total.Lateness = max(total.Lateness, s.Lateness)
-		total.Unexplained = max(total.Unexplained, s.Unexplained)
-		total.Stall = max(total.Stall, s.Stall)
-		total.LongestWait = max(total.LongestWait, s.LongestWait)
-		if s.Expired > 0 && (total.Expired == 0 || s.Slack < total.Slack) {
-			total.Slack = s.Slack
-		}
-		total.Expired += s.Expired
-		for _, f := range h.Faults {
-			faults[f.Name]++
-		}
-		keep(t, fmt.Sprintf("history-%d.json", seed), h)
-	}
-	t.Logf("soak: %v from seed %d in %d epochs: %d acquisitions, %d holds, %d of them lost, %d faults; longest wait %v; a ctx was seen ended at most %v after validity, %v without the time that this process was stalled, with at least %v left of its keys; stalled for at most %v; violations: none",
-		time.Since(began).Round(time.Second), *soakSeed, epochs, total.Operations, total.Holds, total.Lost, total.Faults, total.LongestWait, total.Lateness, total.Unexplained, total.Slack, total.Stall)
-	names := make([]string, 0, len(faults))
-	for name := range faults {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		t.Logf("%6d × %s", faults[name], name)
+			keep: func(h *history.History) {
+				write(t, fmt.Sprintf("history-%d.json", seed), h)
+				r.add(h)
+			},
+		}.run(t)
 	}
 }
 
-// keep writes a history to the folder, if one was asked for.
-func keep(t *testing.T, name string, h *history.History) {
+// report is what the epochs of a soak came to, together.
+type report struct {
+	epochs int
+	total  history.Summary
+	faults map[string]int
+}
+
+func (r *report) add(h *history.History) {
+	r.epochs++
+	s, total := h.Summary(), &r.total
+	total.Operations += s.Operations
+	total.Holds += s.Holds
+	total.Lost += s.Lost
+	total.Faults += s.Faults
+	total.Lateness = max(total.Lateness, s.Lateness)
+	total.Unexplained = max(total.Unexplained, s.Unexplained)
+	total.Stall = max(total.Stall, s.Stall)
+	total.LongestWait = max(total.LongestWait, s.LongestWait)
+	if s.Expired > 0 && (total.Expired == 0 || s.Slack < total.Slack) {
+		total.Slack = s.Slack
+	}
+	total.Expired += s.Expired
+	if r.faults == nil {
+		r.faults = make(map[string]int)
+	}
+	for _, f := range h.Faults {
+		r.faults[f.Name]++
+	}
+}
+
+func (r *report) print(t *testing.T, took time.Duration) {
+	violations := "none"
+	if t.Failed() {
+		violations = "in the last epoch, see above"
+	}
+	s := r.total
+	t.Logf("soak: %v from seed %d in %d epochs: %d acquisitions, %d holds, %d of them lost, %d faults; longest wait %v; a ctx was seen ended at most %v after validity, %v without the time that this process was stalled, with at least %v left of its keys; stalled for at most %v; violations: %s",
+		took.Round(time.Second), *soakSeed, r.epochs, s.Operations, s.Holds, s.Lost, s.Faults, s.LongestWait, s.Lateness, s.Unexplained, s.Slack, s.Stall, violations)
+	for _, name := range slices.Sorted(maps.Keys(r.faults)) {
+		t.Logf("%6d × %s", r.faults[name], name)
+	}
+}
+
+// write writes a history to the folder, if one was asked for.
+func write(t *testing.T, name string, h *history.History) {
 	if *soakOut == "" {
 		return
 	}
