@@ -180,7 +180,7 @@ func (h *Hold) Extend(ctx context.Context, ttl, timeout time.Duration) (*quorum.
 	k := h.keeper
 	start := k.clock.now()
 	ballot := k.config.Panel.Ask(ctx, k.stop, timeout, func(i int) quorum.Reply {
-		return k.config.Nodes[i].Extend([]node.Extension{{Claim: h.claim, TTL: ttl}})[0]
+		return k.config.Nodes[i].Extend(h.claim, ttl)
 	})
 	return ballot, h.settle(start, ttl, ballot)
 }
@@ -436,7 +436,7 @@ func (k *Keeper) serve(i int) {
 		for j, r := range rounds {
 			batch[j] = node.Extension{Claim: r.hold.claim, TTL: r.ttl}
 		}
-		for j, reply := range k.config.Nodes[i].Extend(batch) {
+		for j, reply := range k.config.Nodes[i].ExtendAll(batch) {
 			rounds[j].cast(i, reply)
 		}
 	}

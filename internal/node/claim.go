@@ -18,17 +18,17 @@ type Claim struct {
 	Token string
 
 	ended atomic.Bool
-	// traces has a bit for each node where a key of ours may be. The bit is
-	// set before a command that can set a key is sent, and cleared only by an
-	// answer from which no key can follow.
-	traces atomic.Uint64
+	// traces counts, for each node, the commands that may have left a key of
+	// ours there: before each is sent, and no longer once its own answer says
+	// that it has not.
+	traces [MaxNodes]atomic.Int32
 	// extended has a bit for each node that was sent an extension, which may
-	// set keys again. It is set before a look at ended, as traces is.
+	// set keys again. It is set before a look at ended, as traces are counted.
 	extended atomic.Uint64
 	// released has a bit for each node where the release has begun.
 	released atomic.Uint64
 	// longest is the longest ttl that was asked for: none of the keys lives
-	// for longer than this after the last call.
+	// for longer than this after the last call has run.
 	longest atomic.Int64
 }
 
@@ -51,11 +51,9 @@ func (c *Claim) send(node int, ttl time.Duration) bool {
 			break
 		}
 	}
-	before := c.traces.Or(1 << node)
+	c.traces[node].Add(1)
 	if c.ended.Load() {
-		if before&(1<<node) == 0 {
-			c.untrace(node)
-		}
+		c.untrace(node)
 		return false
 	}
 	return true
@@ -67,6 +65,7 @@ func (c *Claim) sendExtension(node int, ttl time.Duration) bool {
 	return c.send(node, ttl)
 }
 
-func (c *Claim) untrace(node int) { c.traces.And(^uint64(1 << node)) }
+// untrace takes back what send counted.
+func (c *Claim) untrace(node int) { c.traces[node].Add(-1) }
 
-func (c *Claim) traced(node int) bool { return c.traces.Load()&(1<<node) != 0 }
+func (c *Claim) traced(node int) bool { return c.traces[node].Load() > 0 }

@@ -15,13 +15,12 @@ import (
 )
 
 const (
-	// maxCalls caps the acquisitions and extensions in flight to one node, so
-	// that a node that hangs costs a bounded number of goroutines and of slots
-	// in rueidis' ring of 1024, where waiting for a free one ignores ctx.
-	maxCalls = 256
-	// maxReleases leaves more room to take back what was sent. A node that is
-	// only slow has calls of both kinds in flight, those that nobody waited for.
-	maxReleases = 512
+	// How many calls may be in flight to one node, by kind: those who wait for
+	// a lock must not keep one that is held from being extended. Releases have
+	// more room, to take back what was sent.
+	maxAcquisitions = 256
+	maxExtensions   = 128
+	maxReleases     = 512
 	// maxBatch caps one pipeline. rueidis sends pipelines of 2000 and more on
 	// another connection, where they overtake.
 	maxBatch = 256
@@ -53,11 +52,12 @@ type Node struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
+	acquisitions, extensions, releases gate
+
 	mu     sync.Mutex // guards what follows
 	closed bool
-	calls  int // acquisitions and extensions in flight
-	// releasing are the claims whose release is in flight, other than of
-	// debts, and whether it must be followed by another.
+	calls  int // acquisitions and extensions, in flight or waiting to be
+	// releasing are the claims whose release has begun, other than of debts, and whether it must be followed by another.
 	releasing map[*Claim]bool
 	debts     []debt
 	owing     error // why the last debts could not be paid
@@ -74,7 +74,12 @@ type debt struct {
 
 // New is the voter with the given index of its panel, 0 ≤ index < MaxNodes.
 func New(index int, name string, store Store) *Node {
-	n := &Node{name: name, index: index, store: store, releasing: make(map[*Claim]bool)}
+	n := &Node{
+		name: name, index: index, store: store, releasing: make(map[*Claim]bool),
+		acquisitions: gate{most: maxAcquisitions},
+		extensions:   gate{most: maxExtensions},
+		releases:     gate{most: maxReleases},
+	}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.idle.L = &n.mu
 	return n
@@ -88,10 +93,14 @@ func (n *Node) Check(keys []string) error { return n.store.Check(keys) }
 
 // Acquire asks for all of the claim's keys.
 func (n *Node) Acquire(c *Claim, ttl time.Duration) quorum.Reply {
-	if err := n.enter(); err != nil {
+	if err := n.begin(); err != nil {
 		return quorum.Reply{Vote: quorum.Failed, Err: err}
 	}
-	defer n.leave()
+	defer n.end()
+	if err := n.acquisitions.enter(n.ctx, c); err != nil {
+		return quorum.Reply{Vote: quorum.Failed, Err: err}
+	}
+	defer n.acquisitions.leave()
 	if !c.send(n.index, ttl) {
 		return quorum.Reply{Vote: quorum.Failed, Err: errEnded}
 	}
@@ -111,10 +120,27 @@ func (n *Node) Acquire(c *Claim, ttl time.Duration) quorum.Reply {
 	return quorum.Reply{Vote: quorum.Granted}
 }
 
-// Extend asks to extend the claims, one pipeline for at most maxBatch of them,
-// and fills in what came of each. A claim that has ended is not sent.
-func (n *Node) Extend(batch []Extension) []quorum.Reply {
+// Extend asks to extend the claim.
+func (n *Node) Extend(c *Claim, ttl time.Duration) quorum.Reply {
+	if err := n.extensions.enter(n.ctx, c); err != nil {
+		return quorum.Reply{Vote: quorum.Failed, Err: err}
+	}
+	defer n.extensions.leave()
+	return n.ExtendAll([]Extension{{Claim: c, TTL: ttl}})[0]
+}
+
+// ExtendAll asks to extend the claims, one pipeline for at most maxBatch of
+// them. A claim that has ended is not sent. Of those who call it, each has one
+// call in flight: there is no bound.
+func (n *Node) ExtendAll(batch []Extension) []quorum.Reply {
 	replies := make([]quorum.Reply, len(batch))
+	if err := n.begin(); err != nil {
+		for i := range replies {
+			replies[i] = quorum.Reply{Vote: quorum.Failed, Err: err}
+		}
+		return replies
+	}
+	defer n.end()
 	for from := 0; from < len(batch); from += maxBatch {
 		to := min(from+maxBatch, len(batch))
 		n.extend(batch[from:to], replies[from:to])
@@ -123,20 +149,10 @@ func (n *Node) Extend(batch []Extension) []quorum.Reply {
 }
 
 func (n *Node) extend(batch []Extension, replies []quorum.Reply) {
-	if err := n.enter(); err != nil {
-		for i := range replies {
-			replies[i] = quorum.Reply{Vote: quorum.Failed, Err: err}
-		}
-		return
-	}
-	defer n.leave()
 	sent := make([]Extension, 0, len(batch))
 	at := make([]int, 0, len(batch))
-	traced := make([]bool, 0, len(batch)) // before this
 	for i, e := range batch {
-		before := e.Claim.traced(n.index)
 		if e.Claim.sendExtension(n.index, e.TTL) {
-			traced = append(traced, before)
 			sent, at = append(sent, e), append(at, i)
 		} else {
 			replies[i] = quorum.Reply{Vote: quorum.Failed, Err: errEnded}
@@ -152,11 +168,11 @@ func (n *Node) extend(batch []Extension, replies []quorum.Reply) {
 			replies[at[j]] = quorum.Reply{Vote: quorum.Granted}
 		case Refilled: // never counted (invariants 3 and 6)
 			replies[at[j]] = quorum.Reply{Vote: quorum.Refused, Err: errGone}
-		case Taken: // no trace is cleared: of several keys some may be ours
+		case Taken: // the trace stays: of several keys some may be ours
 			replies[at[j]] = quorum.Reply{Vote: quorum.Refused, Err: errOwned}
 		case Unknown:
 			replies[at[j]] = quorum.Reply{Vote: quorum.Failed, Err: e.Err}
-			if !traced[j] && errors.Is(e.Err, ErrNotRun) {
+			if errors.Is(e.Err, ErrNotRun) {
 				e.Claim.untrace(n.index)
 			}
 		}
@@ -172,44 +188,51 @@ func (n *Node) Release(c *Claim) quorum.Reply {
 		return quorum.Reply{Vote: quorum.Refused, Err: errNoSend}
 	}
 	n.mu.Lock()
-	err := n.beginRelease(c)
+	begun := n.beginRelease(c)
 	n.mu.Unlock()
-	if err != nil {
-		return quorum.Reply{Vote: quorum.Failed, Err: err}
+	if !begun {
+		return quorum.Reply{Vote: quorum.Failed, Err: errClosed}
 	}
 	return n.release(c)
 }
 
-// Abandon is Release in the background. When it returns, Close knows of it.
+// Abandon is Release in the background. When it returns, Close knows of it. One
+// that is too many becomes a debt, and is released together with others.
 func (n *Node) Abandon(c *Claim) {
 	if !c.traced(n.index) {
 		return
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.beginRelease(c) == nil {
+	switch full := len(n.releasing) >= maxReleases; {
+	case !n.beginRelease(c):
+	case full:
+		delete(n.releasing, c)
+		n.owe(c)
+	default:
 		n.running.Go(func() { n.release(c) })
 	}
 }
 
-// beginRelease enters a release. One that is too many becomes a debt. n.mu is
+// beginRelease enters a release. It reports false if the node is closed. n.mu is
 // held.
-func (n *Node) beginRelease(c *Claim) error {
+func (n *Node) beginRelease(c *Claim) bool {
 	c.released.Or(1 << n.index)
-	switch {
-	case n.closed:
-		return errClosed
-	case len(n.releasing) >= maxReleases:
-		n.owe(c)
-		return fmt.Errorf("not sent yet: %d earlier releases are unanswered", len(n.releasing))
+	if n.closed {
+		return false
 	}
 	n.releasing[c] = false
-	return nil
+	return true
 }
 
 func (n *Node) release(c *Claim) quorum.Reply {
 	batch := []Deletion{{Claim: c}}
-	n.store.Release(n.ctx, batch)
+	if err := n.releases.enter(n.ctx, nil); err != nil {
+		batch[0].Err = err
+	} else {
+		n.store.Release(n.ctx, batch)
+		n.releases.leave()
+	}
 	deleted, err := batch[0].Deleted, batch[0].Err
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -332,20 +355,17 @@ func (n *Node) takeDebts() []debt {
 	return batch
 }
 
-func (n *Node) enter() error {
+func (n *Node) begin() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	switch {
-	case n.closed:
+	if n.closed {
 		return errClosed
-	case n.calls >= maxCalls:
-		return fmt.Errorf("not sent: %d earlier calls are unanswered", n.calls)
 	}
 	n.calls++
 	return nil
 }
 
-func (n *Node) leave() {
+func (n *Node) end() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.calls--

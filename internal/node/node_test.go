@@ -85,7 +85,7 @@ func TestAReleaseAmongLateExtensionsFindsWhatItDeletes(t *testing.T) {
 					}
 					return sim.Fault{Request: c.release, Reply: 5 * ms}
 				})
-				go n.Extend([]node.Extension{{Claim: a, TTL: time.Hour}})
+				go n.Extend(a, time.Hour)
 				time.Sleep(5 * ms)
 				a.End()
 				time.Sleep(10 * ms)
@@ -127,6 +127,31 @@ func TestAReleaseThatDeletedWhatWasAcquiredIsNotRepeated(t *testing.T) {
 	}
 }
 
+// A node that is slow may answer an attempt when its lock, which the others
+// granted, has already been extended.
+func TestALateRefusalHidesNoKeyThatAnExtensionSet(t *testing.T) {
+	for name, end := range map[string]time.Duration{
+		"released before the extension is answered": 170 * ms,
+		"released after it":                         410 * ms,
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+				s.Set("k1", "another", 120*ms)
+				s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Request: 100 * ms, Reply: 100 * ms} })
+				a := claim(1)
+				go n.Acquire(a, time.Hour) // refused
+				time.Sleep(50 * ms)
+				go n.Extend(a, time.Hour) // refills
+				time.Sleep(end)
+				a.End()
+				n.Release(a)
+				time.Sleep(time.Minute)
+				require.Zero(t, s.Len())
+			})
+		})
+	}
+}
+
 func TestALostReplyIsAmbiguousAndReleased(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
 		s.Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseReply: op == sim.Acquire} })
@@ -147,7 +172,7 @@ func TestNothingIsSentForAClaimThatHasEnded(t *testing.T) {
 		s.Faults(func(sim.Op, int) sim.Fault { calls.Add(1); return sim.Fault{} })
 		a := claim(1)
 		a.End()
-		acquired, extended, released := n.Acquire(a, time.Hour), n.Extend([]node.Extension{{Claim: a, TTL: time.Hour}})[0], n.Release(a)
+		acquired, extended, released := n.Acquire(a, time.Hour), n.Extend(a, time.Hour), n.Release(a)
 		require.Equal(t, quorum.Failed, acquired.Vote)
 		require.Equal(t, quorum.Failed, extended.Vote)
 		require.Equal(t, quorum.Refused, released.Vote)
@@ -204,7 +229,7 @@ func TestAFailedReleaseIsTriedAgainUntilTheKeyHasExpired(t *testing.T) {
 	})
 }
 
-func TestCallsInFlightAreCapped(t *testing.T) {
+func TestCallsInFlightToASilentNodeAreCapped(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
 		var sent atomic.Int64
 		s.Faults(func(op sim.Op, _ int) sim.Fault {
@@ -215,24 +240,89 @@ func TestCallsInFlightAreCapped(t *testing.T) {
 		})
 		s.Pause()
 		var all sync.WaitGroup
-		for i := range 1000 {
-			all.Go(func() {
-				a := claim(i)
-				reply := n.Acquire(a, time.Hour)
-				if reply.Vote == quorum.Failed {
-					require.ErrorContains(t, reply.Err, "256 earlier calls are unanswered")
-				}
-				a.End()
-				n.Abandon(a)
-			})
+		var refused atomic.Int64
+		try := func(i int) {
+			a := claim(i)
+			reply := n.Acquire(a, time.Hour)
+			if reply.Vote == quorum.Failed {
+				require.EqualError(t, reply.Err, "not sent: 256 earlier calls are unanswered")
+				refused.Add(1)
+			}
+			a.End()
+			n.Abandon(a)
 		}
-		synctest.Wait()
+		for i := range 1000 {
+			all.Go(func() { try(i) })
+		}
+		time.Sleep(time.Second)
 		require.Equal(t, int64(256), sent.Load())
+		require.Equal(t, int64(1000-256), refused.Load())
+		before := time.Now()
+		try(1000)
+		require.Zero(t, time.Since(before), "once it is known to be silent nobody waits")
 		s.Resume()
 		all.Wait()
 		synctest.Wait()
 		require.Zero(t, s.Len())
 		require.Equal(t, quorum.Granted, n.Acquire(claim(1), time.Hour).Vote, "and it works again")
+	})
+}
+
+// To be busy is not to be sick: whoever waits for a lock on a node that answers
+// gets his answer, and keeps nobody from extending and releasing.
+func TestABusyNodeAnswersAll(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		held := claim(-1)
+		require.Equal(t, quorum.Granted, n.Acquire(held, time.Hour).Vote)
+		s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Request: 100 * ms, Reply: 200 * ms} })
+		var claims []*node.Claim
+		each := func(do func(c *node.Claim) quorum.Reply) *sync.WaitGroup {
+			all := new(sync.WaitGroup)
+			for _, c := range claims {
+				all.Go(func() { require.Equal(t, quorum.Granted, do(c).Vote) })
+			}
+			return all
+		}
+		for i := range 5000 {
+			claims = append(claims, claim(i))
+		}
+		acquiring := each(func(c *node.Claim) quorum.Reply { return n.Acquire(c, time.Hour) })
+		time.Sleep(ms)
+		start := time.Now()
+		require.Equal(t, quorum.Granted, n.Extend(held, time.Hour).Vote)
+		require.Equal(t, 300*ms, time.Since(start), "extended at once")
+		acquiring.Wait()
+		for _, c := range claims {
+			c.End()
+		}
+		each(n.Release).Wait()
+		require.Equal(t, 1, s.Len())
+		held.End()
+		require.Equal(t, quorum.Granted, n.Release(held).Vote)
+	})
+}
+
+// Who has been answered by the other nodes does not wait for the turn of his
+// claim, and does not keep others waiting.
+func TestNobodyWaitsForTheTurnOfAClaimThatHasEnded(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		var sent atomic.Int64
+		s.Faults(func(sim.Op, int) sim.Fault { sent.Add(1); return sim.Fault{Reply: 300 * ms} })
+		var all sync.WaitGroup
+		for i := range 256 {
+			all.Go(func() { n.Acquire(claim(i), time.Hour) })
+		}
+		time.Sleep(ms)
+		for i := range 1000 {
+			c := claim(1000 + i)
+			all.Go(func() { require.ErrorIs(t, n.Acquire(c, time.Hour).Err, node.ErrUnasked) })
+			synctest.Wait()
+			c.End()
+		}
+		last := claim(256)
+		require.Equal(t, quorum.Granted, n.Acquire(last, time.Hour).Vote)
+		all.Wait()
+		require.EqualValues(t, 257, sent.Load())
 	})
 }
 
@@ -270,7 +360,7 @@ func TestExtendTellsEachOutcomeApart(t *testing.T) {
 		}
 		s.Set("k2", "", 0)
 		s.Set("k3", "another", time.Hour)
-		replies := n.Extend([]node.Extension{{Claim: ours, TTL: time.Hour}, {Claim: gone, TTL: time.Hour}, {Claim: taken, TTL: time.Hour}})
+		replies := n.ExtendAll([]node.Extension{{Claim: ours, TTL: time.Hour}, {Claim: gone, TTL: time.Hour}, {Claim: taken, TTL: time.Hour}})
 		require.Equal(t, quorum.Granted, replies[0].Vote)
 		require.Equal(t, quorum.Refused, replies[1].Vote, "what was set anew is no vote")
 		require.ErrorContains(t, replies[1].Err, "the key was gone")

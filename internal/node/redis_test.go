@@ -111,10 +111,10 @@ func TestABatchMayBeLargerThanOnePipeline(t *testing.T) {
 	for i := range 1000 {
 		batch = append(batch, node.Extension{Claim: claim(i), TTL: time.Minute})
 	}
-	for i, reply := range n.Extend(batch) {
+	for i, reply := range n.ExtendAll(batch) {
 		require.ErrorContains(t, reply.Err, "the key was gone", "claim %d", i)
 	}
-	for i, reply := range n.Extend(batch) {
+	for i, reply := range n.ExtendAll(batch) {
 		require.NoError(t, reply.Err, "claim %d", i)
 	}
 	for _, e := range batch {
