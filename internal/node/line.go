@@ -7,8 +7,6 @@ import (
 	"net"
 	"sync"
 	"time"
-
-	"github.com/redis/rueidis"
 )
 
 // respite is for how long a server that cannot be connected to is left alone.
@@ -43,10 +41,10 @@ func (l *line) begin() (try, error) {
 
 // heard ends a call. Calls that were under way when the connection broke mean
 // nothing for the next one, but the call after that has dialled anew: if it
-// breaks off too, the server is away.
+// breaks off too, the server is away. err is that of the connection: what a
+// server answers is none, unless it says so instead of shaking hands.
 func (t try) heard(err error) {
-	_, refused := rueidis.IsRedisErr(err)
-	answered := err == nil || refused || rueidis.IsRedisNil(err)
+	answered := err == nil
 	if t.line == nil || answered && t.seen == 0 || errors.Is(err, context.Canceled) {
 		return
 	}

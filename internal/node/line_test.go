@@ -72,48 +72,65 @@ func TestWhateverAServerAnswersTheLineIsInOrder(t *testing.T) {
 	for _, command := range [][]string{{"GET", "nil"}, {"NONSENSE"}, {"EVALSHA", "0", "0"}, {"PING"}} {
 		call, err := l.begin()
 		require.NoError(t, err)
-		call.heard(client.Do(t.Context(), client.B().Arbitrary(command...).Build()).Error())
+		call.heard(client.Do(t.Context(), client.B().Arbitrary(command...).Build()).NonRedisError())
 		require.Zero(t, l.failures, command)
 		// An earlier failure is forgotten.
 		l.failures = 1
 		call, err = l.begin()
 		require.NoError(t, err)
-		call.heard(client.Do(t.Context(), client.B().Arbitrary(command...).Build()).Error())
+		call.heard(client.Do(t.Context(), client.B().Arbitrary(command...).Build()).NonRedisError())
 		require.Zero(t, l.failures, command)
 	}
 }
 
-func TestAServerThatIsAwayIsNotDialledForEachCall(t *testing.T) {
-	server := redistest.Start(t)
-	var dials atomic.Int64
-	client, err := rueidis.NewClient(rueidis.ClientOption{
+// counted is a store whose dials are counted.
+func counted(t *testing.T, server *redistest.Server, user, password string) (*Redis, *atomic.Int64) {
+	dials := new(atomic.Int64)
+	client, _ := rueidis.NewClient(rueidis.ClientOption{ // which is there even if the server is not
 		InitAddress: []string{server.Addr()}, ForceSingleClient: true, DisableCache: true, AlwaysPipelining: true, PipelineMultiplex: -1,
+		Username: user, Password: password,
 		DialCtxFn: func(ctx context.Context, addr string, dialer *net.Dialer, _ *tls.Config) (net.Conn, error) {
 			dials.Add(1)
 			return dialer.DialContext(ctx, "tcp", addr)
 		},
 	})
-	require.NoError(t, err)
-	defer client.Close()
-	s := Wrap(client)
-	take := func() error {
-		_, err := s.Acquire(t.Context(), []string{"k"}, "ours", time.Minute)
-		return err
-	}
-	require.NoError(t, take())
-	server.Kill()
-	dials.Store(0)
-	start := time.Now()
-	for range 1000 {
-		require.Error(t, take())
-	}
-	// A dial for each respite, and two before the first.
-	require.LessOrEqual(t, dials.Load(), int64(time.Since(start)/respite)+2)
-	require.ErrorIs(t, take(), ErrNotRun)
-	release := []Deletion{{Claim: &Claim{Keys: []string{"k"}, Token: "ours"}}}
-	s.Release(t.Context(), release)
-	require.ErrorIs(t, release[0].Err, ErrNotRun)
+	t.Cleanup(client.Close)
+	return Wrap(client), dials
+}
 
-	server.Restart()
-	require.Eventually(t, func() bool { return take() == nil }, 10*time.Second, time.Millisecond)
+func take(t *testing.T, s *Redis) error {
+	_, err := s.Acquire(t.Context(), []string{"k"}, "ours", time.Minute)
+	return err
+}
+
+// What a server says instead of shaking hands is no answer either.
+func TestAServerThatIsAwayIsNotDialledForEachCall(t *testing.T) {
+	for _, name := range []string{"killed", "wrong password"} {
+		t.Run(name, func(t *testing.T) {
+			server, user, password := redistest.Start(t), "", ""
+			if name == "wrong password" {
+				user, password = "nobody", "wrong"
+			}
+			s, dials := counted(t, server, user, password)
+			if name == "killed" {
+				require.NoError(t, take(t, s))
+				server.Kill()
+			}
+			dials.Store(0)
+			start := time.Now()
+			for range 1000 {
+				require.Error(t, take(t, s))
+			}
+			// A dial for each respite, and two before the first.
+			require.LessOrEqual(t, dials.Load(), int64(time.Since(start)/respite)+2)
+			require.ErrorIs(t, take(t, s), ErrNotRun)
+			release := []Deletion{{Claim: &Claim{Keys: []string{"k"}, Token: "ours"}}}
+			s.Release(t.Context(), release)
+			require.Error(t, release[0].Err)
+			if name == "killed" {
+				server.Restart()
+				require.Eventually(t, func() bool { return take(t, s) == nil }, 10*time.Second, time.Millisecond)
+			}
+		})
+	}
 }

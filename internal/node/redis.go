@@ -171,8 +171,9 @@ func (s *Redis) Acquire(ctx context.Context, keys []string, token string, ttl ti
 		return false, err
 	}
 	if len(keys) == 1 {
-		reply, err := client.Do(ctx, client.B().Set().Key(keys[0]).Value(token).Nx().PxMilliseconds(millis(ttl)).Build()).ToMessage()
-		try.heard(err)
+		result := client.Do(ctx, client.B().Set().Key(keys[0]).Value(token).Nx().PxMilliseconds(millis(ttl)).Build())
+		try.heard(result.NonRedisError())
+		reply, err := result.ToMessage()
 		if rueidis.IsRedisNil(err) {
 			return false, nil
 		}
@@ -188,7 +189,7 @@ func (s *Redis) Acquire(ctx context.Context, keys []string, token string, ttl ti
 		return true, nil
 	}
 	results := acquireScript.run(ctx, client, []call{{keys, []string{token, millisArg(ttl)}}})
-	try.heard(results[0].Error())
+	try.heard(results[0].NonRedisError())
 	granted, err := answer(results[0], 1)
 	return granted == 1, err
 }
@@ -219,7 +220,7 @@ func (s *Redis) Extend(ctx context.Context, batch []Extension) {
 		calls[i] = call{e.Claim.Keys, []string{e.Claim.Token, millisArg(e.TTL)}}
 	}
 	results := extendScript.run(ctx, client, calls)
-	try.heard(results[len(results)-1].Error())
+	try.heard(results[len(results)-1].NonRedisError())
 	for i, result := range results {
 		switch said, err := answer(result, 2); {
 		case err != nil:
@@ -248,7 +249,7 @@ func (s *Redis) Release(ctx context.Context, batch []Deletion) {
 		calls[i] = call{d.Claim.Keys, []string{d.Claim.Token}}
 	}
 	results := releaseScript.run(ctx, client, calls)
-	try.heard(results[len(results)-1].Error())
+	try.heard(results[len(results)-1].NonRedisError())
 	for i, result := range results {
 		batch[i].Deleted, batch[i].Err = answer(result, len(batch[i].Claim.Keys))
 	}
