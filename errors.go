@@ -125,19 +125,44 @@ func (l *Locker) quorumError(op string, keys []string, ballot *quorum.Ballot, re
 	return e
 }
 
-// lostError is the cause with which a lost lock's context ends.
+// lostError is the cause with which a lost lock's context ends. It is made
+// before that, so its text waits until it is asked for: an error in it may be
+// a middleware's (invariant 2).
+type lostError struct {
+	keys  []string
+	until time.Time
+	how   string
+	err   error // of the last extension, or nil
+}
+
 func (l *Locker) lostError(loss keeper.Loss) error {
-	switch what := quoted(loss.Claim.Keys); {
+	e := &lostError{keys: loss.Claim.Keys, until: loss.Until}
+	switch {
 	case loss.Ballot != nil:
-		e := l.quorumError("extend", loss.Claim.Keys, loss.Ballot)
-		return fmt.Errorf("%w: %s: valid until %s: %w", ErrLost, what, clockTime(loss.Until), e)
+		e.err = l.quorumError("extend", loss.Claim.Keys, loss.Ballot)
 	case loss.Err != nil:
-		return fmt.Errorf("%w: %s: valid until %s: not extended: %w", ErrLost, what, clockTime(loss.Until), loss.Err)
+		e.how, e.err = "not extended: ", loss.Err
 	case loss.Capped:
-		return fmt.Errorf("%w: %s: held for as long as WithMaxHold allows, until %s", ErrLost, what, clockTime(loss.Until))
+		e.how = "not for longer by WithMaxHold"
 	default:
-		return fmt.Errorf("%w: %s: valid until %s, and not extended", ErrLost, what, clockTime(loss.Until))
+		e.how = "not extended"
 	}
+	return e
+}
+
+func (e *lostError) Error() string {
+	text := fmt.Sprintf("%v: %s: valid until %s: %s", ErrLost, quoted(e.keys), clockTime(e.until), e.how)
+	if e.err != nil {
+		text += e.err.Error()
+	}
+	return text
+}
+
+func (e *lostError) Unwrap() []error {
+	if e.err == nil {
+		return []error{ErrLost}
+	}
+	return []error{ErrLost, e.err}
 }
 
 func clockTime(t time.Time) string { return t.Format("15:04:05.000") }

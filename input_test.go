@@ -13,6 +13,23 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
+// unlike is a client of somebody's own, two of which cannot be compared.
+type unlike struct {
+	rueidis.Client
+	_ []int
+}
+
+func TestClientsNeedNotBeComparable(t *testing.T) {
+	ns := start(t, 1)
+	client, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{InitAddress: []string{ns.servers[0].Addr()}}))
+	require.NoError(t, err)
+	defer client.Close()
+	l, err := redlock.New([]rueidis.Client{unlike{Client: client}})
+	require.NoError(t, err)
+	require.NoError(t, redlock.Do(t.Context(), l, "k", time.Minute, func(context.Context) error { return nil }))
+	require.NoError(t, l.Close())
+}
+
 func TestBadNodesAndOptionsAreRefused(t *testing.T) {
 	ns := start(t, 2)
 	client := func(i int) rueidis.Client {

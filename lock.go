@@ -3,6 +3,7 @@ package redlock
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -45,7 +46,10 @@ func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
 		if client == nil {
 			return nil, argumentError("nodes[%d] is nil: must be a client", i)
 		}
-		if j := slices.Index(nodes, client); j < i {
+		if !reflect.ValueOf(client).Comparable() { // somebody's own
+			continue
+		}
+		if j := slices.Index(nodes[:i], client); j >= 0 {
 			return nil, argumentError("nodes[%d] and nodes[%d] are the same client: a node votes once", j, i)
 		}
 	}
@@ -324,6 +328,7 @@ func (l *Lock) Release(ctx context.Context) error {
 			return
 		}
 		defer l.drop() // whatever the middleware does
+		l.released = fmt.Errorf("%w: release %s: a middleware panicked", ErrNoQuorum, quoted(l.Keys()))
 		l.released = l.through(ctx, l.op(OpRelease, l.ttl, runRelease))
 	})
 	return l.released

@@ -103,8 +103,9 @@ type Handler func(ctx context.Context, op *Op) error
 //
 // It is called on the caller's goroutine for OpAcquire, OpHold, OpRelease and
 // an Extend that was asked for; on one of the Locker's for automatic extension
-// and OpLost, and must not block there: it can hold up the extension of that
-// lock, but never the end of its context. It is called concurrently.
+// and OpLost, and must not block there, nor close the Locker: it can hold up the
+// extension of that lock, but never the end of its context. It is called
+// concurrently.
 //
 // A middleware that returns an error without calling next refuses the
 // operation; only a release cannot be refused: the lock ends all the same. If
@@ -155,7 +156,7 @@ func (l *Locker) acquireThrough(ctx context.Context, r request) (*Lock, error) {
 		return nil, err
 	}
 	if op.acquired == nil {
-		return nil, argumentError("acquire %s: a middleware returned nil without calling next", quoted(r.keys))
+		return nil, argumentError("acquire %s: a middleware returned nil, and there is no lock: it must call next, and return its error", quoted(r.keys))
 	}
 	kept = true
 	return op.acquired, nil

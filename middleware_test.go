@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -302,6 +304,54 @@ func TestALockWhoseTTLAMiddlewareCutIsKept(t *testing.T) {
 		return context.Cause(ctx)
 	})
 	require.NoError(t, err)
+}
+
+// silentError has no text until it is let to.
+type silentError chan struct{}
+
+func (e silentError) Error() string { <-e; return "at last" }
+
+func TestTheTextOfAnErrorDelaysNoCancellation(t *testing.T) {
+	ns := start(t, 3)
+	refused := make(silentError)
+	l := ns.open(redlock.WithMiddleware(on(redlock.OpExtend, func(context.Context, *redlock.Op, redlock.Handler) error { return refused })))
+	lock, err := l.Acquire(t.Context(), "k", 300*ms)
+	require.NoError(t, err)
+	require.NoError(t, lock.AutoExtend(0))
+	eventually(t, "ended", func() bool { return lock.Context().Err() != nil })
+	cause := context.Cause(lock.Context())
+	require.ErrorIs(t, cause, redlock.ErrLost)
+	require.ErrorIs(t, cause, refused)
+	close(refused)
+	require.ErrorContains(t, cause, "not extended: at last")
+}
+
+func TestAMiddlewareThatEndsTheLockersGoroutineEndsOneExtensionOnly(t *testing.T) {
+	ns := start(t, 3)
+	var times atomic.Int64
+	l := ns.open(redlock.WithMiddleware(on(redlock.OpExtend, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		if times.Add(1) == 1 {
+			runtime.Goexit()
+		}
+		return next(ctx, op)
+	})))
+	err := redlock.Do(t.Context(), l, "k", 2*time.Second, func(ctx context.Context) error {
+		lock, _ := redlock.FromContext(ctx)
+		first := lock.Until()
+		eventually(t, "extended", func() bool { return lock.Until().After(first) || ctx.Err() != nil })
+		return context.Cause(ctx)
+	})
+	require.NoError(t, err)
+}
+
+func TestAReleaseThatPanickedHasNotSucceeded(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open(redlock.WithMiddleware(on(redlock.OpRelease, func(context.Context, *redlock.Op, redlock.Handler) error { panic("mine") })))
+	lock, err := l.Acquire(t.Context(), "k", time.Hour)
+	require.NoError(t, err)
+	require.PanicsWithValue(t, "mine", func() { _ = lock.Release(t.Context()) })
+	require.ErrorContains(t, lock.Release(t.Context()), `release "k": a middleware panicked`)
+	eventually(t, "released all the same", ns.empty)
 }
 
 func TestAPanickingMiddlewareWedgesNothing(t *testing.T) {

@@ -358,12 +358,14 @@ func (k *Keeper) forget(h *Hold) {
 
 // extendThrough has Config.Extend extend a hold that is due.
 func (k *Keeper) extendThrough(h *Hold) {
+	defer func() { // also if it ends its goroutine
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		h.extending = false
+	}()
 	if err := k.config.Extend(h); err != nil {
 		h.failed.Store(&failure{err: err})
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	h.extending = false
 }
 
 // ExtendDue extends a hold by ttl, as part of a Config.Extend, and waits for
