@@ -57,7 +57,8 @@ func TestBadNodesAndOptionsAreRefused(t *testing.T) {
 		{one, []redlock.Option{redlock.WithRetry(nil)}, "redlock: WithRetry(nil): must be a policy, such as NoRetry()"},
 		{one, []redlock.Option{redlock.WithExtendThreshold(-1)}, "redlock: WithExtendThreshold(-1ns): must not be negative"},
 		{one, []redlock.Option{redlock.WithGrace(-1)}, "redlock: WithGrace(-1ns): must not be negative"},
-		{one, []redlock.Option{redlock.WithMaxHold(-1)}, "redlock: WithMaxHold(-1ns): must not be negative"},
+		{one, []redlock.Option{redlock.WithMaxHold(-1)}, "redlock: WithMaxHold(-1ns): must be 0 (no limit) or at least 10ms"},
+		{one, []redlock.Option{redlock.WithMaxHold(ms)}, "redlock: WithMaxHold(1ms): must be 0 (no limit) or at least 10ms"},
 	} {
 		l, err := redlock.New(c.nodes, c.opts...)
 		require.Nil(t, l, c.want)

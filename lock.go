@@ -138,11 +138,12 @@ func (l *Locker) TryAcquireAll(ctx context.Context, keys []string, ttl time.Dura
 // waits for locks with an error that is ErrClosed. It releases what is held,
 // waiting for nodes that do not answer no longer than the node timeout (1 s
 // unless WithNodeTimeout was given), and closes the connections that Open made;
-// to cut one that is silent takes rueidis up to another second. Nothing of the
-// Locker is left running when it returns.
+// where rueidis is dialling an address that is silent, or several Sentinels one
+// after the other, that takes until it gives up: a second each, by default.
+// Nothing of the Locker's own is left running when it returns.
 //
 // The error matches ErrNoQuorum if so many nodes did not answer that keys may
-// remain on a quorum; they expire by their ttl. Closing again does nothing.
+// remain on a quorum; they expire by their ttl. Closing again does nothing, and does not wait.
 func (l *Locker) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -316,7 +317,7 @@ func (l *Lock) StopAutoExtend() { l.hold.StopAuto() }
 // returns as soon as a quorum has confirmed, and waits for nodes that do not
 // answer no longer than the node timeout; of ctx only the values are used, so
 // that cleaning up works under one that has ended. What failed is tried again
-// in the background for as long as the keys can live.
+// in the background for as long as its ttl.
 //
 // Release is idempotent: it happens once, and later calls return what it
 // returned. The error matches ErrNotHeld if the lock had ended before, and

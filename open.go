@@ -25,13 +25,14 @@ import (
 //
 // as rueidis.ParseURL reads them, and rediss:// for a Cluster or a Sentinel group
 // too: then all its servers, Sentinels included, are dialled with TLS. What is
-// special in a user or a password must be percent-encoded. For anything else make clients with Tune, and
-// use New.
+// special in a user or a password must be percent-encoded. For anything else
+// make clients with Tune, and use New.
 //
 // Nodes that are down do not fail Open: they are connected to as soon as they
 // answer, and take part from then on. Open waits until each node has been tried
 // once, which takes a node that says nothing the time to dial (1 s unless the
-// URL has dial_timeout), or until ctx's deadline; it fails if ctx is cancelled.
+// URL has dial_timeout), or until ctx's deadline; it fails if ctx is cancelled,
+// or had ended before.
 func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 	config, err := configure(len(urls), opts)
 	if err != nil {

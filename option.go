@@ -94,8 +94,8 @@ func WithGrace(d time.Duration) LockOption {
 }
 
 // WithMaxHold never lets a lock be valid for longer than d from the start of
-// its acquisition, however often it is extended. It must be at least 0; 0, the
-// default, means no limit.
+// its acquisition, however often it is extended. It must be at least MinTTL; 0,
+// the default, means no limit.
 func WithMaxHold(d time.Duration) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.maxHold = d; return c })
 }
@@ -123,8 +123,8 @@ func (c lockConfig) check() error {
 		return argumentError("WithExtendThreshold(%v): must not be negative", c.threshold)
 	case c.grace < 0:
 		return argumentError("WithGrace(%v): must not be negative", c.grace)
-	case c.maxHold < 0:
-		return argumentError("WithMaxHold(%v): must not be negative", c.maxHold)
+	case c.maxHold < 0 || c.maxHold > 0 && c.maxHold < MinTTL:
+		return argumentError("WithMaxHold(%v): must be 0 (no limit) or at least %v", c.maxHold, MinTTL)
 	}
 	return nil
 }

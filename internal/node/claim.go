@@ -19,12 +19,9 @@ type Claim struct {
 
 	ended atomic.Bool
 	// traces counts, for each node, the commands that may have left a key of
-	// ours there: before each is sent, and no longer once its own answer says
-	// that it has not.
+	// ours there: before each is sent, and no longer once its own answer, or the
+	// deletion of its keys, says that it has not.
 	traces [MaxNodes]atomic.Int32
-	// extended has a bit for each node that was sent an extension, which may
-	// set keys again. It is set before a look at ended, as traces are counted.
-	extended atomic.Uint64
 	// released has a bit for each node where the release has begun.
 	released atomic.Uint64
 	// longest is the longest ttl that was asked for: none of the keys lives
@@ -57,12 +54,6 @@ func (c *Claim) send(node int, ttl time.Duration) bool {
 		return false
 	}
 	return true
-}
-
-// sendExtension is send for a command that may be one of several.
-func (c *Claim) sendExtension(node int, ttl time.Duration) bool {
-	c.extended.Or(1 << node)
-	return c.send(node, ttl)
 }
 
 // untrace takes back what send counted.
