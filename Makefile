@@ -1,5 +1,5 @@
-# What a developer runs. `make test` needs only Go: it installs redis-server and
-# libfaketime where there is none.
+# What a developer runs. `make test` needs only Go: it installs what else it needs
+# where there is none.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 BENCHSTAT = golang.org/x/perf/cmd/benchstat@v0.0.0-20250813145418-2f7363a06fe1
@@ -33,11 +33,13 @@ soak: redis
 		-soak.duration=$(DURATION) -soak.seed=$(SEED) -soak.out=$(CURDIR)/soak-$(SEED); \
 	status=$$?; wait $$! && exit $$status
 
-# On Linux tests also move the clocks of servers, with libfaketime.
+# On Linux tests also move the clocks of servers, with libfaketime, and the race
+# detector needs a C compiler.
 redis:
 	@missing=redis-server; \
 	for server in $(SERVERS); do if command -v $$server >/dev/null; then missing=; fi; done; \
 	if [ "$$(uname)" = Linux ] && ! ls $$LIBFAKETIME $(LIBFAKETIMES) 2>/dev/null | grep -q .; then missing="$$missing libfaketime"; fi; \
+	if [ "$$(uname)" = Linux ] && ! command -v $$(go env CC) >/dev/null; then missing="$$missing gcc libc6-dev"; fi; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
 	if command -v apt-get >/dev/null; then \
@@ -46,5 +48,5 @@ redis:
 	elif command -v brew >/dev/null; then \
 		brew install $$(echo $$missing | sed s/-server//); \
 	else \
-		echo "not found: $$missing. Install redis or valkey, and on Linux libfaketime, or set REDIS_SERVER and LIBFAKETIME"; exit 1; \
+		echo "not found: $$missing. Install redis or valkey, and on Linux libfaketime and a C compiler, or set REDIS_SERVER, LIBFAKETIME and CC"; exit 1; \
 	fi

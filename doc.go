@@ -10,7 +10,7 @@
 //
 // With acquires the lock, keeps it extended, runs the function and releases the
 // lock. The function's ctx ends, with a cause, before any other process can own
-// the lock. A Lock from Locker.Acquire gives the same by hand.
+// the lock, under the conditions that follow. A Lock from Locker.Acquire gives the same by hand.
 //
 // # What is promised
 //
@@ -20,7 +20,7 @@
 // and no node loses its data, the holds of one key do not overlap.
 //
 // A node that crashed and came back without its last writes votes twice: keep
-// it away for longer than the longest ttl. And a lock alone cannot stop the
+// it away for longer than the longest ttl plus twice the clock skew. And a lock alone cannot stop the
 // late write of a holder that was paused, which may reach a resource after the
 // lock has passed on; what protects data must not rest on the lock alone.
 //

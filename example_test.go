@@ -45,7 +45,9 @@ func ExampleLocker_Acquire() {
 	defer locker.Close()
 
 	lock, err := locker.Acquire(ctx, "payment:order:456", 10*time.Second)
-	if err != nil {
+	if errors.Is(err, redlock.ErrNotAcquired) {
+		return // others hold it
+	} else if err != nil {
 		log.Fatal(err) // says which node answered what
 	}
 	defer lock.Release(ctx)
