@@ -329,7 +329,7 @@ func (l *Lock) Release(ctx context.Context) error {
 			return
 		}
 		defer l.drop() // whatever the middleware does
-		l.released = fmt.Errorf("%w: release %s: a middleware panicked", ErrNoQuorum, quoted(l.Keys()))
+		l.released = errPanicked
 		l.released = l.through(ctx, l.op(OpRelease, l.ttl, runRelease))
 	})
 	return l.released

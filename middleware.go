@@ -192,6 +192,9 @@ func runExtend(ctx context.Context, op *Op) error {
 	return op.Lock.extend(ctx, op.TTL, op)
 }
 
+// errPanicked is the outcome of a release whose middleware panicked.
+var errPanicked = fmt.Errorf("%w: release: a middleware panicked", ErrNoQuorum)
+
 func runRelease(_ context.Context, op *Op) error { return op.Lock.release(op) }
 
 func runLost(_ context.Context, op *Op) error { return op.Lock.ended() }

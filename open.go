@@ -28,8 +28,8 @@ import (
 // special in a user or a password must be percent-encoded. For anything else
 // make clients with Tune, and use New.
 //
-// Nodes that are down do not fail Open: they are connected to as soon as they
-// answer, and take part from then on. Open waits until each node has been tried
+// Nodes that are down do not fail Open: they are connected to within a second of
+// answering, and take part from then on. Open waits until each node has been tried
 // once, which takes a node that says nothing the time to dial (1 s unless the
 // URL has dial_timeout), or until ctx's deadline; it fails if ctx is cancelled,
 // or had ended before.

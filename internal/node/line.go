@@ -9,10 +9,14 @@ import (
 	"time"
 )
 
-// respite is for how long a server that cannot be connected to is left alone.
-// rueidis would dial for each call, and allocate a connection's buffers for it,
-// which costs more than an acquisition on all the healthy nodes does.
-const respite = 100 * time.Millisecond
+// A server that cannot be connected to is left alone for firstRespite, then for
+// twice as long each time, up to lastRespite. rueidis would dial for each call,
+// and allocate a connection's buffers for it, which costs more than an
+// acquisition on all the healthy nodes does.
+const (
+	firstRespite = 50 * time.Millisecond
+	lastRespite  = time.Second
+)
 
 // line is the connection to one server, as far as calls have shown. The zero
 // line is in order.
@@ -20,7 +24,8 @@ type line struct {
 	mu       sync.Mutex // guards what follows
 	failures int        // calls that broke off since the last that was answered
 	err      error      // of the last of them
-	until    time.Time  // the end of the respite, if there is one
+	respite  time.Duration
+	until    time.Time // the end of the respite, if there is one
 }
 
 // try is one call over a line, or, in its zero value, over several.
@@ -52,13 +57,16 @@ func (t try) heard(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if answered {
-		l.failures, l.err = 0, nil
+		l.failures, l.err, l.respite = 0, nil, 0
 		return
 	}
 	l.failures, l.err = l.failures+1, discreet(err)
-	if t.seen > 0 || dialFailed(err) {
-		l.until = time.Now().Add(respite)
+	now := time.Now()
+	if now.Before(l.until) || t.seen == 0 && !dialFailed(err) {
+		return
 	}
+	l.respite = min(max(firstRespite, 2*l.respite), lastRespite)
+	l.until = now.Add(l.respite)
 }
 
 // dialFailed tells the errors of a dial. The ctx of a call has no deadline, so

@@ -38,10 +38,16 @@ func TestALineThatBrokeIsTriedAtOnceAndThenHasARespite(t *testing.T) {
 		begin().heard(io.EOF)
 		begin().heard(io.EOF) // nobody is there
 		refused()
-		time.Sleep(respite)
-		begin().heard(io.EOF)
-		refused()
-		time.Sleep(respite)
+		time.Sleep(firstRespite)
+		for _, respite := range []time.Duration{100, 200, 400, 800, 1000, 1000} {
+			underWay := []try{begin(), begin()}
+			for _, call := range underWay {
+				call.heard(io.EOF)
+			}
+			time.Sleep(respite*time.Millisecond - 1)
+			refused()
+			time.Sleep(1)
+		}
 		begin().heard(nil)
 		begin().heard(io.EOF)
 		begin() // as at first
@@ -122,7 +128,7 @@ func TestAServerThatIsAwayIsNotDialledForEachCall(t *testing.T) {
 				require.Error(t, take(t, s))
 			}
 			// A dial for each respite, and two before the first.
-			require.LessOrEqual(t, dials.Load(), int64(time.Since(start)/respite)+2)
+			require.LessOrEqual(t, dials.Load(), int64(time.Since(start)/firstRespite)+2)
 			require.ErrorIs(t, take(t, s), ErrNotRun)
 			release := []Deletion{{Claim: &Claim{Keys: []string{"k"}, Token: "ours"}}}
 			s.Release(t.Context(), release)
