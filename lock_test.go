@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -424,10 +425,10 @@ func TestTheWaitIsThePolicysAndTheContextsAlone(t *testing.T) {
 	held, err := l.TryAcquire(t.Context(), "k", time.Minute)
 	require.NoError(t, err)
 
-	_, err = l.Acquire(t.Context(), "k", 10*ms, redlock.WithRetry(redlock.FixedRetry(ms, ms, 5)))
+	_, err = l.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(ms, ms, 5)))
 	require.ErrorIs(t, err, redlock.ErrNotAcquired, "the policy stops")
 
-	ctx, cancel := context.WithTimeout(t.Context(), 100*ms)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, err = l.Acquire(ctx, "k", time.Second, redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1)))
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
@@ -435,8 +436,10 @@ func TestTheWaitIsThePolicysAndTheContextsAlone(t *testing.T) {
 
 	stop := errors.New("shutting down")
 	ctx2, cancel2 := context.WithCancelCause(t.Context())
-	time.AfterFunc(50*ms, func() { cancel2(stop) })
-	_, err = l.Acquire(ctx2, "k", time.Second, redlock.WithRetry(redlock.ExponentialRetry(ms, 10*ms)))
+	_, err = l.Acquire(ctx2, "k", time.Minute, redlock.WithRetry(func() backoff.BackOff {
+		cancel2(stop) // an attempt has failed, and the wait begins
+		return &backoff.ConstantBackOff{Interval: time.Hour}
+	}))
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
 	require.ErrorIs(t, err, context.Canceled)
 	require.ErrorIs(t, err, stop, "and why it was cancelled")
@@ -456,7 +459,7 @@ func TestTheWaitIsThePolicysAndTheContextsAlone(t *testing.T) {
 
 func TestErrorsNameTheNodesAndWhatTheySaid(t *testing.T) {
 	ns := start(t, 3)
-	l := ns.open(redlock.WithNodeTimeout(100 * ms))
+	l := ns.open(redlock.WithNodeTimeout(2 * time.Second))
 	_, err := ns.servers[1].Do("SET", "user:123", "another")
 	require.NoError(t, err)
 	ns.servers[2].Pause()
@@ -464,7 +467,7 @@ func TestErrorsNameTheNodesAndWhatTheySaid(t *testing.T) {
 	ns.servers[2].Resume()
 	require.ErrorIs(t, err, redlock.ErrNotAcquired, "two of three answer: it was the refusal that decided")
 	require.EqualError(t, err, fmt.Sprintf(
-		`redlock: acquire "user:123": 1 of 3 nodes granted, 2 needed: %s: held by another owner; %s: no reply within 100ms`,
+		`redlock: acquire "user:123": 1 of 3 nodes granted, 2 needed: %s: held by another owner; %s: no reply within 2s`,
 		ns.proxies[1].Addr(), ns.proxies[2].Addr()))
 	var failed *redlock.QuorumError
 	require.ErrorAs(t, err, &failed)
@@ -478,9 +481,9 @@ func TestErrorsNameTheNodesAndWhatTheySaid(t *testing.T) {
 func TestTheLongestTimesOverflowNothing(t *testing.T) {
 	ns := start(t, 3)
 	l := ns.open(redlock.WithMaxHold(math.MaxInt64), redlock.WithDriftFactor(0))
-	err := redlock.Do(t.Context(), l, "k", time.Second, func(ctx context.Context) error {
+	err := redlock.Do(t.Context(), l, "k", time.Minute, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
-		require.WithinDuration(t, time.Now(), lock.Until(), time.Minute)
+		require.WithinDuration(t, time.Now(), lock.Until(), time.Hour)
 		require.NoError(t, lock.Extend(ctx, redlock.MaxTTL))
 		require.Greater(t, time.Until(lock.Until()), redlock.MaxTTL-time.Hour)
 		eventually(t, "the key lives as long", func() bool {

@@ -67,6 +67,7 @@ func TestAMajorityOfClocksAheadBreaksTheLockAndIsSeen(t *testing.T) {
 		return lock, hold
 	}
 	lock, hold := take(1, first)
+	eventually(t, "all nodes have it", func() bool { return a.Keys() == len(a.Servers) })
 	for _, s := range a.Servers[:a.most()] {
 		s.SetClock(a.TTL)
 	}
