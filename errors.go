@@ -138,12 +138,12 @@ type lostError struct {
 func (l *Locker) lostError(loss keeper.Loss) error {
 	e := &lostError{keys: loss.Claim.Keys, until: loss.Until}
 	switch {
+	case loss.Capped: // whatever an older extension came to since
+		e.how = "not for longer by WithMaxHold"
 	case loss.Ballot != nil:
 		e.err = l.quorumError("extend", loss.Claim.Keys, loss.Ballot)
 	case loss.Err != nil:
 		e.how, e.err = "not extended: ", loss.Err
-	case loss.Capped:
-		e.how = "not for longer by WithMaxHold"
 	default:
 		e.how = "not extended"
 	}

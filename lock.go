@@ -347,6 +347,7 @@ func (l *Lock) release(op *Op) error {
 	ballot := l.locker.panel.Ask(context.Background(), nil, l.locker.config.timeoutOf(l.ttl), func(i int) quorum.Reply {
 		return l.locker.nodes[i].Release(claim)
 	})
+	l.locker.abandon(claim) // where its goroutine has not begun yet: Close must know of it
 	op.tried(start, ballot)
 	switch {
 	case ballot.Verdict() == quorum.Carried:

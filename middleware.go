@@ -202,6 +202,10 @@ func runLost(_ context.Context, op *Op) error { return op.Lock.ended() }
 // drop ends the lock, if it has not ended, and has its keys released in the
 // background.
 func (l *Lock) drop() {
+	if !l.locker.begin() {
+		return // Close ends it
+	}
+	defer l.locker.operations.Done()
 	if l.hold.End(ErrReleased) {
 		l.locker.abandon(l.hold.Claim())
 	}

@@ -57,7 +57,7 @@ func (t try) heard(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if answered {
-		l.failures, l.err, l.respite = 0, nil, 0
+		l.failures, l.err, l.respite, l.until = 0, nil, 0, time.Time{}
 		return
 	}
 	l.failures, l.err = l.failures+1, discreet(err)

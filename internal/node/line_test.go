@@ -48,7 +48,10 @@ func TestALineThatBrokeIsTriedAtOnceAndThenHasARespite(t *testing.T) {
 			refused()
 			time.Sleep(time.Nanosecond)
 		}
-		begin().heard(nil)
+		// An answer ends the respite of a call that was under way beside it.
+		one, other := begin(), begin()
+		one.heard(io.EOF)
+		other.heard(nil)
 		begin().heard(io.EOF)
 		begin() // as at first
 

@@ -207,8 +207,7 @@ func (n *Node) Abandon(c *Claim) {
 // beginRelease enters a release. It reports false if the node is closed. n.mu is
 // held.
 func (n *Node) beginRelease(c *Claim) bool {
-	c.released.Or(1 << n.index)
-	if n.closed {
+	if bit := uint64(1) << n.index; c.released.Or(bit)&bit != 0 || n.closed {
 		return false
 	}
 	n.releasing[c] = false
