@@ -161,7 +161,7 @@ func TestMiddlewareIsToldOfALossOfManualLocksToo(t *testing.T) {
 	ns := start(t, 3)
 	var r recorder
 	l := ns.open(redlock.WithMiddleware(r.middleware))
-	lock, err := l.TryAcquire(t.Context(), "manual", 100*ms)
+	lock, err := l.TryAcquire(t.Context(), "manual", 400*ms)
 	require.NoError(t, err)
 	<-lock.Context().Done()
 	eventually(t, "told", func() bool { _, n, _ := r.find(redlock.OpLost); return n == 1 })
@@ -172,10 +172,11 @@ func TestMiddlewareIsToldOfALossOfManualLocksToo(t *testing.T) {
 	_, _, err = r.find(redlock.OpRelease)
 	require.ErrorIs(t, err, redlock.ErrNotHeld)
 
-	err = redlock.Do(t.Context(), l, "with", 100*ms, func(ctx context.Context) error { <-ctx.Done(); return nil }, redlock.WithoutAutoExtend())
+	err = redlock.Do(t.Context(), l, "with", 400*ms, func(ctx context.Context) error { <-ctx.Done(); return nil }, redlock.WithoutAutoExtend())
 	require.ErrorIs(t, err, redlock.ErrLost)
 	_, _, err = r.find(redlock.OpHold)
 	require.ErrorIs(t, err, redlock.ErrLost, "hold sees the loss too")
+	eventually(t, "told", func() bool { _, n, _ := r.find(redlock.OpLost); return n == 2 })
 
 	_, err = l.TryAcquire(t.Context(), "closed", time.Minute)
 	require.NoError(t, err)
