@@ -88,22 +88,30 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 // attempt asks every node once, with a token of its own. Whatever it leaves
 // behind if it fails is released, in the background (invariant 4).
 func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.Verdict, *QuorumError) {
-	claim, ttl := &node.Claim{Keys: r.keys, Token: rand.Text()}, r.ttl
+	lock := &Lock{locker: l, config: r.config, ttl: r.ttl}
+	lock.context = heldContext{values: r.values, lock: lock}
+	claim, keyTTL := &lock.claim, l.keeper.KeyTTL(r.ttl, r.config.maxHold)
+	claim.Init(r.keys, rand.Text(), len(l.nodes))
+
 	start := l.keeper.Now() // before the first byte is sent (invariant 1)
 	began := op.now()
-	ballot := l.panel.Ask(ctx, l.closing, l.config.timeoutOf(ttl), func(i int) quorum.Reply {
-		return l.nodes[i].Acquire(claim, ttl)
+	poll := l.panel.Open()
+	for _, n := range l.nodes {
+		n.Acquire(claim, keyTTL, poll)
+	}
+	verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(r.ttl), l.keeper.Validity(r.ttl), func(i int) (time.Time, error) {
+		return l.nodes[i].Unsent(claim)
 	})
-	op.attempted(began, ballot)
-	verdict := ballot.Verdict()
+	op.attempted(began, poll)
 	if verdict == quorum.Carried {
-		lock := &Lock{locker: l, config: r.config, ttl: r.ttl}
-		lock.context = heldContext{values: r.values, lock: lock}
 		terms := keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold}
 		if l.keeper.Hold(&lock.hold, &lock.context, claim, start, terms) {
+			poll.Close()
 			return lock, verdict, nil
 		}
 	}
+	ballot := poll.Ballot()
+	poll.Close()
 	claim.End()
 	l.abandon(claim)
 	reason := ErrNoQuorum
@@ -199,7 +207,7 @@ func (l *Locker) lockKeys(ctx context.Context, keys []string) ([]string, error) 
 		if lock.locker != l || !lock.Valid() {
 			continue
 		}
-		for _, key := range lock.hold.Claim().Keys {
+		for _, key := range lock.claim.Keys {
 			if slices.Contains(keys, key) {
 				return nil, fmt.Errorf("%w: %q, valid until %s: waiting for it would be a deadlock", ErrAlreadyHeld, key, clockTime(lock.Until()))
 			}

@@ -14,22 +14,14 @@ import (
 // cost.
 type instant struct{}
 
-func (instant) Acquire(context.Context, []string, string, time.Duration) (bool, error) {
-	return true, nil
-}
-
-func (instant) Extend(_ context.Context, batch []node.Extension) {
+func (instant) Do(_ context.Context, batch []node.Command) error {
 	for i := range batch {
-		batch[i].Outcome = node.Extended
+		batch[i].Outcome = node.Done
 	}
+	return nil
 }
 
-func (instant) Release(_ context.Context, batch []node.Deletion) {
-	for i, d := range batch {
-		batch[i].Deleted = len(d.Claim.Keys)
-	}
-}
-
+func (instant) Server([]string) string { return "" }
 func (instant) Check([]string) error { return nil }
 func (instant) Close()               {}
 

@@ -157,7 +157,6 @@ func (l *Locker) Close() error {
 	l.operations.Wait()
 	err := l.closeNodes()
 	l.keeper.Wait()
-	l.panel.Wait()
 	return err
 }
 
@@ -202,6 +201,7 @@ func (l *Locker) begin() bool {
 // when a quorum of its nodes no longer holds it, or when its Locker is closed.
 type Lock struct {
 	locker  *Locker
+	claim   node.Claim
 	hold    keeper.Hold
 	config  lockConfig
 	ttl     time.Duration
@@ -212,14 +212,14 @@ type Lock struct {
 }
 
 // Key is the first of Keys.
-func (l *Lock) Key() string { return l.hold.Claim().Keys[0] }
+func (l *Lock) Key() string { return l.claim.Keys[0] }
 
 // Keys are the keys that are held, sorted, without duplicates.
-func (l *Lock) Keys() []string { return slices.Clone(l.hold.Claim().Keys) }
+func (l *Lock) Keys() []string { return slices.Clone(l.claim.Keys) }
 
 // Token is the value of the keys on the nodes: random, and fresh for every
 // attempt.
-func (l *Lock) Token() string { return l.hold.Claim().Token }
+func (l *Lock) Token() string { return l.claim.Token }
 
 // Until is the end of validity: until then, no other process can hold the
 // lock, as long as clocks keep to the drift and no node loses its data. It
@@ -268,7 +268,7 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration, op *Op) error {
 	}
 	start := op.now()
 	ballot, extended := l.hold.Extend(ctx, ttl, l.locker.config.timeoutOf(ttl))
-	op.tried(start, ballot)
+	op.asked(start, ballot)
 	if extended {
 		return nil
 	}
@@ -343,16 +343,21 @@ func (l *Lock) release(op *Op) error {
 	if !l.hold.End(ErrReleased) {
 		return l.notHeld("release")
 	}
-	claim, start := l.hold.Claim(), op.now()
-	ballot := l.locker.panel.Ask(context.Background(), nil, l.locker.config.timeoutOf(l.ttl), func(i int) quorum.Reply {
-		return l.locker.nodes[i].Release(claim)
+	began := op.now()
+	poll := l.locker.panel.Open()
+	for _, n := range l.locker.nodes {
+		n.Release(&l.claim, poll)
+	}
+	verdict := poll.Wait(context.Background(), nil, l.locker.config.timeoutOf(l.ttl), l.ttl, func(i int) (time.Time, error) {
+		return l.locker.nodes[i].Unsent(&l.claim)
 	})
-	l.locker.abandon(claim) // where its goroutine has not begun yet: Close must know of it
-	op.tried(start, ballot)
-	switch {
-	case ballot.Verdict() == quorum.Carried:
+	op.tried(began, poll)
+	defer poll.Close()
+	if verdict == quorum.Carried {
 		return nil
-	case ballot.Denied():
+	}
+	ballot := poll.Ballot()
+	if ballot.Denied() {
 		return l.locker.quorumError("release", l.Keys(), ballot, ErrNotHeld)
 	}
 	return l.locker.quorumError("release", l.Keys(), ballot, ErrNoQuorum)

@@ -463,7 +463,7 @@ func TestErrorsNameTheNodesAndWhatTheySaid(t *testing.T) {
 	_, err := ns.servers[1].Do("SET", "user:123", "another")
 	require.NoError(t, err)
 	ns.servers[2].Pause()
-	_, err = l.TryAcquire(t.Context(), "user:123", time.Second)
+	_, err = l.TryAcquire(t.Context(), "user:123", time.Minute)
 	ns.servers[2].Resume()
 	require.ErrorIs(t, err, redlock.ErrNotAcquired, "two of three answer: it was the refusal that decided")
 	require.EqualError(t, err, fmt.Sprintf(

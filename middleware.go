@@ -175,7 +175,7 @@ func runAcquire(ctx context.Context, op *Op) error {
 
 // op is an operation on the lock.
 func (l *Lock) op(kind Kind, ttl time.Duration, run Handler) *Op {
-	return &Op{Kind: kind, Keys: l.hold.Claim().Keys, TTL: ttl, Lock: l, locker: l.locker, run: run}
+	return &Op{Kind: kind, Keys: l.claim.Keys, TTL: ttl, Lock: l, locker: l.locker, run: run}
 }
 
 // through carries out an operation through the middleware.
@@ -207,7 +207,7 @@ func (l *Lock) drop() {
 	}
 	defer l.locker.operations.Done()
 	if l.hold.End(ErrReleased) {
-		l.locker.abandon(l.hold.Claim())
+		l.locker.abandon(&l.claim)
 	}
 }
 
@@ -230,7 +230,7 @@ func runDue(_ context.Context, op *Op) error {
 	}
 	start := time.Now()
 	ballot, extended := op.Lock.hold.ExtendDue(op.TTL)
-	op.tried(start, ballot)
+	op.asked(start, ballot)
 	if extended {
 		return nil
 	}
@@ -266,10 +266,10 @@ func (op *Op) now() (t time.Time) {
 	return t
 }
 
-func (op *Op) attempted(start time.Time, ballot *quorum.Ballot) {
+func (op *Op) attempted(start time.Time, poll *quorum.Poll) {
 	if op != nil {
 		op.Attempts++
-		op.tried(start, ballot)
+		op.tried(start, poll)
 	}
 }
 
@@ -279,7 +279,13 @@ func (op *Op) waited(since time.Time) {
 	}
 }
 
-func (op *Op) tried(start time.Time, ballot *quorum.Ballot) {
+func (op *Op) tried(start time.Time, poll *quorum.Poll) {
+	if op != nil {
+		poll.Read(func(ballot *quorum.Ballot) { op.asked(start, ballot) })
+	}
+}
+
+func (op *Op) asked(start time.Time, ballot *quorum.Ballot) {
 	if op == nil {
 		return
 	}

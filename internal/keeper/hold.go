@@ -39,21 +39,34 @@ type Hold struct {
 	bound  atomic.Pointer[context.CancelCauseFunc]
 	timer  *time.Timer
 
-	failed atomic.Pointer[failure] // of the last extension, if it failed
+	carried atomic.Int64            // the start of the latest extension that was carried
+	failed  atomic.Pointer[failure] // of the last extension that failed
 
 	// Guarded by keeper.mu:
-	threshold time.Duration // extend when less than this remains; 0: not by itself
-	due       Instant       // of the next extension
-	round     *round        // the latest extension
-	queued    uint64        // the lanes in which this hold waits, as bits
-	index     int32         // in keeper.queue, or -1
-	extending bool          // Config.Extend is running
+	kept        bool          // the Keeper knows of it
+	threshold   time.Duration // extend when less than this remains; 0: not by itself
+	due         Instant       // of the next extension
+	round       *round        // the latest extension
+	slots       []node.Slot   // by node; nil before the first extension
+	index       int32         // in keeper.schedule, or -1
+	extending   bool          // Config.Extend is running
+	extendAgain bool          // and is to be run again
 }
 
 // failure is why an extension failed: for its votes, or else for err.
 type failure struct {
+	start  Instant
 	ballot *quorum.Ballot
 	err    error
+}
+
+// Loss says how a hold was lost.
+type Loss struct {
+	Claim  *node.Claim
+	Until  time.Time      // the end of its validity
+	Capped bool           // it was held for as long as its terms allow
+	Ballot *quorum.Ballot // the last extension, if it was not carried
+	Err    error          // why the last extension was not even tried, if so
 }
 
 // Context ends, with a cause, when the hold does.
@@ -110,8 +123,16 @@ func (h *Hold) lose(ballot *quorum.Ballot) {
 
 // lost is what follows when a hold has ended that was not released: its claim
 // is, in the background, and Config.Lost is told.
+//
+// A hold may end before Keeper.Hold has entered it, which then sees to the rest.
 func (h *Hold) lost() {
 	k := h.keeper
+	k.mu.Lock()
+	kept := h.kept
+	k.mu.Unlock()
+	if !kept {
+		return
+	}
 	for _, n := range k.config.Nodes {
 		n.Abandon(h.claim)
 	}
@@ -123,19 +144,34 @@ func (h *Hold) lost() {
 
 // fire is what the hold's own timer runs, on its own goroutine.
 func (h *Hold) fire() {
-	if left := h.Expire(); left > 0 {
-		h.arm(left) // an extension moved the deadline meanwhile
+	if h.Expire() > 0 {
+		h.arm() // an extension moved the deadline meanwhile
 	}
 }
 
-// arm sets the timer. Of two that set it at once the earlier deadline may win;
-// then it fires early, and is set again.
-func (h *Hold) arm(left time.Duration) {
-	h.timer.Reset(left)
-	if h.over() { // it may have been stopped just before it was set
-		h.timer.Stop()
+// arm sets the timer to the deadline.
+//
+// Two extensions may set it at once, and the earlier deadline win: then it fires
+// early, and is set again. This goroutine may be stopped between its look at the
+// clock and Reset, which would make the timer late by as much: so it looks again
+// after Reset (invariant 2). And the hold may end, and stop the timer, just before
+// Reset.
+func (h *Hold) arm() {
+	for {
+		deadline, before := h.deadline.Load(), h.keeper.clock.now()
+		if deadline < 0 {
+			h.timer.Stop()
+			return
+		}
+		h.timer.Reset(Instant(deadline).Sub(before))
+		if h.deadline.Load() >= 0 && h.keeper.clock.now().Sub(before) < late {
+			return
+		}
 	}
 }
+
+// late is by how much arm may be stopped without setting the timer again.
+const late = margin / 4
 
 // Expire ends the hold if its deadline has passed, without waiting for its
 // timer to say so. Otherwise it returns what is left.
@@ -150,7 +186,7 @@ func (h *Hold) Expire() time.Duration {
 		}
 		end := Instant(deadline).Add(h.terms.Grace)
 		loss := Loss{Claim: h.claim, Until: h.keeper.clock.time(end), Capped: end >= h.max}
-		if failed := h.failed.Load(); failed != nil {
+		if failed := h.failed.Load(); failed != nil && int64(failed.start) >= h.carried.Load() {
 			loss.Ballot, loss.Err = failed.ballot, failed.err
 		}
 		if h.endAt(deadline, h.keeper.config.Cause(loss)) {
@@ -158,6 +194,118 @@ func (h *Hold) Expire() time.Duration {
 			return 0
 		}
 	}
+}
+
+// Auto has the hold extended, by its ttl, whenever less than threshold remains
+// of its validity, until it ends.
+func (h *Hold) Auto(threshold time.Duration) {
+	k := h.keeper
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h.threshold = threshold
+	k.reschedule(h, 0)
+}
+
+// StopAuto has the hold no longer extended.
+func (h *Hold) StopAuto() { h.Auto(0) }
+
+// Extend extends the hold once, now, to ttl from now. It waits for timeout per
+// node, see quorum.Poll.Wait, and no longer than the hold is valid. The ballot
+// tells what the nodes said; the hold was extended if it is true.
+func (h *Hold) Extend(ctx context.Context, ttl, timeout time.Duration) (*quorum.Ballot, bool) {
+	k := h.keeper
+	start := k.clock.now()
+	poll := k.config.Panel.Open()
+	slots := make([]node.Slot, len(k.config.Nodes)) // not the hold's: a poll's votes must all be cast
+	for i, n := range k.config.Nodes {
+		n.Extend(node.Extension{Slot: &slots[i], Claim: h.claim, TTL: h.keyTTL(start, ttl), Due: h.deadlineTime(), Voter: poll})
+	}
+	verdict := poll.Wait(ctx, k.stop, timeout, max(h.left(start), 0), func(i int) (time.Time, error) {
+		return k.config.Nodes[i].Unsent(h.claim)
+	})
+	ballot := poll.Ballot()
+	poll.Close()
+	return ballot, h.settle(start, ttl, verdict, ballot)
+}
+
+// ExtendDue extends a hold by ttl, as part of a Config.Extend, and waits for
+// the outcome, but no longer than until the next try is due; a quorum that
+// comes later counts all the same.
+func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Ballot, bool) {
+	k := h.keeper
+	k.mu.Lock()
+	patience := h.retry()
+	r := h.newRound(k.clock.now(), ttl)
+	r.settled = make(chan struct{})
+	k.mu.Unlock()
+	k.dispatch(r)
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-r.settled:
+	case <-timer.C:
+		r.giveUp(patience)
+	case <-h.ctx.Done():
+	case <-k.stop:
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ballot.Verdict() == quorum.Open {
+		return r.close(patience), r.extended
+	}
+	return r.ballot.Clone(), r.extended
+}
+
+// settle draws the consequence of an extension's votes, and reports whether
+// validity stands as the extension asked. ballot is needed only if it was not
+// carried.
+func (h *Hold) settle(start Instant, ttl time.Duration, verdict quorum.Verdict, ballot *quorum.Ballot) bool {
+	k := h.keeper
+	if verdict != quorum.Carried {
+		switch {
+		case int64(start) < h.carried.Load():
+			// Old news: a quorum has extended the hold since.
+		case ballot.Denied():
+			// Enough nodes answered that they do not hold us for no quorum to be
+			// left, whatever the others say: it is over now (invariant 2). A node
+			// that was refilled is one of them: another may have held it between.
+			h.lose(ballot)
+		default:
+			h.failed.Store(&failure{start: start, ballot: ballot})
+		}
+		return false
+	}
+	if !h.advance(start.Add(k.Validity(ttl))) {
+		return false
+	}
+	for old := h.carried.Load(); int64(start) > old; old = h.carried.Load() {
+		if h.carried.CompareAndSwap(old, int64(start)) {
+			break
+		}
+	}
+	k.mu.Lock()
+	k.reschedule(h, start)
+	k.mu.Unlock()
+	return true
+}
+
+// keyTTL is for how long an extension that starts then sets the keys.
+func (h *Hold) keyTTL(start Instant, ttl time.Duration) time.Duration {
+	if h.max == never {
+		return ttl
+	}
+	return max(h.keeper.KeyTTL(ttl, h.max.Sub(start)), time.Millisecond)
+}
+
+// left is what remains at an instant until the hold's deadline.
+func (h *Hold) left(now Instant) time.Duration {
+	return Instant(h.deadline.Load()).Sub(now)
+}
+
+// deadlineTime is the hold's deadline as a time.
+func (h *Hold) deadlineTime() time.Time {
+	deadline := h.deadline.Load()
+	return h.keeper.clock.time(Instant(max(deadline, -deadline)))
 }
 
 // end ends the hold whatever its deadline is.
@@ -201,7 +349,7 @@ func (h *Hold) advance(until Instant) bool {
 			return true
 		}
 		if h.deadline.CompareAndSwap(old, deadline) {
-			h.arm(Instant(deadline).Sub(now))
+			h.arm()
 			return true
 		}
 	}

@@ -65,7 +65,6 @@ func run(t *testing.T, n int, test func(t *testing.T, b *bench)) {
 				node.Close(time.Second)
 			}
 			b.Wait()
-			config.Panel.Wait()
 		}()
 		test(t, b)
 	})
@@ -77,15 +76,23 @@ func (b *bench) hold(key string, terms Terms) *Hold {
 	if terms.TTL == 0 {
 		terms.TTL = ttl
 	}
-	claim := &node.Claim{Keys: []string{key}, Token: "token of " + key}
+	claim := node.NewClaim([]string{key}, "token of "+key, len(b.stores))
 	start := b.Now()
 	for _, n := range b.config.Nodes {
-		require.Equal(b.t, quorum.Granted, n.Acquire(claim, terms.TTL).Vote)
+		v := make(voter, 1)
+		n.Acquire(claim, terms.TTL, v)
+		require.Equal(b.t, quorum.Granted, (<-v).Vote)
 	}
 	h := &Hold{}
 	require.True(b.t, b.Hold(h, context.Background(), claim, start, terms))
 	return h
 }
+
+// voter receives one reply.
+type voter chan quorum.Reply
+
+func (v voter) Sent(int, time.Time)        {}
+func (v voter) Cast(_ int, r quorum.Reply) { v <- r }
 
 // ended waits for the end of h's context, and returns when that was and why.
 func ended(h *Hold) (time.Time, error) {
@@ -314,7 +321,7 @@ func TestNothingIsRefilledAfterTheEnd(t *testing.T) {
 		time.Sleep(2 * ms)
 		require.True(t, h.End(errReleased))
 		for _, n := range b.config.Nodes {
-			n.Release(h.Claim())
+			n.Abandon(h.Claim())
 		}
 		time.Sleep(100 * ms)
 		for i, s := range b.stores {
@@ -428,7 +435,7 @@ func TestNothingIsHeldThatTookLongerThanItsValidity(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		start := b.Now()
 		time.Sleep(validity)
-		require.False(t, b.Hold(&Hold{}, t.Context(), &node.Claim{Keys: []string{"k"}}, start, Terms{TTL: ttl}))
+		require.False(t, b.Hold(&Hold{}, t.Context(), node.NewClaim([]string{"k"}, "token", 3), start, Terms{TTL: ttl}))
 	})
 }
 

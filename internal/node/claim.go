@@ -5,58 +5,86 @@ import (
 	"time"
 )
 
-// MaxNodes is the most nodes a Claim can keep track of.
-const MaxNodes = 64
-
 // Claim is one owner's claim to a set of keys: one attempt, and the hold that
 // may come of it. Its token is used for nothing else.
 //
-// A claim ends once. What its calls leave behind on a node after that, in
-// whatever order they and the replies travel, is released (invariant 4).
+// A claim ends once. What its commands leave behind on a node after that, in
+// whatever order they and their replies travel, is released (invariant 4).
 type Claim struct {
 	Keys  []string
 	Token string
 
-	ended atomic.Bool
-	// traces counts, for each node, the commands that may have left a key of
-	// ours there: before each is sent, and no longer once its own answer, or the
-	// deletion of its keys, says that it has not.
-	traces [MaxNodes]atomic.Int32
-	// released has a bit for each node where the release has begun.
-	released atomic.Uint64
-	// longest is the longest ttl that was asked for: none of the keys lives
-	// for longer than this after the last call has run.
-	longest atomic.Int64
+	ended  atomic.Bool
+	places []place // by node; each guarded by its Node's mutex
+	few    [fewNodes]place
 }
 
-// End ends the claim: nothing is sent for it any more but releases.
+// fewNodes is for how many nodes a Claim needs no allocation of its own.
+const fewNodes = 5
+
+// place is what a claim has, or may have, on one node.
+type place struct {
+	ttl      time.Duration // the longest that was asked for: no key lives longer than this after the last command has run
+	inFlight int32         // commands that may set keys, sent and not answered
+	acquired bool          // what the acquisition set may be there: it was granted, or nobody knows
+	extended bool          // what an extension set may be there
+	spent    bool          // what the acquisition set has been deleted, even if its reply is still to come
+	release  releaseState
+}
+
+// releaseState is how far the release of a claim is on one node. It begins once,
+// and is repeated when what it may have missed becomes known.
+type releaseState uint8
+
+const (
+	notBegun releaseState = iota
+	queued                // or waits to be tried again
+	sent
+	done
+)
+
+// NewClaim returns a claim to keys on n nodes.
+func NewClaim(keys []string, token string, n int) *Claim {
+	c := new(Claim)
+	c.Init(keys, token, n)
+	return c
+}
+
+// Init makes c, a zero Claim, a claim to keys on n nodes. The Claim must not be
+// copied after.
+func (c *Claim) Init(keys []string, token string, n int) {
+	c.Keys, c.Token = keys, token
+	if c.places = c.few[:]; n > fewNodes {
+		c.places = make([]place, n)
+	}
+}
+
+// End ends the claim: nothing is sent for it any more but releases. It waits for
+// nobody.
 func (c *Claim) End() { c.ended.Store(true) }
 
-// Ended tells whether the claim has ended.
+// Ended reports whether the claim has ended.
 func (c *Claim) Ended() bool { return c.ended.Load() }
 
-// send prepares a command that may set keys on node for ttl. It reports false
-// if the claim has ended and nothing may be sent.
-//
-// The trace comes first, then the look at ended; a release is preceded by End
-// and looks at the trace. So either the release sees the trace, or the command
-// is not sent.
-func (c *Claim) send(node int, ttl time.Duration) bool {
-	for {
-		old := c.longest.Load()
-		if int64(ttl) <= old || c.longest.CompareAndSwap(old, int64(ttl)) {
-			break
-		}
-	}
-	c.traces[node].Add(1)
-	if c.ended.Load() {
-		c.untrace(node)
-		return false
-	}
-	return true
+// mayHold reports whether keys of the claim may be there, as far as commands
+// have been answered.
+func (p *place) mayHold() bool { return p.acquired || p.extended }
+
+// send notes that a command is sent that may set keys for ttl.
+func (p *place) send(ttl time.Duration) {
+	p.inFlight++
+	p.ttl = max(p.ttl, ttl)
 }
 
-// untrace takes back what send counted.
-func (c *Claim) untrace(node int) { c.traces[node].Add(-1) }
-
-func (c *Claim) traced(node int) bool { return c.traces[node].Load() > 0 }
+// answered notes the outcome of an acquisition or an extension. left says
+// whether it set keys, or may have.
+func (p *place) answered(kind Kind, left bool) {
+	p.inFlight--
+	switch {
+	case !left:
+	case kind == Extend:
+		p.extended = true
+	case !p.spent:
+		p.acquired = true
+	}
+}

@@ -2,10 +2,16 @@
 -- KEYS: the lock's keys. ARGV[1]: token. ARGV[2]: ttl in ms.
 -- Returns 1 if all were ours: the only answer that counts for a quorum.
 -- Returns 2 if some were gone and none is another's: they are ours again, as from now.
--- Returns 0 if any is held by another owner (nothing is changed then).
+-- Returns 0 if any is held by another owner (nothing is changed then); a key of another type is.
 local gone = {}
 for _, key in ipairs(KEYS) do
-  local owner = redis.call('GET', key)
+  local owner = redis.pcall('GET', key)
+  if type(owner) == 'table' and owner.err then
+    if string.find(owner.err, 'WRONGTYPE', 1, true) then
+      return 0
+    end
+    return owner
+  end
   if not owner then
     gone[key] = true
   elseif owner ~= ARGV[1] then

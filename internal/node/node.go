@@ -1,6 +1,12 @@
 // Package node is one Redis deployment as a voter: it acquires, extends and
-// releases claims, keeps the number of calls in flight bounded, and sees to it
-// that whatever a claim leaves behind is released.
+// releases claims, and sees to it that whatever a claim leaves behind is
+// released.
+//
+// Commands are queued, and leave in pipelines: a dispatcher per server takes what
+// has gathered while the pipeline before was under way. That is what makes the
+// library fast under load: with 128 callers a pipeline carries dozens of
+// commands, for one write, one read and one wake-up of each goroutine on the
+// way. See server.go.
 package node
 
 import (
@@ -13,29 +19,30 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-const (
-	// How many calls may be in flight to one node, by kind: those who wait for
-	// a lock must not keep one that is held from being extended. Releases have
-	// more room, to take back what was sent.
-	maxAcquisitions = 256
-	maxExtensions   = 128
-	maxReleases     = 512
-	// maxBatch caps one pipeline. rueidis sends pipelines of 2000 and more on
-	// another connection, where they overtake.
-	maxBatch = 256
-)
+// MaxNodes is the most nodes that can vote on one question.
+const MaxNodes = 64
 
 var (
 	errOwned  = errors.New("held by another owner")
 	errGone   = errors.New("the key was gone; it is set again, and counts from the next extension on")
 	errNoKey  = errors.New("not held here")
-	errNoSend = unasked{errNoKey}
-	errClosed = unasked{errors.New("the node is closed")}
-	errEnded  = unasked{errors.New("not sent: the lock has ended")}
+	errNoSend = unasked(errNoKey)
+	errClosed = unasked(errors.New("the node is closed"))
+	errEnded  = unasked(errors.New("not sent: the lock has ended"))
 )
 
-// Node is one voter. Its methods block until the Store answers; they are to be
-// called on goroutines that nobody waits for without a timer of his own.
+func unasked(err error) error { return marked{err, ErrUnasked} }
+
+// Voter is told what becomes of one command. Its methods are called without any
+// lock of the Node's, and must not block for long: other commands' votes wait.
+type Voter interface {
+	// Sent is called when the command leaves the queue. It may never be called.
+	Sent(node int, at time.Time)
+	// Cast is called once, with the node's reply.
+	Cast(node int, reply quorum.Reply)
+}
+
+// Node is one voter. Its methods queue commands and do not wait for the server.
 type Node struct {
 	name  string
 	index int
@@ -47,29 +54,22 @@ type Node struct {
 	ctx  context.Context
 	stop context.CancelFunc
 
-	acquisitions, extensions, releases gate
+	// mu guards what follows, all of every server, this node's place of every
+	// Claim, and every Slot. Nothing blocks while it is held, no Voter is
+	// called, and no other lock is taken.
+	mu      sync.Mutex
+	servers map[string]*server
+	started []*server // scratch of Extend
+	closed  bool
+	pending int       // commands that Close waits for: those in flight, and releases until they have succeeded
+	idle    sync.Cond // signalled when nothing is pending
 
-	mu     sync.Mutex // guards what follows
-	closed bool
-	calls  int // acquisitions and extensions, in flight or waiting to be
-	// releasing are the claims whose release has begun, other than of debts, and
-	// whether it must be followed by another.
-	releasing map[*Claim]bool
-	debts     []debt
-	owing     error // why the last debts could not be paid
-	settling  bool
-	idle      sync.Cond      // signalled when nothing is in flight or owed
-	running   sync.WaitGroup // the goroutines of the node's own
+	running sync.WaitGroup // the goroutines of the node's own
 }
 
-// New is the voter with the given index of its panel, 0 ≤ index < MaxNodes.
+// New returns the voter with the given index of its panel, 0 ≤ index < MaxNodes.
 func New(index int, name string, store Store) *Node {
-	n := &Node{
-		name: name, index: index, store: store, releasing: make(map[*Claim]bool),
-		acquisitions: gate{most: maxAcquisitions},
-		extensions:   gate{most: maxExtensions},
-		releases:     gate{most: maxReleases},
-	}
+	n := &Node{name: name, index: index, store: store, servers: make(map[string]*server)}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.idle.L = &n.mu
 	return n
@@ -81,189 +81,136 @@ func (n *Node) Name() string { return n.name }
 // Check says why a lock over these keys can never be taken here, if so.
 func (n *Node) Check(keys []string) error { return n.store.Check(keys) }
 
-// Acquire asks for all of the claim's keys.
-func (n *Node) Acquire(c *Claim, ttl time.Duration) quorum.Reply {
-	if err := n.begin(); err != nil {
-		return quorum.Reply{Vote: quorum.Failed, Err: err}
-	}
-	defer n.end()
-	if err := n.acquisitions.enter(n.ctx, c); err != nil {
-		return quorum.Reply{Vote: quorum.Failed, Err: err}
-	}
-	defer n.acquisitions.leave()
-	if !c.send(n.index, ttl) {
-		return quorum.Reply{Vote: quorum.Failed, Err: errEnded}
-	}
-	granted, err := n.store.Acquire(n.ctx, c.Keys, c.Token, ttl)
-	switch {
-	case err != nil:
-		if errors.Is(err, ErrNotRun) {
-			c.untrace(n.index)
-		}
-		n.settleIfEnded(c)
-		return quorum.Reply{Vote: quorum.Failed, Err: err}
-	case !granted:
-		c.untrace(n.index) // the token is fresh: whoever holds it, it is not us
-		return quorum.Reply{Vote: quorum.Refused, Err: errOwned}
-	}
-	n.settleIfEnded(c)
-	return quorum.Reply{Vote: quorum.Granted}
-}
-
-// Extend asks to extend the claim.
-func (n *Node) Extend(c *Claim, ttl time.Duration) quorum.Reply {
-	if err := n.extensions.enter(n.ctx, c); err != nil {
-		return quorum.Reply{Vote: quorum.Failed, Err: err}
-	}
-	defer n.extensions.leave()
-	return n.ExtendAll([]Extension{{Claim: c, TTL: ttl}})[0]
-}
-
-// ExtendAll asks to extend the claims, one pipeline for at most maxBatch of
-// them. A claim that has ended is not sent. Of those who call it, each has one
-// call in flight: there is no bound.
-func (n *Node) ExtendAll(batch []Extension) []quorum.Reply {
-	replies := make([]quorum.Reply, len(batch))
-	if err := n.begin(); err != nil {
-		for i := range replies {
-			replies[i] = quorum.Reply{Vote: quorum.Failed, Err: err}
-		}
-		return replies
-	}
-	defer n.end()
-	for from := 0; from < len(batch); from += maxBatch {
-		to := min(from+maxBatch, len(batch))
-		n.extend(batch[from:to], replies[from:to])
-	}
-	return replies
-}
-
-func (n *Node) extend(batch []Extension, replies []quorum.Reply) {
-	sent := make([]Extension, 0, len(batch))
-	at := make([]int, 0, len(batch))
-	for i, e := range batch {
-		if e.Claim.send(n.index, e.TTL) {
-			sent, at = append(sent, e), append(at, i)
-		} else {
-			replies[i] = quorum.Reply{Vote: quorum.Failed, Err: errEnded}
-		}
-	}
-	if len(sent) == 0 {
+// Acquire asks for all of the claim's keys. The command is dropped if the claim
+// ends before it is sent.
+func (n *Node) Acquire(c *Claim, ttl time.Duration, v Voter) {
+	name := n.store.Server(c.Keys)
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		v.Cast(n.index, failed(errClosed))
 		return
 	}
-	n.store.Extend(n.ctx, sent)
-	for j, e := range sent {
-		switch e.Outcome {
-		case Extended:
-			replies[at[j]] = quorum.Reply{Vote: quorum.Granted}
-		case Refilled: // never counted (invariants 3 and 6)
-			replies[at[j]] = quorum.Reply{Vote: quorum.Refused, Err: errGone}
-		case Taken: // the trace stays: of several keys some may be ours
-			replies[at[j]] = quorum.Reply{Vote: quorum.Refused, Err: errOwned}
-		case Unknown:
-			replies[at[j]] = quorum.Reply{Vote: quorum.Failed, Err: e.Err}
-			if errors.Is(e.Err, ErrNotRun) {
-				e.Claim.untrace(n.index)
-			}
-		}
-		n.settleIfEnded(e.Claim)
+	s := n.server(name)
+	if err := s.refusal(); err != nil {
+		n.mu.Unlock()
+		v.Cast(n.index, failed(err))
+		return
 	}
+	dropped := s.push(Command{Kind: Acquire, Claim: c, TTL: ttl, voter: v})
+	n.mu.Unlock()
+	n.cast(dropped)
+}
+
+// Extension is one request to extend a claim by TTL. Due is when that must have
+// been done: what is due first is sent first.
+type Extension struct {
+	Slot  *Slot
+	Claim *Claim
+	TTL   time.Duration
+	Due   time.Time
+	Voter Voter
+}
+
+// Slot is the place of one claim in one node's queue of extensions. The zero
+// Slot is ready for use, with one Node and one Claim.
+type Slot struct {
+	queued Extension
+	index  int // in the queue, from 1; 0 if it is not queued
+}
+
+// Extend asks to extend the claims, those that are given together in as few
+// pipelines as they fit in. If the last request for a Slot has not been sent, the
+// new one takes its place, and the voter of the last one is told nothing; so
+// nothing gathers for a server that hangs. While a server is down extensions
+// wait: it may be back in time.
+func (n *Node) Extend(batch ...Extension) {
+	var dropped []Command
+	n.mu.Lock()
+	if n.closed {
+		n.mu.Unlock()
+		for _, e := range batch {
+			e.Voter.Cast(n.index, failed(errClosed))
+		}
+		return
+	}
+	for _, e := range batch {
+		e.Slot.queued = e
+		s := n.server(n.store.Server(e.Claim.Keys))
+		dropped = append(dropped, s.extensions.push(e.Slot)...)
+		n.started = append(n.started, s)
+	}
+	for _, s := range n.started {
+		s.work(extending)
+	}
+	clear(n.started)
+	n.started = n.started[:0]
+	n.mu.Unlock()
+	n.cast(dropped)
 }
 
 // Release deletes what the claim holds here. The claim must have ended. What
-// fails is tried again in the background for as long as the key can live.
-// The vote is a refusal where there was nothing to delete.
-func (n *Node) Release(c *Claim) quorum.Reply {
-	if !c.traced(n.index) {
+// fails is tried again in the background until it succeeds or the keys have
+// expired. It is a refusal where there was nothing to delete, and a failure
+// where the release has begun before.
+func (n *Node) Release(c *Claim, v Voter) {
+	name := n.store.Server(c.Keys)
+	n.mu.Lock()
+	vote := n.release(c, name, v)
+	n.mu.Unlock()
+	if v != nil && vote.Vote != quorum.Pending {
+		v.Cast(n.index, vote)
+	}
+}
+
+// Abandon is Release for nobody who waits. When it returns, Close knows of it.
+func (n *Node) Abandon(c *Claim) { n.Release(c, nil) }
+
+// release queues a release. It returns a vote if there is one already. n.mu is
+// held.
+func (n *Node) release(c *Claim, name string, v Voter) quorum.Reply {
+	p := &c.places[n.index]
+	switch {
+	case n.closed || p.release != notBegun:
+		return failed(errClosed)
+	case p.inFlight == 0 && !p.mayHold():
 		return quorum.Reply{Vote: quorum.Refused, Err: errNoSend}
 	}
-	n.mu.Lock()
-	begun := n.beginRelease(c)
-	n.mu.Unlock()
-	if !begun {
-		return quorum.Reply{Vote: quorum.Failed, Err: errClosed}
+	s := n.server(name)
+	command := Command{Kind: Release, Claim: c, until: time.Now().Add(p.ttl), voter: v}
+	var vote quorum.Reply
+	if s.down != nil { // it waits for the server; nobody else has to
+		command.voter, vote = nil, failed(s.down)
 	}
-	return n.release(c)
+	p.release = queued
+	n.pending++
+	s.push(command)
+	return vote
 }
 
-// Abandon is Release in the background. When it returns, Close knows of it. One
-// that is too many becomes a debt, and is released together with others.
-func (n *Node) Abandon(c *Claim) {
-	if !c.traced(n.index) {
-		return
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	switch full := len(n.releasing) >= maxReleases; {
-	case !n.beginRelease(c):
-	case full:
-		delete(n.releasing, c)
-		n.owe(c)
-	default:
-		n.running.Go(func() { n.release(c) })
-	}
-}
-
-// beginRelease enters a release. It reports false if the node is closed. n.mu is
-// held.
-func (n *Node) beginRelease(c *Claim) bool {
-	if bit := uint64(1) << n.index; c.released.Or(bit)&bit != 0 || n.closed {
-		return false
-	}
-	n.releasing[c] = false
-	return true
-}
-
-func (n *Node) release(c *Claim) quorum.Reply {
-	batch := []Deletion{{Claim: c}}
-	if err := n.releases.enter(n.ctx, nil); err != nil {
-		batch[0].Err = err
-	} else {
-		n.store.Release(n.ctx, batch)
-		n.releases.leave()
-	}
-	deleted, err := batch[0].Deleted, batch[0].Err
+// Unsent says of a command for the claim that is still queued since when nothing
+// has been heard from its server, and why it has not been sent. See
+// quorum.Unsent.
+func (n *Node) Unsent(c *Claim) (since time.Time, reason error) {
+	name := n.store.Server(c.Keys)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if deleted == len(c.Keys) {
-		// The acquisition, of which there is one, can leave none any more, even
-		// if its answer is still on its way. An extension can.
-		c.untrace(n.index)
-	}
-	if n.releasing[c] || err != nil {
-		n.owe(c)
-	}
-	delete(n.releasing, c)
-	n.idle.Broadcast()
-	switch {
-	case err != nil:
-		return quorum.Reply{Vote: quorum.Failed, Err: err}
-	case deleted < len(c.Keys):
-		return quorum.Reply{Vote: quorum.Refused, Err: errNoKey}
-	}
-	return quorum.Reply{Vote: quorum.Granted}
+	return n.server(name).unsent()
 }
 
-func (n *Node) begin() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closed {
-		return errClosed
+// server returns the server of that name. n.mu is held.
+func (n *Node) server(name string) *server {
+	s, ok := n.servers[name]
+	if !ok {
+		s = &server{node: n}
+		n.servers[name] = s
 	}
-	n.calls++
-	return nil
+	return s
 }
 
-func (n *Node) end() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.calls--
-	n.idle.Broadcast()
-}
-
-// Close waits until nothing is in flight or owed, but no longer than timeout,
-// then ends every call and closes what the Store owns. The error says what was
-// not settled.
+// Close waits until nothing is in flight and every release has succeeded, but no
+// longer than timeout, then ends every call and closes what the Store owns. The
+// error says what was not settled.
 func (n *Node) Close(timeout time.Duration) error {
 	expired := false
 	timer := time.AfterFunc(timeout, func() {
@@ -273,22 +220,82 @@ func (n *Node) Close(timeout time.Duration) error {
 		n.idle.Broadcast()
 	})
 	n.mu.Lock()
-	busy := func() bool { return n.calls > 0 || len(n.releasing) > 0 || n.settling }
-	for busy() && !expired {
+	now := time.Now()
+	for _, s := range n.servers {
+		s.dead(now)
+	}
+	for n.pending > 0 && !expired {
 		n.idle.Wait()
 	}
 	var err error
-	switch {
-	case busy() && n.owing != nil:
-		err = fmt.Errorf("keys not released within %v: %w", timeout, n.owing)
-	case busy():
-		err = fmt.Errorf("%w within %v", quorum.ErrNoReply, timeout)
+	if n.pending > 0 {
+		if err = n.unreleased(); err != nil {
+			err = fmt.Errorf("keys not released within %v: %w", timeout, err)
+		} else {
+			err = fmt.Errorf("%w within %v", quorum.ErrNoReply, timeout)
+		}
 	}
 	n.closed = true
+	var dropped []Command
+	for _, s := range n.servers {
+		dropped = s.close(dropped)
+	}
 	n.mu.Unlock()
+	n.cast(dropped)
 	timer.Stop()
 	n.stop()
+	n.running.Wait() // before its client is closed: rueidis leaks a connection that is being dialled then
 	n.store.Close()
-	n.running.Wait()
 	return err
 }
+
+// unreleased is why releases have not succeeded, if that is known. n.mu is held.
+func (n *Node) unreleased() error {
+	for _, s := range n.servers {
+		if s.down != nil {
+			return s.down
+		}
+		if s.owing != nil {
+			return s.owing
+		}
+	}
+	return nil
+}
+
+// settled ends what Close waits for. n.mu is held.
+func (n *Node) settled() {
+	if n.pending--; n.pending == 0 {
+		n.idle.Broadcast()
+	}
+}
+
+// cast tells the voters of commands that are done what came of them.
+func (n *Node) cast(commands []Command) {
+	for i := range commands {
+		if c := &commands[i]; c.voter != nil {
+			c.voter.Cast(n.index, c.reply())
+		}
+	}
+}
+
+// reply is the vote that the outcome is. Keys that an extension set again are
+// never counted (invariants 3 and 6).
+func (c *Command) reply() quorum.Reply {
+	switch c.Outcome {
+	case Done:
+		return quorum.Reply{Vote: quorum.Granted}
+	case Refilled:
+		return quorum.Reply{Vote: quorum.Refused, Err: errGone}
+	case Refused:
+		if c.Kind == Release {
+			if c.Err != nil {
+				return quorum.Reply{Vote: quorum.Refused, Err: c.Err}
+			}
+			return quorum.Reply{Vote: quorum.Refused, Err: errNoKey}
+		}
+		return quorum.Reply{Vote: quorum.Refused, Err: errOwned}
+	}
+	return failed(c.Err)
+}
+
+func failed(err error) quorum.Reply { return quorum.Reply{Vote: quorum.Failed, Err: err} }

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -25,17 +26,27 @@ func connect(t *testing.T, s *redistest.Server) *node.Redis {
 	return node.Wrap(client)
 }
 
+// do runs a pipeline of commands of one kind.
+func do(t *testing.T, s node.Store, kind node.Kind, ttl time.Duration, claims ...*node.Claim) []node.Command {
+	t.Helper()
+	var batch []node.Command
+	for _, c := range claims {
+		batch = append(batch, node.Command{Kind: kind, Claim: c, TTL: ttl})
+	}
+	require.NoError(t, s.Do(context.Background(), batch))
+	return batch
+}
+
 // The store in memory, with which the rest is tested, and a real server must
 // answer alike.
 func TestOneKeyIsTakenWithoutAScript(t *testing.T) {
 	server := redistest.Start(t)
-	s, ctx := connect(t, server), context.Background()
-	ok, err := s.Acquire(ctx, []string{"k"}, "ours", 1500*time.Microsecond+time.Minute)
-	require.NoError(t, err)
-	require.True(t, ok)
-	ok, err = s.Acquire(ctx, []string{"k"}, "another", time.Minute)
-	require.NoError(t, err)
-	require.False(t, ok)
+	s := connect(t, server)
+	acquire := func(token string, ttl time.Duration) node.Outcome {
+		return do(t, s, node.Acquire, ttl, node.NewClaim([]string{"k"}, token, 1))[0].Outcome
+	}
+	require.Equal(t, node.Done, acquire("ours", 1500*time.Microsecond+time.Minute))
+	require.Equal(t, node.Refused, acquire("another", time.Minute))
 	owner, _ := server.Get(t, "k")
 	require.Equal(t, "ours", owner)
 	stats, err := server.Do("INFO", "commandstats")
@@ -48,7 +59,7 @@ func TestOneKeyIsTakenWithoutAScript(t *testing.T) {
 
 func TestScripts(t *testing.T) {
 	server := redistest.Start(t)
-	s, ctx := connect(t, server), context.Background()
+	s := connect(t, server)
 	set := func(key, value, px string) {
 		_, err := server.Do("SET", key, value, "PX", px)
 		require.NoError(t, err)
@@ -59,67 +70,108 @@ func TestScripts(t *testing.T) {
 		return time.Duration(left.(int64)) * time.Millisecond
 	}
 	for round := range 2 { // the second with the scripts known
-		ok, err := s.Acquire(ctx, []string{"a", "b"}, "ours", time.Minute)
-		require.NoError(t, err)
-		require.True(t, ok)
+		ours := node.NewClaim([]string{"a", "b"}, "ours", 1)
+		require.Equal(t, node.Done, do(t, s, node.Acquire, time.Minute, ours)[0].Outcome)
 		require.Greater(t, pttl("a"), 50*time.Second)
-		ok, err = s.Acquire(ctx, []string{"b", "c"}, "another", time.Minute)
-		require.NoError(t, err)
-		require.False(t, ok)
+		require.Equal(t, node.Refused, do(t, s, node.Acquire, time.Minute, node.NewClaim([]string{"b", "c"}, "another", 1))[0].Outcome)
 		_, held := server.Get(t, "c")
 		require.False(t, held, "all or none")
 
-		ours := &node.Claim{Keys: []string{"a", "b"}, Token: "ours"}
-		extend := func(ttl time.Duration) node.Extension {
-			batch := []node.Extension{{Claim: ours, TTL: ttl}, {Claim: &node.Claim{Keys: []string{"b"}, Token: "our"}, TTL: ttl}}
-			s.Extend(ctx, batch)
-			require.Equal(t, node.Taken, batch[1].Outcome, "a prefix of the token is another token")
-			return batch[0]
+		extend := func(ttl time.Duration) node.Outcome {
+			batch := do(t, s, node.Extend, ttl, ours, node.NewClaim([]string{"b"}, "our", 1))
+			require.Equal(t, node.Refused, batch[1].Outcome, "a prefix of the token is another token")
+			return batch[0].Outcome
 		}
-		require.Equal(t, node.Extended, extend(time.Hour).Outcome)
+		require.Equal(t, node.Done, extend(time.Hour))
 		require.Greater(t, pttl("a"), 50*time.Minute)
-		require.Equal(t, node.Extended, extend(time.Second).Outcome)
+		require.Equal(t, node.Done, extend(time.Second))
 		require.Greater(t, pttl("a"), 50*time.Minute, "never shorter")
-		_, err = server.Do("DEL", "a")
+		_, err := server.Do("DEL", "a")
 		require.NoError(t, err)
-		require.Equal(t, node.Refilled, extend(time.Hour).Outcome)
+		require.Equal(t, node.Refilled, extend(time.Hour))
 		owner, _ := server.Get(t, "a")
 		require.Equal(t, "ours", owner)
 		set("b", "another", "60000")
 		_, err = server.Do("DEL", "a")
 		require.NoError(t, err)
-		require.Equal(t, node.Taken, extend(time.Hour).Outcome)
+		require.Equal(t, node.Refused, extend(time.Hour))
 		_, held = server.Get(t, "a")
 		require.False(t, held, "nothing is changed where one is another's")
 
 		set("a", "ours", "60000")
-		their := &node.Claim{Keys: []string{"a"}, Token: "our"}
-		release := []node.Deletion{{Claim: their}, {Claim: ours}}
-		s.Release(ctx, release)
-		require.Equal(t, []node.Deletion{{Claim: their}, {Claim: ours, Deleted: 1}}, release)
+		batch := do(t, s, node.Release, 0, node.NewClaim([]string{"a"}, "our", 1), ours, node.NewClaim([]string{"a"}, "ours", 1))
+		require.Equal(t, node.Refused, batch[0].Outcome)
+		require.Equal(t, node.Refused, batch[1].Outcome, "one of two")
+		require.Equal(t, node.Refused, batch[2].Outcome, "it is gone")
+		_, held = server.Get(t, "a")
+		require.False(t, held)
 		owner, _ = server.Get(t, "b")
 		require.Equal(t, "another", owner)
+		set("a", "ours", "60000")
+		set("b", "ours", "60000")
+		require.Equal(t, node.Done, do(t, s, node.Release, 0, ours)[0].Outcome)
 		_, err = server.Do("FLUSHALL")
 		require.NoError(t, err, "round %d", round)
 	}
 }
 
-func TestABatchMayBeLargerThanOnePipeline(t *testing.T) {
+// A key of a foreign type is another owner's, and nothing more.
+func TestAKeyOfAForeignTypeIsAnotherOwners(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	foreign := func(key string) {
+		_, err := server.Do("DEL", key)
+		require.NoError(t, err)
+		_, err = server.Do("RPUSH", key, "x")
+		require.NoError(t, err)
+	}
+	foreign("b")
+	one, both := node.NewClaim([]string{"b"}, "ours", 1), node.NewClaim([]string{"a", "b"}, "ours", 1)
+	for _, c := range []*node.Claim{one, both} {
+		batch := append(do(t, s, node.Acquire, time.Minute, c), do(t, s, node.Extend, time.Minute, c)...)
+		for _, command := range append(batch, do(t, s, node.Release, 0, c)...) {
+			require.NoError(t, command.Err)
+			require.Equal(t, node.Refused, command.Outcome)
+		}
+	}
+	// It becomes one while the lock is held: the other key is released.
+	_, err := server.Do("DEL", "b")
+	require.NoError(t, err)
+	require.Equal(t, node.Done, do(t, s, node.Acquire, time.Minute, both)[0].Outcome)
+	foreign("b")
+	require.Equal(t, node.Refused, do(t, s, node.Release, 0, both)[0].Outcome)
+	require.Equal(t, []string{"b"}, server.Keys(t))
+}
+
+func TestManyExtensionsLeaveInSeveralPipelines(t *testing.T) {
 	server := redistest.Start(t)
 	n := node.New(0, "n", connect(t, server))
-	var batch []node.Extension
+	var held []*node.Claim
 	for i := range 1000 {
-		batch = append(batch, node.Extension{Claim: claim(i), TTL: time.Minute})
+		held = append(held, claim(i))
 	}
-	for i, reply := range n.ExtendAll(batch) {
+	extendAll := func() []quorum.Reply {
+		var voters []voter
+		for _, c := range held {
+			v := make(voter, 1)
+			n.Extend(node.Extension{Slot: new(node.Slot), Claim: c, TTL: time.Minute, Voter: v})
+			voters = append(voters, v)
+		}
+		var replies []quorum.Reply
+		for _, v := range voters {
+			replies = append(replies, <-v)
+		}
+		return replies
+	}
+	for i, reply := range extendAll() {
 		require.ErrorContains(t, reply.Err, "the key was gone", "claim %d", i)
 	}
-	for i, reply := range n.ExtendAll(batch) {
+	for i, reply := range extendAll() {
 		require.NoError(t, reply.Err, "claim %d", i)
 	}
-	for _, e := range batch {
-		e.Claim.End()
-		n.Abandon(e.Claim)
+	for _, c := range held {
+		c.End()
+		n.Abandon(c)
 	}
 	require.NoError(t, n.Close(10*time.Second))
 	require.Empty(t, server.Keys(t))

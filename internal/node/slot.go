@@ -2,6 +2,9 @@ package node
 
 import "strings"
 
+// slotCount is how many hash slots a Cluster has.
+const slotCount = 16384
+
 // slot is the Cluster hash slot of a key: CRC16/XMODEM of its hash tag, or of
 // all of it, modulo 16384 (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
 // rueidis computes it only while it builds a command, and panics there.
@@ -22,5 +25,5 @@ func slot(key string) uint16 {
 			}
 		}
 	}
-	return crc % 16384
+	return crc % slotCount
 }

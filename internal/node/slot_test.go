@@ -20,7 +20,7 @@ func TestSlot(t *testing.T) {
 }
 
 func TestKeysOfSeveralSlotsAreRefusedOnACluster(t *testing.T) {
-	cluster, single := &Redis{cluster: true}, &Redis{}
+	cluster, single := &Redis{topology: newTopology()}, &Redis{}
 	for _, c := range []struct {
 		keys []string
 		same bool

@@ -6,65 +6,92 @@ import (
 	"time"
 )
 
-// Store is one Redis deployment, as the commands that a lock needs. Its
-// methods may block for as long as they like: Node bounds nothing, and its
-// callers wait for no Store. They are safe for concurrent use.
+// Store is one Redis deployment, as the commands that a lock needs. Its methods
+// are safe for concurrent use.
 type Store interface {
-	// Acquire sets all keys to token for ttl if none of them exists, and
-	// tells whether it did. An error that is ErrNotRun says for certain that
-	// nothing was set; any other leaves it open.
-	Acquire(ctx context.Context, keys []string, token string, ttl time.Duration) (bool, error)
-	// Extend fills in Outcome and Err of each extension, one pipeline for all.
-	Extend(ctx context.Context, batch []Extension)
-	// Release deletes those keys of each claim that hold its token, and fills
-	// in Deleted and Err, one pipeline for all.
-	Release(ctx context.Context, batch []Deletion)
+	// Do runs the commands of batch in order, in one pipeline, and fills in
+	// what came of each. It may block for as long as it likes: nobody waits for
+	// it without a timer. It returns the error of the connection if the server
+	// answered none of them.
+	//
+	// All commands of a batch are for one server, by the word of Server.
+	Do(ctx context.Context, batch []Command) error
+	// Server names the server of the deployment that has these keys. It does not
+	// block, and may be wrong: it decides which commands wait for each other, not
+	// where they go.
+	Server(keys []string) string
 	// Check says why a lock over these keys can never be taken here, if so.
 	Check(keys []string) error
 	// Close ends all calls and connections that are the Store's own.
 	Close()
 }
 
+// Kind is what a Command does.
+type Kind uint8
+
+const (
+	Acquire Kind = iota // sets all keys to the claim's token for TTL if none of them exists
+	Extend              // makes all keys live for at least TTL
+	Release             // deletes the keys that hold the claim's token
+)
+
+// Command is one command for one claim, and what came of it.
+type Command struct {
+	Kind  Kind
+	Claim *Claim
+	TTL   time.Duration // of Acquire and Extend
+
+	Outcome Outcome
+	Err     error // why the outcome is Unknown
+
+	voter Voter     // is told of the outcome; nil if nobody is
+	until time.Time // Release: the keys have expired by then, if the server is right
+	// Release: what the claim may have had here when the command was taken from
+	// the queue.
+	acquired, extended bool
+}
+
+// Outcome is what a Command came to.
+type Outcome uint8
+
+const (
+	// Unknown: the command failed. If Err is ErrNotRun, it certainly did not run
+	// and never will; otherwise it may have run, or may do so later.
+	Unknown Outcome = iota
+	// Done: all keys were acquired, were ours and were extended, were deleted.
+	Done
+	// Refilled: an extension found some keys gone, and set them again. It is not a vote.
+	Refilled
+	// Refused: a key is another owner's, and nothing was changed; or, of a
+	// release, not all keys were there to delete.
+	Refused
+)
+
 // ErrNotRun marks an error after which it is certain that the command did not
 // run and never will.
 var ErrNotRun = errors.New("not run")
 
-// notRun wraps err so that it is also ErrNotRun, with err's text.
-type notRun struct{ error }
+// ErrNotConnected marks the error of a command for which there is no connection
+// to the server. It is ErrNotRun, too.
+var ErrNotConnected = errors.New("not connected")
 
-func (e notRun) Unwrap() []error { return []error{e.error, ErrNotRun} }
-
-// ErrUnasked marks the error of a node that was not asked, for no fault of its own.
+// ErrUnasked marks the error of a node that was not asked, because there was
+// nothing to ask it.
 var ErrUnasked = errors.New("not asked")
 
-// unasked wraps err so that it is also ErrUnasked, with err's text.
-type unasked struct{ error }
+// NotRun returns err marked as ErrNotRun, with err's text.
+func NotRun(err error) error { return marked{err, ErrNotRun} }
 
-func (e unasked) Unwrap() []error { return []error{e.error, ErrUnasked} }
+// NotConnected returns err marked as ErrNotConnected, and says so.
+func NotConnected(err error) error { return notConnected{err} }
 
-// Outcome is what an extension came to on one node.
-type Outcome uint8
+// marked is an error with err's text that is also mark.
+type marked struct{ err, mark error }
 
-const (
-	Unknown  Outcome = iota // Err says why
-	Extended                // all keys were ours, and live for at least ttl
-	Refilled                // some were gone and are ours again; not a vote
-	Taken                   // some are another owner's; nothing was changed
-)
+func (e marked) Error() string   { return e.err.Error() }
+func (e marked) Unwrap() []error { return []error{e.err, e.mark} }
 
-// Extension is one claim to be extended, and what came of it.
-type Extension struct {
-	Claim *Claim
-	TTL   time.Duration
+type notConnected struct{ err error }
 
-	Outcome Outcome
-	Err     error
-}
-
-// Deletion is one claim to be released, and what came of it.
-type Deletion struct {
-	Claim *Claim
-
-	Deleted int // keys
-	Err     error
-}
+func (e notConnected) Error() string   { return "not connected: " + e.err.Error() }
+func (e notConnected) Unwrap() []error { return []error{e.err, ErrNotConnected, ErrNotRun} }

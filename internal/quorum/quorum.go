@@ -1,17 +1,13 @@
-// Package quorum asks n nodes the same question at once and counts their
-// votes. It knows nothing of Redis or of locks.
+// Package quorum counts the votes of n nodes on one question, and waits for the
+// verdict. It knows nothing of Redis or of locks.
 //
 // A question is carried by n/2+1 grants, and settled as soon as it is carried
 // or can no longer be (invariant 5): a node that hangs delays nobody.
 package quorum
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"slices"
-	"sync"
-	"time"
 )
 
 // Need is the smallest number of nodes of which two sets always share one: the
@@ -101,86 +97,12 @@ func (b *Ballot) Clone() *Ballot {
 	return &c
 }
 
-// Close counts every node that has not answered as failed, with the reason.
-func (b *Ballot) Close(reason error) {
-	for i, r := range b.Replies {
-		if r.Vote == Pending {
-			b.Cast(i, Reply{Failed, reason})
-		}
-	}
+// Reset makes the ballot as new.
+func (b *Ballot) Reset() {
+	clear(b.Replies)
+	b.granted, b.refused, b.failed = 0, 0, 0
 }
 
 // ErrNoReply is the reason of a node that did not answer in time. It is not a
 // context error, so that it is never mistaken for the end of a caller's ctx.
 var ErrNoReply = errors.New("no reply")
-
-// Panel is the set of nodes that are asked. It owns the goroutines of calls
-// that outlive their question.
-type Panel struct {
-	n      int
-	calls  sync.WaitGroup
-	timers sync.Pool // of stopped *time.Timer
-}
-
-// NewPanel is a panel of n nodes.
-func NewPanel(n int) *Panel { return &Panel{n: n} }
-
-// Ask calls ask once per node, each on a goroutine of its own, and returns when
-// the question is settled, when timeout has passed, when ctx ends or when stop
-// is closed, whichever is first. After timeout the silent nodes count as
-// failed; after ctx or stop the ballot may still be open.
-//
-// The calls that are still running then go on, and their votes are not
-// counted: what a late grant leaves behind is ask's to clean up.
-func (p *Panel) Ask(ctx context.Context, stop <-chan struct{}, timeout time.Duration, ask func(node int) Reply) *Ballot {
-	type vote struct {
-		node  int
-		reply Reply
-	}
-	votes := make(chan vote, p.n) // room for all: a late vote never blocks its goroutine
-	p.calls.Add(p.n)
-	for i := range p.n {
-		go func() {
-			defer p.calls.Done()
-			votes <- vote{i, ask(i)}
-		}()
-	}
-	timer := p.timer(timeout)
-	defer func() {
-		timer.Stop()
-		p.timers.Put(timer)
-	}()
-	b := NewBallot(p.n)
-	for b.Verdict() == Open {
-		select {
-		case v := <-votes:
-			b.Cast(v.node, v.reply)
-		case <-timer.C:
-			// On a starved machine the timer and the votes are seen together:
-			// what has arrived counts.
-			for len(votes) > 0 {
-				v := <-votes
-				b.Cast(v.node, v.reply)
-			}
-			b.Close(fmt.Errorf("%w within %v", ErrNoReply, timeout))
-		case <-ctx.Done():
-			return b
-		case <-stop:
-			return b
-		}
-	}
-	return b
-}
-
-// timer is a timer that fires after d. One that was used before has been
-// stopped, after which nothing old comes of it.
-func (p *Panel) timer(d time.Duration) *time.Timer {
-	if timer, ok := p.timers.Get().(*time.Timer); ok {
-		timer.Reset(d)
-		return timer
-	}
-	return time.NewTimer(d)
-}
-
-// Wait returns when every call has returned. No question may be asked after.
-func (p *Panel) Wait() { p.calls.Wait() }

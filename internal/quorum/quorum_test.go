@@ -1,12 +1,9 @@
 package quorum
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -64,95 +61,6 @@ func TestANodeVotesOnce(t *testing.T) {
 	b.Cast(0, Reply{Vote: Granted})
 	require.Equal(t, 1, b.Granted())
 	require.Equal(t, Open, b.Verdict())
-}
-
-// after answers r once d has passed, in virtual time.
-func after(d time.Duration, r Reply) Reply {
-	time.Sleep(d)
-	return r
-}
-
-func TestAskSettlesWithoutWaitingForTheSlow(t *testing.T) {
-	const ms = time.Millisecond
-	grant, refuse, fail := Reply{Vote: Granted}, Reply{Refused, errDown}, Reply{Failed, errDown}
-	type answer struct {
-		after time.Duration
-		reply Reply
-	}
-	for _, c := range []struct {
-		name    string
-		answers []answer
-		verdict Verdict
-		took    time.Duration
-	}{
-		{"one hung of three", []answer{{1 * ms, grant}, {2 * ms, grant}, {time.Hour, grant}}, Carried, 2 * ms},
-		{"one hung of five", []answer{{1 * ms, grant}, {3 * ms, grant}, {time.Hour, grant}, {2 * ms, grant}, {4 * ms, refuse}}, Carried, 3 * ms},
-		{"two refuse, one hung", []answer{{1 * ms, refuse}, {2 * ms, refuse}, {time.Hour, grant}}, Rejected, 2 * ms},
-		{"two down, one hung", []answer{{1 * ms, fail}, {2 * ms, fail}, {time.Hour, grant}}, Unreachable, 2 * ms},
-		{"quorum hung", []answer{{1 * ms, grant}, {time.Hour, grant}, {time.Hour, grant}}, Unreachable, 100 * ms},
-		{"even n, a tie", []answer{{1 * ms, grant}, {2 * ms, refuse}, {3 * ms, grant}, {4 * ms, refuse}}, Rejected, 4 * ms},
-		{"n of two, one hung", []answer{{1 * ms, grant}, {time.Hour, grant}}, Unreachable, 100 * ms},
-		{"n of two, one refuses", []answer{{time.Hour, grant}, {1 * ms, refuse}}, Rejected, 1 * ms},
-		{"late for the timeout", []answer{{1 * ms, grant}, {101 * ms, grant}, {102 * ms, grant}}, Unreachable, 100 * ms},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				p := NewPanel(len(c.answers))
-				start := time.Now()
-				b := p.Ask(t.Context(), nil, 100*ms, func(i int) Reply {
-					return after(c.answers[i].after, c.answers[i].reply)
-				})
-				require.Equal(t, c.verdict, b.Verdict())
-				require.Equal(t, c.took, time.Since(start))
-				p.Wait()
-			})
-		})
-	}
-}
-
-func TestSilentNodesAreNamedAndNotContextErrors(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := NewPanel(3)
-		b := p.Ask(t.Context(), nil, 250*time.Millisecond, func(i int) Reply {
-			if i == 1 {
-				return Reply{Vote: Granted}
-			}
-			return after(time.Second, Reply{Vote: Granted})
-		})
-		for _, i := range []int{0, 2} {
-			require.Equal(t, Failed, b.Replies[i].Vote)
-			require.ErrorIs(t, b.Replies[i].Err, ErrNoReply)
-			require.NotErrorIs(t, b.Replies[i].Err, context.DeadlineExceeded)
-			require.EqualError(t, b.Replies[i].Err, "no reply within 250ms")
-		}
-		p.Wait()
-	})
-}
-
-func TestAskEndsWithItsContextAndWithStop(t *testing.T) {
-	for _, how := range []string{"ctx", "stop"} {
-		t.Run(how, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				stop := make(chan struct{})
-				time.AfterFunc(10*time.Millisecond, func() {
-					if how == "ctx" {
-						cancel()
-					} else {
-						close(stop)
-					}
-				})
-				p := NewPanel(3)
-				start := time.Now()
-				b := p.Ask(ctx, stop, time.Second, func(int) Reply { return after(time.Minute, Reply{Vote: Granted}) })
-				require.Equal(t, 10*time.Millisecond, time.Since(start))
-				require.Equal(t, Open, b.Verdict())
-				p.Wait()
-				require.Equal(t, time.Minute, time.Since(start), "Wait owns the stragglers")
-			})
-		})
-	}
 }
 
 func ExampleBallot() {

@@ -5,13 +5,14 @@ package sim
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// Op names a call to a Store.
+// Op names the commands of a call to a Store.
 type Op string
 
 const (
@@ -19,6 +20,8 @@ const (
 	Extend  Op = "extend"
 	Release Op = "release"
 )
+
+var ops = [...]Op{node.Acquire: Acquire, node.Extend: Extend, node.Release: Release}
 
 // Fault is what befalls one call.
 type Fault struct {
@@ -28,6 +31,7 @@ type Fault struct {
 	LoseReply   bool          // it runs, and fails after Request and Reply
 	Twice       bool          // the node runs it a second time, Reply later: a duplicate
 	NotRun      bool          // it fails at once, and says that it did not run
+	Refuse      bool          // it fails at once: there is no connection
 }
 
 // Errors of lost calls.
@@ -42,7 +46,7 @@ type Store struct {
 	Rate float64
 
 	mu      sync.Mutex // guards what follows
-	fault   func(op Op, claims int) Fault
+	fault   func(op Op, commands int) Fault
 	keys    map[string]entry
 	resumed chan struct{} // non-nil while paused; closed on resume
 }
@@ -54,9 +58,10 @@ type entry struct {
 
 var _ node.Store = (*Store)(nil)
 
-// Faults has fault asked about each call from now on. It may be called
-// concurrently; nil means no faults.
-func (s *Store) Faults(fault func(op Op, claims int) Fault) {
+// Faults has fault asked about each call from now on: a pipeline of so many
+// commands, of which op is the first. It may be called concurrently; nil means no
+// faults.
+func (s *Store) Faults(fault func(op Op, commands int) Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fault = fault
@@ -138,17 +143,45 @@ func (s *Store) local(ttl time.Duration) time.Duration {
 	return time.Duration(float64(ttl) / s.Rate)
 }
 
-// call runs run on the node, as the fault has it.
-func (s *Store) call(ctx context.Context, op Op, claims int, run func()) error {
+// Do implements node.Store. One fault befalls the whole pipeline.
+func (s *Store) Do(ctx context.Context, batch []node.Command) error {
 	var f Fault
 	s.mu.Lock()
 	fault := s.fault
 	s.mu.Unlock()
 	if fault != nil {
-		f = fault(op, claims)
+		f = fault(ops[batch[0].Kind], len(batch))
 	}
-	if f.NotRun {
-		return errors.Join(ErrDown, node.ErrNotRun)
+	// The pipeline may outlive this call, as one on a real connection does when
+	// ctx has ended: it works on a copy.
+	commands := slices.Clone(batch)
+	err := s.call(ctx, f, func() {
+		for i := range commands {
+			if c := &commands[i]; c.Outcome == node.Unknown {
+				c.Outcome = s.run(c)
+			} else { // a duplicate's answer goes nowhere
+				s.run(c)
+			}
+		}
+	})
+	for i := range batch {
+		if batch[i].Err = err; err == nil {
+			batch[i].Outcome = commands[i].Outcome
+		}
+	}
+	if errors.Is(err, node.ErrNotConnected) {
+		return err
+	}
+	return nil // a breaker would hide what is tested with other faults
+}
+
+// call runs run on the node, as the fault has it.
+func (s *Store) call(ctx context.Context, f Fault, run func()) error {
+	switch {
+	case f.Refuse:
+		return node.NotConnected(ErrDown)
+	case f.NotRun:
+		return node.NotRun(ErrDown)
 	}
 	done := make(chan struct{})
 	go func() { // as in a real connection, what was sent goes on after ctx
@@ -184,86 +217,60 @@ func (s *Store) call(ctx context.Context, op Op, claims int, run func()) error {
 	return nil
 }
 
-// Acquire implements node.Store.
-func (s *Store) Acquire(ctx context.Context, keys []string, token string, ttl time.Duration) (bool, error) {
-	first, granted := true, false
-	err := s.call(ctx, Acquire, 1, func() {
-		ok := true
-		for _, key := range keys {
-			if _, held := s.get(key); held {
-				ok = false
-			}
-		}
-		if ok {
-			for _, key := range keys {
-				s.set(key, token, ttl)
-			}
-		}
-		if first { // a duplicate's answer goes nowhere
-			first, granted = false, ok
-		}
-	})
-	return err == nil && granted, err
+func (s *Store) run(c *node.Command) node.Outcome {
+	switch c.Kind {
+	case node.Acquire:
+		return s.acquire(c)
+	case node.Extend:
+		return s.extend(c)
+	}
+	return s.release(c)
 }
 
-// Extend implements node.Store.
-func (s *Store) Extend(ctx context.Context, batch []node.Extension) {
-	outcomes := make([]node.Outcome, len(batch))
-	err := s.call(ctx, Extend, len(batch), func() {
-		for i, e := range batch {
-			if outcome := s.extend(e); outcomes[i] == node.Unknown {
-				outcomes[i] = outcome
-			}
-		}
-	})
-	for i := range batch {
-		if err != nil {
-			batch[i].Err = err
-		} else {
-			batch[i].Outcome = outcomes[i]
+func (s *Store) acquire(c *node.Command) node.Outcome {
+	for _, key := range c.Claim.Keys {
+		if _, held := s.get(key); held {
+			return node.Refused
 		}
 	}
+	for _, key := range c.Claim.Keys {
+		s.set(key, c.Claim.Token, c.TTL)
+	}
+	return node.Done
 }
 
-func (s *Store) extend(e node.Extension) node.Outcome {
-	outcome := node.Extended
-	for _, key := range e.Claim.Keys {
+func (s *Store) extend(c *node.Command) node.Outcome {
+	outcome := node.Done
+	for _, key := range c.Claim.Keys {
 		switch token, held := s.get(key); {
 		case !held:
 			outcome = node.Refilled
-		case token != e.Claim.Token:
-			return node.Taken
+		case token != c.Claim.Token:
+			return node.Refused
 		}
 	}
-	for _, key := range e.Claim.Keys {
-		if _, held := s.get(key); !held || s.keys[key].expires.Before(time.Now().Add(s.local(e.TTL))) {
-			s.set(key, e.Claim.Token, e.TTL)
+	for _, key := range c.Claim.Keys {
+		if _, held := s.get(key); !held || s.keys[key].expires.Before(time.Now().Add(s.local(c.TTL))) {
+			s.set(key, c.Claim.Token, c.TTL)
 		}
 	}
 	return outcome
 }
 
-// Release implements node.Store.
-func (s *Store) Release(ctx context.Context, batch []node.Deletion) {
-	answered := make([]int, len(batch))
-	err := s.call(ctx, Release, len(batch), func() {
-		for i, d := range batch {
-			for _, key := range d.Claim.Keys {
-				if token, held := s.get(key); held && token == d.Claim.Token {
-					delete(s.keys, key)
-					answered[i]++
-				}
-			}
-		}
-	})
-	for i := range batch {
-		if err != nil {
-			batch[i].Err = err
+func (s *Store) release(c *node.Command) node.Outcome {
+	outcome := node.Done
+	for _, key := range c.Claim.Keys {
+		if token, held := s.get(key); held && token == c.Claim.Token {
+			delete(s.keys, key)
 		} else {
-			batch[i].Deleted = answered[i]
+			outcome = node.Refused
 		}
 	}
+	return outcome
 }
+
+// Server implements node.Store: there is one.
+func (s *Store) Server([]string) string { return "" }
 
 // Check implements node.Store: every set of keys is accepted.
 func (s *Store) Check([]string) error { return nil }

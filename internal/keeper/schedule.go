@@ -1,0 +1,137 @@
+package keeper
+
+import (
+	"container/heap"
+	"time"
+)
+
+// tries is how often an extension is tried before validity ends: the first when
+// the threshold is reached, the others spread over what remains until the
+// deadline.
+const tries = 4
+
+const never = Instant(1<<63 - 1)
+
+// startDue starts a round for each hold that is due, and returns when to look
+// again.
+func (k *Keeper) startDue(now Instant) Instant {
+	var rounds []*round
+	k.mu.Lock()
+	for len(k.schedule) > 0 && k.schedule[0].due <= now {
+		h := k.schedule[0]
+		h.due = now.Add(h.retry()) // unless it is extended before
+		heap.Fix(&k.schedule, 0)
+		switch {
+		case k.closed:
+		case k.config.Extend == nil:
+			if h.round != nil {
+				h.round.giveUp(h.retry())
+			}
+			rounds = append(rounds, h.newRound(now, h.terms.TTL))
+		case h.extending:
+			h.extendAgain = true // at once when this one is over
+		default:
+			h.extending = true
+			k.running.Go(func() { k.extendThrough(h) })
+		}
+	}
+	k.planned = never
+	if len(k.holds) > 0 {
+		k.planned = now.Add(tick)
+	}
+	if len(k.schedule) > 0 {
+		k.planned = min(k.planned, k.schedule[0].due)
+	}
+	next := k.planned
+	k.mu.Unlock()
+	if len(rounds) > 0 {
+		k.dispatch(rounds...)
+	}
+	return next
+}
+
+// retry is the time from one try to the next.
+func (h *Hold) retry() time.Duration {
+	return max((h.threshold-h.terms.Grace)/tries, time.Millisecond)
+}
+
+// reschedule sets when h is extended next, given its validity and when its last
+// extension started. k.mu is held.
+func (k *Keeper) reschedule(h *Hold, last Instant) {
+	deadline := h.deadline.Load()
+	if h.threshold == 0 || deadline < 0 || Instant(deadline).Add(h.terms.Grace) >= h.max {
+		k.unschedule(h)
+		return
+	}
+	h.due = Instant(deadline).Add(h.terms.Grace - h.threshold)
+	if last > 0 { // with a threshold near the ttl, extensions would follow each other at once
+		h.due = max(h.due, last.Add(h.retry()))
+		h.extendAgain = false
+	}
+	if h.index < 0 {
+		heap.Push(&k.schedule, h)
+	} else {
+		heap.Fix(&k.schedule, int(h.index))
+	}
+	k.plan(h.due)
+}
+
+func (k *Keeper) unschedule(h *Hold) {
+	if h.index >= 0 {
+		heap.Remove(&k.schedule, int(h.index))
+	}
+}
+
+// plan makes the loop look at due at the latest. k.mu is held.
+func (k *Keeper) plan(due Instant) {
+	if due >= k.planned {
+		return
+	}
+	k.planned = due
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// extendThrough has Config.Extend extend a hold that is due, and again if it is
+// due again by then.
+func (k *Keeper) extendThrough(h *Hold) {
+	for again := true; again; {
+		func() {
+			defer func() { // also if it ends its goroutine
+				k.mu.Lock()
+				defer k.mu.Unlock()
+				again = h.extendAgain && !h.over() && !k.closed
+				h.extending, h.extendAgain = again, false
+			}()
+			start := k.clock.now()
+			if err := k.config.Extend(h); err != nil {
+				h.failed.Store(&failure{start: start, err: err})
+			}
+		}()
+	}
+}
+
+// schedule is the holds to be extended, the one that is due first in front.
+type schedule []*Hold
+
+func (s schedule) Len() int           { return len(s) }
+func (s schedule) Less(i, j int) bool { return s[i].due < s[j].due }
+func (s schedule) Swap(i, j int) {
+	s[i], s[j] = s[j], s[i]
+	s[i].index, s[j].index = int32(i), int32(j)
+}
+func (s *schedule) Push(x any) {
+	h := x.(*Hold)
+	h.index = int32(len(*s))
+	*s = append(*s, h)
+}
+func (s *schedule) Pop() any {
+	last := len(*s) - 1
+	h := (*s)[last]
+	(*s)[last] = nil
+	*s = (*s)[:last]
+	h.index = -1
+	return h
+}

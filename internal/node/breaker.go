@@ -1,0 +1,110 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+)
+
+// A server that cannot be connected to is marked as down. rueidis would dial for
+// each pipeline, and allocate a connection's buffers for it, which costs more
+// than an acquisition on all the healthy nodes does. While the server is down
+// acquisitions are refused at once, and extensions and releases stay queued. A
+// probe goes out every now and then, and with the first that is answered, all
+// that is queued: an outage that is shorter than validity loses no lock.
+//
+// The pause before a probe is an eighth of the time for which the server has
+// been down, within these bounds. So an outage seems at most an eighth longer
+// than it is, or by lastProbe.
+const (
+	firstProbe = 5 * time.Millisecond
+	lastProbe  = 250 * time.Millisecond
+)
+
+// connection notes how a pipeline ended: err is the error of the connection, nil
+// if the server answered. seen is failures when it was sent. It returns the
+// acquisitions and the releases that need not wait.
+//
+// Pipelines that were under way when a connection broke say nothing of the next
+// one. The pipeline after that has dialled anew: if it breaks off too, or says
+// that a dial failed, the server is down. What a server answers is no failure,
+// unless it says so instead of shaking hands.
+func (s *server) connection(seen int, err error, keys []string, dropped []Command) []Command {
+	switch {
+	case err == nil:
+		s.failures = 0
+		s.up()
+		return dropped
+	case errors.Is(err, context.Canceled) || s.node.closed:
+		return dropped
+	}
+	s.failures++
+	if s.down != nil || seen == 0 && !errors.Is(err, ErrNotConnected) {
+		return dropped
+	}
+	s.setDown(err)
+	s.node.running.Go(func() { s.probe(keys) })
+	// Whoever waits for an acquisition or a release is answered.
+	kept := fifo{limit: s.queue.limit}
+	for s.queue.len() > 0 {
+		c := s.queue.pop()
+		if c.voter != nil {
+			c.Err = s.down
+			dropped = append(dropped, c)
+			c.voter = nil
+		}
+		if c.Kind == Release {
+			kept.push(c)
+		}
+	}
+	s.queue = kept
+	return dropped
+}
+
+func (s *server) setDown(err error) {
+	if !errors.Is(err, ErrNotConnected) {
+		err = NotConnected(err)
+	}
+	s.down = err
+}
+
+// up ends what setDown began.
+func (s *server) up() {
+	if s.down == nil {
+		return
+	}
+	s.down = nil
+	s.work(claims)
+	s.work(extending)
+}
+
+// probe asks the server that has keys until it answers. What it asks is the
+// release of a claim that nobody has.
+func (s *server) probe(keys []string) {
+	n := s.node
+	began := time.Now()
+	timer := time.NewTimer(firstProbe)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-n.ctx.Done():
+			return
+		}
+		err := n.store.Do(n.ctx, []Command{{Kind: Release, Claim: NewClaim(keys, rand.Text(), n.index+1)}})
+		n.mu.Lock()
+		if err == nil {
+			s.failures = 0
+			s.up()
+		} else if s.down != nil {
+			s.setDown(err)
+		}
+		over := s.down == nil
+		n.mu.Unlock()
+		if over {
+			return
+		}
+		timer.Reset(min(max(time.Since(began)/8, firstProbe), lastProbe))
+	}
+}

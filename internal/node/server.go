@@ -1,0 +1,333 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+const (
+	// maxBatch caps one pipeline. rueidis sends pipelines of 2000 and more on
+	// another connection, where they overtake.
+	maxBatch = 256
+	// maxPipelines is how many pipelines of one lane may be under way to a server
+	// that is far. rueidis' ring of 1024 has room for all.
+	maxPipelines = 16
+	// far is the round trip from which on a pipeline does not wait for the one
+	// before. Below it, waiting makes pipelines longer and costs less than it
+	// saves; but not for longer than patience.
+	far      = 700 * time.Microsecond
+	patience = 5 * time.Millisecond
+	// silence is for how long a server that owes answers may give none before
+	// acquisitions are refused at once, instead of being queued.
+	silence = 500 * time.Millisecond
+)
+
+// server is one server of a deployment, with the commands that wait for it. It
+// is guarded by its Node's mutex.
+//
+// There are two lanes, so that nothing queues in front of an extension: one for
+// acquisitions and releases, first in, first out, and one for extensions, the
+// one that is due first in front. A worker takes what waits in its lane, sends
+// it as one pipeline, waits for the replies and casts the votes, until nothing
+// waits. A server that is near has one worker per lane, as long as it answers:
+// what comes meanwhile goes out together. For one that is far, several pipelines
+// are under way.
+//
+// On one connection commands are run in the order in which they were sent. Two
+// workers may still put theirs on the connection in either order, and a Cluster
+// may redirect; so no claim depends on it: what a release may have missed is
+// released again: see settle.
+type server struct {
+	node *Node
+
+	queue      fifo
+	extensions extensions
+	workers    [2]int       // by lane
+	latest     [2]time.Time // by lane: when the latest pipeline was sent
+
+	inFlight int       // commands
+	heard    time.Time // the last answer, or when the first of those in flight was sent
+	trip     fastest
+
+	failures int   // pipelines that broke off since the last that was answered
+	down     error // why the server cannot be connected to; nil if it can: see breaker.go
+
+	// Releases that failed, and are tried again: see cleanup.go.
+	failed   []Command
+	pauses   backoff.BackOff // between these tries; nil before the first
+	again    *time.Timer     // ends the pause; nil while there is none
+	failedAt time.Time       // when one failed last
+	owing    error           // why, unless one has succeeded since
+}
+
+type lane int
+
+const (
+	claims    lane = iota // acquisitions and releases
+	extending             // extensions
+)
+
+// push queues an acquisition or a release, and returns what it found dead in a
+// queue that grows.
+func (s *server) push(c Command) (dropped []Command) {
+	s.queue.push(c)
+	if s.queue.grown() {
+		dropped = s.dead(time.Now())
+	}
+	s.work(claims)
+	return dropped
+}
+
+// work starts a worker for the lane, if there is anything for one to do.
+func (s *server) work(l lane) {
+	if s.waiting(l) == 0 || s.down != nil || s.node.closed {
+		return
+	}
+	switch trip := s.trip.least(); {
+	case s.workers[l] == 0:
+	case s.workers[l] == maxPipelines:
+		return
+	case trip > 0 && trip < far && time.Since(s.latest[l]) < patience:
+		return
+	}
+	s.workers[l]++
+	s.node.running.Go(func() { s.serve(l) })
+}
+
+// waiting is how many commands wait in a lane, some of which may be dead.
+func (s *server) waiting(l lane) int {
+	if l == extending {
+		return s.extensions.len()
+	}
+	return s.queue.len()
+}
+
+// serve sends what waits in a lane until nothing does. It may hang with its
+// server, and nobody waits for it.
+func (s *server) serve(l lane) {
+	n := s.node
+	var batch, dropped []Command
+	for {
+		n.mu.Lock()
+		if s.inFlight+s.waiting(l) >= crowd {
+			// Callers that are ready to run are about to add to the pipeline.
+			n.mu.Unlock()
+			runtime.Gosched()
+			n.mu.Lock()
+		}
+		now := time.Now()
+		batch, dropped = s.take(l, now, batch[:0], dropped[:0])
+		if len(batch) == 0 {
+			s.workers[l]--
+			n.mu.Unlock()
+			n.cast(dropped)
+			return
+		}
+		seen := s.failures
+		s.work(l) // another, where the server is far
+		n.mu.Unlock()
+		n.cast(dropped)
+		for i := range batch {
+			if v := batch[i].voter; v != nil {
+				v.Sent(n.index, now)
+			}
+		}
+		err := n.store.Do(n.ctx, batch)
+		end := time.Now()
+		n.mu.Lock()
+		s.inFlight -= len(batch)
+		if err == nil {
+			s.trip.add(end.Sub(now))
+			s.heard = end
+		}
+		for i := range batch {
+			s.settle(&batch[i], end)
+		}
+		dropped = s.connection(seen, err, batch[0].Claim.Keys, dropped[:0])
+		n.mu.Unlock()
+		n.cast(batch)
+		n.cast(dropped)
+		clear(batch)
+		clear(dropped)
+	}
+}
+
+// crowd is from how many commands on a worker yields before it takes them.
+const crowd = 3
+
+// take takes up to maxBatch commands from a lane. What needs not be sent any
+// more is dropped.
+func (s *server) take(l lane, now time.Time, batch, dropped []Command) ([]Command, []Command) {
+	if s.down != nil || s.node.closed {
+		return batch, dropped
+	}
+	for len(batch) < maxBatch && s.waiting(l) > 0 {
+		var c Command
+		if l == extending {
+			c = s.extensions.pop()
+		} else {
+			c = s.queue.pop()
+		}
+		if s.begin(&c, now) {
+			batch = append(batch, c)
+		} else {
+			dropped = append(dropped, c)
+		}
+	}
+	if len(batch) > 0 {
+		if s.inFlight == 0 {
+			s.heard = now
+		}
+		s.inFlight += len(batch)
+		s.latest[l] = now
+	}
+	return batch, dropped
+}
+
+// begin prepares a command for being sent. It reports false, with the command's
+// outcome, if it is not to be sent.
+func (s *server) begin(c *Command, now time.Time) bool {
+	p := &c.Claim.places[s.node.index]
+	if c.Kind != Release {
+		// The claim may end at any time, and its release is queued then. It sees
+		// what is noted here, or this sees that the claim has ended: both hold the
+		// Node's mutex, and End comes before the release.
+		if c.Claim.Ended() {
+			c.Err = errEnded
+			return false
+		}
+		p.send(c.TTL)
+		s.node.pending++
+		return true
+	}
+	switch nothing := p.inFlight == 0 && !p.mayHold(); {
+	case nothing: // a reply came meanwhile that says so
+		c.Outcome, c.Err = Refused, errNoSend
+	case s.expired(c, now):
+	default:
+		c.acquired, c.extended = p.acquired, p.extended
+		p.acquired, p.extended = false, false
+		p.release = sent
+		return true
+	}
+	p.release = done
+	s.node.settled()
+	return false
+}
+
+// expired reports whether c is a release that nobody waits for, and of keys that
+// have expired by themselves; unless a command is still on its way to a server
+// that has hung all along, and then they do so a ttl after it arrives.
+func (s *server) expired(c *Command, now time.Time) bool {
+	return c.Kind == Release && c.voter == nil && !now.Before(c.until)
+}
+
+// dead takes the commands out of the queue that would be dropped if their turn
+// came now.
+func (s *server) dead(now time.Time) []Command {
+	return s.queue.remove(func(c *Command) bool {
+		switch {
+		case c.Kind == Acquire && c.Claim.Ended():
+			c.Err = errEnded
+			return true
+		case s.expired(c, now):
+			c.Claim.places[s.node.index].release = done
+			s.node.settled()
+			return true
+		}
+		return false
+	})
+}
+
+// settle draws the consequence of a command's outcome for its claim's place.
+//
+// The claim may have ended before an acquisition or an extension of it ran: then
+// what it set is to be released. If the release is still to come, that does it. If
+// the release is under way, it may have been run before the command, and so be
+// repeated; but not overtaken by another, whose answer would be that there was
+// something to delete, so that its own would be that there was nothing. If it is
+// done, it is repeated at once.
+func (s *server) settle(c *Command, now time.Time) {
+	p := &c.Claim.places[s.node.index]
+	if c.Kind == Release {
+		s.released(c, p, now)
+		return
+	}
+	left := c.Outcome == Done || c.Outcome == Refilled || c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun)
+	p.answered(c.Kind, left)
+	if p.release == done && p.mayHold() && !s.node.closed {
+		s.release(c.Claim, p, now)
+	}
+	s.node.settled()
+}
+
+// released draws the consequence of a release.
+func (s *server) released(c *Command, p *place, now time.Time) {
+	if c.Outcome == Unknown {
+		p.acquired, p.extended = p.acquired || c.acquired, p.extended || c.extended
+		p.release = queued
+		s.releaseLater(*c)
+		return
+	}
+	p.release, s.owing = done, nil
+	if c.Outcome == Done {
+		// Nothing is left of the acquisition, of which there is one, even if its
+		// answer is still on its way. Of an extension something may be.
+		p.spent, p.acquired = true, false
+	}
+	if p.mayHold() { // set while the release was under way
+		s.release(c.Claim, p, now)
+	}
+	s.node.settled()
+}
+
+// release queues a release that nobody waits for.
+func (s *server) release(c *Claim, p *place, now time.Time) {
+	p.release = queued
+	s.node.pending++
+	s.push(Command{Kind: Release, Claim: c, until: now.Add(p.ttl)})
+}
+
+// refusal is why an acquisition is refused at once, if it is.
+func (s *server) refusal() error {
+	if s.down != nil {
+		return s.down
+	}
+	if s.inFlight > 0 {
+		if quiet := time.Since(s.heard); quiet >= max(silence, 4*s.trip.least()) {
+			return NotRun(fmt.Errorf("not sent: %d earlier commands are unanswered, the first for %v", s.inFlight, quiet.Round(time.Millisecond)))
+		}
+	}
+	return nil
+}
+
+// unsent says of what is queued since when nothing has been heard, and why it
+// has not been sent.
+func (s *server) unsent() (time.Time, error) {
+	if s.down != nil {
+		return time.Time{}, s.down
+	}
+	return s.heard, NotRun(fmt.Errorf("not sent: %d earlier commands are unanswered", s.inFlight))
+}
+
+// close drops what is queued.
+func (s *server) close(dropped []Command) []Command {
+	if s.again != nil {
+		s.again.Stop()
+	}
+	first := len(dropped)
+	for s.queue.len() > 0 {
+		dropped = append(dropped, s.queue.pop())
+	}
+	for s.extensions.len() > 0 {
+		dropped = append(dropped, s.extensions.pop())
+	}
+	for i := range dropped[first:] {
+		dropped[first+i].Err = errClosed
+	}
+	return dropped
+}

@@ -1,0 +1,128 @@
+package node
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+const (
+	// A Cluster is asked who has which slots when the answer is older than
+	// topologyAge, or than topologyPause if a connection has failed since.
+	topologyAge   = 10 * time.Second
+	topologyPause = 200 * time.Millisecond
+	// topologyWait is for how long one server is waited for.
+	topologyWait = time.Second
+)
+
+// topology knows which server of a Cluster has which slot. It only serves to keep
+// the commands for different servers apart: rueidis sends each where it belongs,
+// by a topology of its own that it does not tell.
+type topology struct {
+	slots atomic.Pointer[slots]
+	ctx   context.Context
+	stop  context.CancelFunc
+
+	mu      sync.Mutex // guards what follows
+	asked   time.Time  // when the Cluster was asked last
+	asking  bool
+	closed  bool
+	running sync.WaitGroup
+}
+
+// slots is the name of the server of each slot.
+type slots [slotCount]string
+
+func newTopology() *topology {
+	t := new(topology)
+	t.ctx, t.stop = context.WithCancel(context.Background())
+	return t
+}
+
+// server names the server that has a slot. As long as that is not known each slot
+// has a server of its own: so none waits for another.
+func (t *topology) server(slot uint16) string {
+	if known := t.slots.Load(); known != nil && known[slot] != "" {
+		return known[slot]
+	}
+	return "slot " + strconv.Itoa(int(slot))
+}
+
+// refresh has the Cluster asked, in the background, if that is due.
+func (t *topology) refresh(client rueidis.Client, failed bool) {
+	age := topologyAge
+	if failed || t.slots.Load() == nil {
+		age = topologyPause
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.asking || time.Since(t.asked) < age {
+		return
+	}
+	t.asking, t.asked = true, time.Now()
+	t.running.Go(func() {
+		t.ask(client)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.asking = false
+	})
+}
+
+// ask asks one server after the other until one answers.
+func (t *topology) ask(client rueidis.Client) {
+	for _, server := range client.Nodes() {
+		// With a deadline rueidis may close a connection, see Node.ctx.
+		ctx, cancel := context.WithCancel(t.ctx)
+		timer := time.AfterFunc(topologyWait, cancel)
+		reply, err := server.Do(ctx, server.B().ClusterSlots().Build()).ToArray()
+		timer.Stop()
+		cancel()
+		if known := readSlots(reply); err == nil && known != nil {
+			t.slots.Store(known)
+			return
+		}
+	}
+}
+
+// readSlots reads the reply to CLUSTER SLOTS: ranges, each with its first and its
+// last slot, and its servers, the master first, with host, port and id. It
+// returns nil if it is no such reply.
+func readSlots(reply []rueidis.RedisMessage) *slots {
+	known, any := new(slots), false
+	for _, message := range reply {
+		row, err := message.ToArray()
+		if err != nil || len(row) < 3 {
+			continue
+		}
+		first, err1 := row[0].AsInt64()
+		last, err2 := row[1].AsInt64()
+		master, err3 := row[2].ToArray()
+		if err1 != nil || err2 != nil || err3 != nil || len(master) < 3 || first < 0 || last >= slotCount {
+			continue
+		}
+		id, err := master[2].ToString()
+		if err != nil {
+			continue
+		}
+		for slot := first; slot <= last; slot++ {
+			known[slot], any = id, true
+		}
+	}
+	if !any {
+		return nil
+	}
+	return known
+}
+
+// close ends what refresh began.
+func (t *topology) close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.stop()
+	t.running.Wait()
+}

@@ -1,0 +1,191 @@
+package quorum
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// Panel makes the polls of n nodes. It is safe for concurrent use.
+type Panel struct {
+	n     int
+	polls sync.Pool // of *Poll that nobody refers to any more
+}
+
+// NewPanel returns a Panel of n nodes.
+func NewPanel(n int) *Panel { return &Panel{n: n} }
+
+// Poll is one question that has been put to all nodes of a Panel.
+//
+// One goroutine asks: it has Wait wait for the verdict, may look at Ballot, and
+// calls Close. For each node somebody calls Sent at most once, when the question
+// leaves for it, and Cast exactly once. The last of all these calls gives the
+// Poll back to its Panel: a vote that comes after Close counts nowhere, and finds
+// the Poll still its own.
+type Poll struct {
+	panel   *Panel
+	start   time.Time
+	settled chan struct{} // has room for one: the verdict is there
+	timer   *time.Timer   // stopped unless somebody waits
+
+	mu     sync.Mutex // guards what follows
+	ballot Ballot
+	sent   []time.Time // by node; zero while the question has not left for it
+	closed bool        // votes do not count any more
+	refs   int         // calls of Cast and Close that are still to come
+}
+
+// Unsent says of a question that has not left for a node yet since when nothing
+// has been heard from that node, and why the question has not left.
+type Unsent func(node int) (since time.Time, reason error)
+
+// Open returns a Poll that begins now.
+func (p *Panel) Open() *Poll {
+	poll, ok := p.polls.Get().(*Poll)
+	if !ok {
+		timer := time.NewTimer(time.Hour)
+		timer.Stop()
+		poll = &Poll{
+			panel:   p,
+			settled: make(chan struct{}, 1),
+			timer:   timer,
+			ballot:  Ballot{Replies: make([]Reply, p.n)},
+			sent:    make([]time.Time, p.n),
+		}
+	}
+	poll.start, poll.refs = time.Now(), p.n+1
+	return poll
+}
+
+// Sent notes that the question has left for node: from then on it is for the
+// node to answer.
+func (p *Poll) Sent(node int, at time.Time) {
+	p.mu.Lock()
+	p.sent[node] = at
+	p.mu.Unlock()
+}
+
+// Cast counts node's reply. The one that settles the question wakes Wait.
+func (p *Poll) Cast(node int, r Reply) {
+	p.mu.Lock()
+	if !p.closed {
+		before := p.ballot.Verdict()
+		p.ballot.Cast(node, r)
+		if before == Open && p.ballot.Verdict() != Open {
+			p.settled <- struct{}{} // happens once: there is room
+		}
+	}
+	p.unref()
+}
+
+// Wait returns the verdict as soon as the question is settled (invariant 5). It
+// returns earlier, with what the verdict is by then, when ctx ends or stop is
+// closed.
+//
+// A node to which the question was sent counts as failed when it has not answered
+// within timeout of that. One to which it was not sent, because other questions
+// are before it, counts as failed when nothing has been heard from the node for
+// timeout: to be busy is not to be sick. Once limit has passed since the start,
+// no answer is of use, and whatever has not been answered has failed.
+func (p *Poll) Wait(ctx context.Context, stop <-chan struct{}, timeout, limit time.Duration, unsent Unsent) Verdict {
+	timeout = min(timeout, limit)
+	p.timer.Reset(timeout)
+	defer p.timer.Stop()
+	for {
+		select {
+		case <-p.settled:
+			return p.verdict()
+		case <-p.timer.C:
+			next := p.expire(timeout, limit, unsent)
+			if next <= 0 {
+				return p.verdict()
+			}
+			p.timer.Reset(next)
+		case <-ctx.Done():
+			return p.verdict()
+		case <-stop:
+			return p.verdict()
+		}
+	}
+}
+
+func (p *Poll) verdict() Verdict {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ballot.Verdict()
+}
+
+// expire counts the nodes that are overdue as failed. It returns the time until
+// the next one is, or 0 if the question is settled.
+func (p *Poll) expire(timeout, limit time.Duration, unsent Unsent) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	over := p.start.Add(limit)
+	next := over
+	for i, r := range p.ballot.Replies {
+		if r.Vote != Pending {
+			continue
+		}
+		since, reason := p.sent[i], error(nil)
+		if since.IsZero() {
+			if since, reason = unsent(i); since.Before(p.start) {
+				since = p.start
+			}
+		} else {
+			reason = fmt.Errorf("%w within %v", ErrNoReply, timeout)
+		}
+		switch due := since.Add(timeout); {
+		case !due.After(now) || !over.After(now):
+			p.ballot.Cast(i, Reply{Failed, reason})
+		case due.Before(next):
+			next = due
+		}
+	}
+	if p.ballot.Verdict() != Open {
+		return 0
+	}
+	return next.Sub(now)
+}
+
+// Ballot returns a copy of the votes so far. It must not be called after Close.
+func (p *Poll) Ballot() *Ballot {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ballot.Clone()
+}
+
+// Read calls read with the votes so far, which it must neither keep nor change. It
+// must not be called after Close.
+func (p *Poll) Read(read func(*Ballot)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	read(&p.ballot)
+}
+
+// Close ends the poll for the one who asked. Votes may still come.
+func (p *Poll) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.unref()
+}
+
+// unref ends a call that was still to come. p.mu is held, and is not any more
+// when it returns.
+func (p *Poll) unref() {
+	p.refs--
+	if p.refs > 0 {
+		p.mu.Unlock()
+		return
+	}
+	select { // settled by a vote that nobody waited for
+	case <-p.settled:
+	default:
+	}
+	p.ballot.Reset()
+	clear(p.sent)
+	p.closed = false
+	p.mu.Unlock()
+	p.panel.polls.Put(p)
+}
