@@ -22,8 +22,8 @@ func (instant) Do(_ context.Context, batch []node.Command) error {
 }
 
 func (instant) Server([]string) string { return "" }
-func (instant) Check([]string) error { return nil }
-func (instant) Close()               {}
+func (instant) Check([]string) error   { return nil }
+func (instant) Close()                 {}
 
 // cycle is a TryAcquire and a Release over three instant nodes.
 func cycle(t testing.TB, opts ...Option) func() {

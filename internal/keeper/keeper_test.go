@@ -176,7 +176,7 @@ func TestALateQuorumRevivesNothing(t *testing.T) {
 			run(t, 3, func(t *testing.T, b *bench) {
 				start := time.Now()
 				h := b.hold("k", Terms{})
-				b.faults(func(int, sim.Op, int) sim.Fault { return sim.Fault{Reply: 2 * ttl} }) // they run at once
+				b.faults(func(int, sim.Op, int) sim.Fault { return sim.Fault{Reply: 250 * ms} }) // they run at once
 				if auto {
 					h.Auto(200 * ms)
 				} else {
@@ -188,6 +188,9 @@ func TestALateQuorumRevivesNothing(t *testing.T) {
 				if auto {
 					require.Equal(t, start.Add(validity), at)
 				}
+				require.Equal(t, start.Add(validity), h.Until())
+				time.Sleep(60 * ms) // the quorum is there, and would extend it to about now + 40 ms
+				require.False(t, h.Valid())
 				require.Equal(t, start.Add(validity), h.Until())
 				time.Sleep(10 * ttl)
 				require.False(t, h.Valid())

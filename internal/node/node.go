@@ -203,6 +203,9 @@ func (n *Node) server(name string) *server {
 	s, ok := n.servers[name]
 	if !ok {
 		s = &server{node: n}
+		for w := range s.lanes {
+			s.lanes[w].ready.L = &n.mu
+		}
 		n.servers[name] = s
 	}
 	return s

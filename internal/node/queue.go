@@ -20,7 +20,7 @@ type fifo struct {
 func (q *fifo) len() int { return len(q.commands) - q.first }
 
 func (q *fifo) push(c Command) {
-	if q.first > len(q.commands)/2 && q.first >= maxBatch {
+	if q.first > len(q.commands)/2 && q.first >= fewDead {
 		n := copy(q.commands, q.commands[q.first:])
 		clear(q.commands[n:])
 		q.commands, q.first = q.commands[:n], 0

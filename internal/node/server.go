@@ -4,18 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
 )
 
 const (
-	// maxBatch caps one pipeline. rueidis sends pipelines of 2000 and more on
-	// another connection, where they overtake.
-	maxBatch = 256
-	// maxPipelines is how many pipelines of one lane may be under way to a server
-	// that is far. rueidis' ring of 1024 has room for all.
-	maxPipelines = 16
 	// far is the round trip from which on a pipeline does not wait for the one
 	// before. Below it, waiting makes pipelines longer and costs less than it
 	// saves; but not for longer than patience.
@@ -46,8 +41,7 @@ type server struct {
 
 	queue      fifo
 	extensions extensions
-	workers    [2]int       // by lane
-	latest     [2]time.Time // by lane: when the latest pipeline was sent
+	lanes      [2]lane
 
 	inFlight int       // commands
 	heard    time.Time // the last answer, or when the first of those in flight was sent
@@ -64,12 +58,33 @@ type server struct {
 	owing    error           // why, unless one has succeeded since
 }
 
-type lane int
+// which lane.
+type which int
 
 const (
-	claims    lane = iota // acquisitions and releases
-	extending             // extensions
+	claims    which = iota // acquisitions and releases
+	extending              // extensions
 )
+
+// maxPipelines is how many pipelines of each lane may be under way to a server
+// that is far, or hangs; rueidis' ring of 1024 has room for all. maxBatch is how
+// many commands one carries; rueidis sends those of 2000 and more on another
+// connection, where they overtake. At 50 ms they carry 80 000 claims and 30 000
+// extensions a second.
+var (
+	maxPipelines = [...]int{claims: 16, extending: 3}
+	maxBatch     = [...]int{claims: 256, extending: 512}
+)
+
+// lane is the workers of one lane.
+type lane struct {
+	busy   int       // workers that take or send
+	latest time.Time // when the latest pipeline was sent
+	// One worker stays when there is nothing to do: to wake it costs less than to
+	// start another.
+	idle  bool
+	ready sync.Cond // signalled when it is not to be idle any more
+}
 
 // push queues an acquisition or a release, and returns what it found dead in a
 // queue that grows.
@@ -82,25 +97,32 @@ func (s *server) push(c Command) (dropped []Command) {
 	return dropped
 }
 
-// work starts a worker for the lane, if there is anything for one to do.
-func (s *server) work(l lane) {
-	if s.waiting(l) == 0 || s.down != nil || s.node.closed {
+// work has a worker of the lane go on or start, if there is anything for one to
+// do.
+func (s *server) work(w which) {
+	if s.waiting(w) == 0 || s.down != nil || s.node.closed {
 		return
 	}
+	l := &s.lanes[w]
 	switch trip := s.trip.least(); {
-	case s.workers[l] == 0:
-	case s.workers[l] == maxPipelines:
+	case l.busy == 0:
+	case l.busy == maxPipelines[w]:
 		return
-	case trip > 0 && trip < far && time.Since(s.latest[l]) < patience:
+	case trip > 0 && trip < far && time.Since(l.latest) < patience:
 		return
 	}
-	s.workers[l]++
-	s.node.running.Go(func() { s.serve(l) })
+	l.busy++
+	if l.idle {
+		l.idle = false
+		l.ready.Signal()
+		return
+	}
+	s.node.running.Go(func() { s.serve(w) })
 }
 
 // waiting is how many commands wait in a lane, some of which may be dead.
-func (s *server) waiting(l lane) int {
-	if l == extending {
+func (s *server) waiting(w which) int {
+	if w == extending {
 		return s.extensions.len()
 	}
 	return s.queue.len()
@@ -108,29 +130,38 @@ func (s *server) waiting(l lane) int {
 
 // serve sends what waits in a lane until nothing does. It may hang with its
 // server, and nobody waits for it.
-func (s *server) serve(l lane) {
+func (s *server) serve(w which) {
 	n := s.node
 	var batch, dropped []Command
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	for {
-		n.mu.Lock()
-		if s.inFlight+s.waiting(l) >= crowd {
+		if s.inFlight+s.waiting(w) >= crowd {
 			// Callers that are ready to run are about to add to the pipeline.
 			n.mu.Unlock()
 			runtime.Gosched()
 			n.mu.Lock()
 		}
 		now := time.Now()
-		batch, dropped = s.take(l, now, batch[:0], dropped[:0])
-		if len(batch) == 0 {
-			s.workers[l]--
+		batch, dropped = s.take(w, now, batch[:0], dropped[:0])
+		if len(dropped) > 0 {
 			n.mu.Unlock()
 			n.cast(dropped)
-			return
+			clear(dropped)
+			n.mu.Lock()
+		}
+		if len(batch) == 0 {
+			if s.waiting(w) > 0 && s.down == nil && !n.closed {
+				continue // it came while the dropped were told
+			}
+			if !s.rest(w) {
+				return
+			}
+			continue
 		}
 		seen := s.failures
-		s.work(l) // another, where the server is far
+		s.work(w) // another, where the server is far
 		n.mu.Unlock()
-		n.cast(dropped)
 		for i := range batch {
 			if v := batch[i].voter; v != nil {
 				v.Sent(n.index, now)
@@ -153,21 +184,42 @@ func (s *server) serve(l lane) {
 		n.cast(dropped)
 		clear(batch)
 		clear(dropped)
+		n.mu.Lock()
 	}
 }
+
+// rest has a worker wait for work, and reports whether there may be some. There
+// is room for one, and for none where a deployment has so many servers that
+// their workers would cost more than they spare.
+func (s *server) rest(w which) bool {
+	l := &s.lanes[w]
+	l.busy--
+	if l.idle || s.node.closed || len(s.node.servers) > maxIdle {
+		return false
+	}
+	// Whoever signals counts the worker as busy and ends idle: when this one goes
+	// on, another may be idle again. So idle is no condition to look at after Wait,
+	// which returns for no other reason.
+	l.idle = true
+	l.ready.Wait()
+	return !s.node.closed
+}
+
+// maxIdle is up to how many servers of a deployment have workers that stay.
+const maxIdle = 64
 
 // crowd is from how many commands on a worker yields before it takes them.
 const crowd = 3
 
-// take takes up to maxBatch commands from a lane. What needs not be sent any
+// take takes the commands of a pipeline from a lane. What needs not be sent any
 // more is dropped.
-func (s *server) take(l lane, now time.Time, batch, dropped []Command) ([]Command, []Command) {
+func (s *server) take(w which, now time.Time, batch, dropped []Command) ([]Command, []Command) {
 	if s.down != nil || s.node.closed {
 		return batch, dropped
 	}
-	for len(batch) < maxBatch && s.waiting(l) > 0 {
+	for len(batch) < maxBatch[w] && s.waiting(w) > 0 {
 		var c Command
-		if l == extending {
+		if w == extending {
 			c = s.extensions.pop()
 		} else {
 			c = s.queue.pop()
@@ -183,7 +235,7 @@ func (s *server) take(l lane, now time.Time, batch, dropped []Command) ([]Comman
 			s.heard = now
 		}
 		s.inFlight += len(batch)
-		s.latest[l] = now
+		s.lanes[w].latest = now
 	}
 	return batch, dropped
 }
@@ -314,8 +366,15 @@ func (s *server) unsent() (time.Time, error) {
 	return s.heard, NotRun(fmt.Errorf("not sent: %d earlier commands are unanswered", s.inFlight))
 }
 
-// close drops what is queued.
+// close drops what is queued, and ends the workers.
 func (s *server) close(dropped []Command) []Command {
+	for w := range s.lanes {
+		if l := &s.lanes[w]; l.idle {
+			l.idle = false
+			l.busy++
+			l.ready.Signal()
+		}
+	}
 	if s.again != nil {
 		s.again.Stop()
 	}
