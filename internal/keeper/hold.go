@@ -149,7 +149,7 @@ func (h *Hold) Expire() time.Duration {
 			return left
 		}
 		end := Instant(deadline).Add(h.terms.Grace)
-		loss := Loss{Claim: h.claim, Until: h.keeper.clock.time(end), Capped: end >= h.max}
+		loss := Loss{Claim: h.claim, Until: h.keeper.clock.time(end), Capped: end >= h.max, Jump: h.keeper.clock.over(Instant(deadline))}
 		if failed := h.failed.Load(); failed != nil {
 			loss.Ballot, loss.Err = failed.ballot, failed.err
 		}

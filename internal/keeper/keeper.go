@@ -56,6 +56,7 @@ type Loss struct {
 	Capped bool           // it was held for as long as its terms allow
 	Ballot *quorum.Ballot // the last extension, if it was not carried
 	Err    error          // why the last extension was not even tried, if so
+	Jump   *Jump          // what skipped the end of the hold, if that did
 }
 
 // Keeper keeps holds. All its methods are safe for concurrent use.
@@ -247,11 +248,11 @@ func (k *Keeper) Wait() { k.running.Wait() }
 func (k *Keeper) run() {
 	timer := time.NewTimer(tick)
 	defer timer.Stop()
-	ahead := int64(0) // as the clock began, even if this goroutine starts late
+	var jumped Instant // as the clock began, even if this goroutine starts late
 	for {
 		now := k.clock.now()
-		if jumped := k.clock.ahead.Load(); jumped != ahead {
-			ahead = jumped
+		if last := k.clock.jumped(); last != jumped {
+			jumped = last
 			k.expireAll()
 		}
 		timer.Reset(k.startDue(now).Sub(now))

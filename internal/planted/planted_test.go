@@ -39,6 +39,7 @@ const (
 	keeper  = "internal/keeper/keeper.go"
 	voter   = "internal/node/node.go"
 	debts   = "internal/node/debts.go"
+	clock   = "internal/keeper/clock.go"
 	acquire = "acquire.go"
 )
 
@@ -91,9 +92,15 @@ var mistakes = []mistake{
 	{"a prefix of the token is enough", "internal/node/release.lua",
 		"if redis.call('GET', key) == ARGV[1] then", "if string.find(redis.call('GET', key) or '', ARGV[1], 1, true) == 1 then",
 		test("./internal/node", "TestScripts"), "TestScripts"},
-	{"the wall clock is not looked at", "internal/keeper/clock.go",
-		"if ahead <= old {", "if true {",
+	{"the wall clock is not looked at", clock,
+		"stepped >= gain ||", "",
 		test("./internal/keeper", "TestTheWallClockEndsAHoldSoonerAndNeverLater"), "at once for whoever asks"},
+	{"a wall clock that was set back hides a suspension", clock,
+		"|| stepped < -slack)", ")",
+		test("./internal/keeper", "TestAWallClockThatWasSetBackHidesNoSuspension"), "suspended for 2 h"},
+	{"CLOCK_BOOTTIME is not looked at", clock,
+		"slept = l.slept - before.slept", "slept = 0",
+		test("./internal/keeper", "TestASuspensionCountsOnceThoughBothClocksTellOfIt"), "set back by as much meanwhile"},
 }
 
 func TestEachPlantedMistakeIsCaught(t *testing.T) {
