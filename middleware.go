@@ -60,7 +60,7 @@ type Op struct {
 	run      Handler // carries the operation out, as the innermost handler
 	request  request // OpAcquire
 	acquired *Lock   // OpAcquire: what must be released should the chain fail
-	ran      bool    // OpHold, OpExtend: a middleware has not kept it from being tried
+	ran      bool    // OpExtend: a middleware has not kept it from being tried
 	first    [1]Try  // where Tries begins: most operations need no more
 }
 
