@@ -2,10 +2,12 @@ package redlock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -23,6 +25,8 @@ type Locker struct {
 	panel  *quorum.Panel
 	keeper *keeper.Keeper
 	chain  Handler // nil without middleware
+
+	panicked atomic.Pointer[PanicError] // the first
 
 	closing chan struct{} // closed when Close begins
 	mu      sync.Mutex    // guards closed, and operations against Close
@@ -143,7 +147,8 @@ func (l *Locker) TryAcquireAll(ctx context.Context, keys []string, ttl time.Dura
 // Nothing of the Locker's own is left running when it returns.
 //
 // The error matches ErrNoQuorum if so many nodes did not answer that keys may
-// remain on a quorum; they expire by their ttl. Closing again does nothing, and does not wait.
+// remain on a quorum; they expire by their ttl. It has the first PanicError, if
+// there was one. Closing again does nothing, and does not wait.
 func (l *Locker) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -158,6 +163,9 @@ func (l *Locker) Close() error {
 	err := l.closeNodes()
 	l.keeper.Wait()
 	l.panel.Wait()
+	if panicked := l.panicked.Load(); panicked != nil {
+		return errors.Join(err, panicked)
+	}
 	return err
 }
 
