@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
@@ -45,16 +46,24 @@ type Locker struct {
 // The clients should be made with Tune: without it, rueidis may send the
 // commands for one key over several connections, where they overtake each
 // other and leave a key behind for its ttl.
+//
+// New refuses two clients of which the addresses (their Nodes) tell that they
+// are of the same server, whatever the database: it would vote twice.
 func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
+	occupied := make(sites)
 	for i, client := range nodes {
-		if client == nil {
+		value := reflect.ValueOf(client)
+		if client == nil || value.Kind() == reflect.Pointer && value.IsNil() {
 			return nil, argumentError("nodes[%d] is nil: must be a client", i)
 		}
-		if !reflect.ValueOf(client).Comparable() { // somebody's own
-			continue
+		if value.Comparable() { // somebody's own may not be
+			if j := slices.Index(nodes[:i], client); j >= 0 {
+				return nil, argumentError("nodes[%d] and nodes[%d] are the same client: a node votes once", j, i)
+			}
 		}
-		if j := slices.Index(nodes[:i], client); j >= 0 {
-			return nil, argumentError("nodes[%d] and nodes[%d] are the same client: a node votes once", j, i)
+		addrs := slices.Sorted(maps.Keys(client.Nodes()))
+		if j, addr, ok := occupied.occupy(i, addrs, ""); !ok {
+			return nil, argumentError("nodes[%d] and nodes[%d] are the same node, %s: a node votes once", j, i, addr)
 		}
 	}
 	config, err := configure(len(nodes), opts)
