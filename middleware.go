@@ -119,9 +119,9 @@ type Handler func(ctx context.Context, op *Op) error
 //
 // A panic passes to the caller, with the lock released. On a goroutine of the
 // Locker's, where it would end the process, it becomes the middleware's error, a
-// PanicError. Those further out see it: next returns it, and logging that is given first
-// logs it. If an automatic extension was kept from being tried by it, and the
-// lock was lost for that, it is in the cause. And Close returns the first.
+// PanicError. The middleware further out gets it from next: so the one that logs
+// should be given first. If an automatic extension was not tried for it, it is
+// in the cause of the loss that may follow. And Close returns the first.
 type Middleware func(next Handler) Handler
 
 // PanicError is what becomes of a panic of a middleware on a goroutine of the
