@@ -106,7 +106,12 @@ func (r *reckoning) instant(l look) (Instant, bool) {
 // next is the reckoning that follows with a look that found a clock out of step.
 func (r *reckoning) next(l look) *reckoning {
 	passed, slept, stepped := l.since(r.look)
-	slept, stepped = max(slept, 0), max(stepped, 0)
+	if slept < gain { // not yet counted, so still to be
+		slept, l.slept = 0, r.slept
+	}
+	if stepped < gain {
+		stepped = 0
+	}
 	n := &reckoning{look: l, jump: r.jump, from: r.from, to: r.to}
 	from := r.at.Add(passed)
 	n.at = from.Add(slept).Add(stepped)
