@@ -74,6 +74,7 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 			if pauses = r.config.retry(); pauses == nil {
 				return nil, argumentError("WithRetry: the policy returned nil: must return a backoff.BackOff; after: %w", failed)
 			}
+			pauses.Reset() // one that a literal makes is not ready before
 		}
 		pause := pauses.NextBackOff()
 		if pause == backoff.Stop {

@@ -34,7 +34,16 @@
 //   - ErrReleased: it was released;
 //   - ErrClosed: the Locker was closed.
 //
-// The end of validity is kept by a local timer, which waits for no node.
+// The end of validity is kept by a local timer, which waits for no node. A
+// process that does not get to run (it was stopped, starved of CPU, or its
+// machine suspended) runs the timer late, and its contexts may look alive when
+// another process owns the lock; Lock.Valid goes by the clock and not by the
+// timer.
+//
+// Time is the monotonic clock of the process. If the wall clock is set ahead, by
+// NTP for example, the validity of every lock ends sooner by as much, as after a
+// suspension, which looks the same; the cause of a loss says so. Setting it back
+// changes nothing.
 //
 // # Middleware
 //

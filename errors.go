@@ -147,7 +147,22 @@ func (l *Locker) lostError(loss keeper.Loss) error {
 	default:
 		e.how = "not extended"
 	}
+	if loss.Jump != nil {
+		how := jumped(loss.Jump)
+		if e.err != nil { // an extension would have been in time but for both
+			how += ": " + e.how
+		}
+		e.how = how
+	}
 	return e
+}
+
+func jumped(jump *keeper.Jump) string {
+	by := jump.By.Round(time.Millisecond)
+	if jump.Suspended {
+		return fmt.Sprintf("the machine was suspended for %v, until %s", by, clockTime(jump.At))
+	}
+	return fmt.Sprintf("the wall clock jumped ahead by %v at %s", by, clockTime(jump.At))
 }
 
 func (e *lostError) Error() string {

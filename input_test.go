@@ -38,7 +38,7 @@ func TestBadNodesAndOptionsAreRefused(t *testing.T) {
 		t.Cleanup(c.Close)
 		return c
 	}
-	a, b := client(0), client(1)
+	a, b, again := client(0), client(1), client(0)
 	one := []rueidis.Client{a}
 	for _, c := range []struct {
 		nodes []rueidis.Client
@@ -48,6 +48,8 @@ func TestBadNodesAndOptionsAreRefused(t *testing.T) {
 		{nil, nil, "redlock: no nodes: at least one is needed, three or five are usual"},
 		{[]rueidis.Client{a, nil}, nil, "redlock: nodes[1] is nil: must be a client"},
 		{[]rueidis.Client{a, b, a}, nil, "redlock: nodes[0] and nodes[2] are the same client: a node votes once"},
+		{[]rueidis.Client{a, (*unlike)(nil)}, nil, "redlock: nodes[1] is nil: must be a client"},
+		{[]rueidis.Client{b, a, again}, nil, "redlock: nodes[1] and nodes[2] are the same node, " + ns.servers[0].Addr() + ": a node votes once"},
 		{one, []redlock.Option{nil}, "redlock: option 0 is nil"},
 		{one, []redlock.Option{redlock.WithDriftFactor(-0.01)}, "redlock: WithDriftFactor(-0.01): must be between 0 and 0.1"},
 		{one, []redlock.Option{redlock.WithDriftFactor(0.2)}, "redlock: WithDriftFactor(0.2): must be between 0 and 0.1"},
@@ -77,6 +79,10 @@ func TestBadURLsAreRefusedWithoutTheirPasswords(t *testing.T) {
 		{[]string{"user:secret@a"}, "redlock: urls[0]: not a URL: must be like redis://[user:password@]host[:port][/db]"},
 		{[]string{"redis://user:secret@a/x"}, `redlock: urls[0]: invalid database number: "x": must be like redis://[user:password@]host[:port][/db]`},
 		{[]string{"redis://a", "redis://b", "redis://user:secret@a:6379/2"}, "redlock: urls[0] and urls[2] are the same node, a:6379: a node votes once"},
+		{[]string{"redis://localhost", "redis://127.0.0.1:6379/2"}, "redlock: urls[0] and urls[1] are the same node, 127.0.0.1:6379: a node votes once"},
+		{[]string{"redis://a:1?addr=b:1", "redis://B:1?addr=c:1"}, "redlock: urls[0] and urls[1] are the same node, B:1: a node votes once"},
+		{[]string{"redis://a:1?addr=b:1&master_set=m", "redis://b:1?master_set=m"}, "redlock: urls[0] and urls[1] are the same node, b:1: a node votes once"},
+		{[]string{"unix:///tmp/a", "unix:///tmp/a"}, "redlock: urls[0] and urls[1] are the same node, /tmp/a: a node votes once"},
 		{[]string{"redis://user:1/secret@a:6379"}, "redlock: urls[0]: an @ after the host (what is special in a password must be percent-encoded): must be like redis://[user:password@]host[:port][/db]"},
 		{[]string{"redis://user:1?db=secret@a"}, "redlock: urls[0]: an @ after the host (what is special in a password must be percent-encoded): must be like redis://[user:password@]host[:port][/db]"},
 		{[]string{"redis://user:sec@ret/secret@a"}, "redlock: urls[0]: an @ after the host (what is special in a password must be percent-encoded): must be like redis://[user:password@]host[:port][/db]"},

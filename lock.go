@@ -2,10 +2,13 @@ package redlock
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -24,6 +27,8 @@ type Locker struct {
 	keeper *keeper.Keeper
 	chain  Handler // nil without middleware
 
+	panicked atomic.Pointer[PanicError] // the first
+
 	closing chan struct{} // closed when Close begins
 	mu      sync.Mutex    // guards closed, and operations against Close
 	closed  bool
@@ -41,16 +46,24 @@ type Locker struct {
 // The clients should be made with Tune: without it, rueidis may send the
 // commands for one key over several connections, where they overtake each
 // other and leave a key behind for its ttl.
+//
+// New refuses two clients of which the addresses (their Nodes) tell that they
+// are of the same server, whatever the database: it would vote twice.
 func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
+	occupied := make(sites)
 	for i, client := range nodes {
-		if client == nil {
+		value := reflect.ValueOf(client)
+		if client == nil || value.Kind() == reflect.Pointer && value.IsNil() {
 			return nil, argumentError("nodes[%d] is nil: must be a client", i)
 		}
-		if !reflect.ValueOf(client).Comparable() { // somebody's own
-			continue
+		if value.Comparable() { // somebody's own may not be
+			if j := slices.Index(nodes[:i], client); j >= 0 {
+				return nil, argumentError("nodes[%d] and nodes[%d] are the same client: a node votes once", j, i)
+			}
 		}
-		if j := slices.Index(nodes[:i], client); j >= 0 {
-			return nil, argumentError("nodes[%d] and nodes[%d] are the same client: a node votes once", j, i)
+		addrs := slices.Sorted(maps.Keys(client.Nodes()))
+		if j, addr, ok := occupied.occupy(i, addrs, ""); !ok {
+			return nil, argumentError("nodes[%d] and nodes[%d] are the same node, %s: a node votes once", j, i, addr)
 		}
 	}
 	config, err := configure(len(nodes), opts)
@@ -143,7 +156,8 @@ func (l *Locker) TryAcquireAll(ctx context.Context, keys []string, ttl time.Dura
 // Nothing of the Locker's own is left running when it returns.
 //
 // The error matches ErrNoQuorum if so many nodes did not answer that keys may
-// remain on a quorum; they expire by their ttl. Closing again does nothing, and does not wait.
+// remain on a quorum; they expire by their ttl. It has the first PanicError, if
+// there was one. Closing again does nothing, and does not wait.
 func (l *Locker) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -157,6 +171,9 @@ func (l *Locker) Close() error {
 	l.operations.Wait()
 	err := l.closeNodes()
 	l.keeper.Wait()
+	if panicked := l.panicked.Load(); panicked != nil {
+		return errors.Join(err, panicked)
+	}
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -56,12 +57,13 @@ type Op struct {
 	Waited   time.Duration // OpAcquire: the time spent between attempts
 	Tries    []Try         // OpAcquire, OpExtend, OpRelease: what was asked of the nodes, and their votes; the last 100
 
-	locker   *Locker
-	run      Handler // carries the operation out, as the innermost handler
-	request  request // OpAcquire
-	acquired *Lock   // OpAcquire: what must be released should the chain fail
-	ran      bool    // OpHold, OpExtend: a middleware has not kept it from being tried
-	first    [1]Try  // where Tries begins: most operations need no more
+	locker     *Locker
+	run        Handler // carries the operation out, as the innermost handler
+	request    request // OpAcquire
+	acquired   *Lock   // OpAcquire: what must be released should the chain fail
+	ran        bool    // OpExtend: a middleware has not kept it from being tried
+	background bool    // it is on a goroutine of the Locker's
+	first      [1]Try  // where Tries begins: most operations need no more
 }
 
 // Try is one question put to all nodes.
@@ -109,10 +111,30 @@ type Handler func(ctx context.Context, op *Op) error
 //
 // A middleware that returns an error without calling next refuses the
 // operation; only a release cannot be refused: the lock ends all the same. If
-// it fails an acquisition that succeeded, the lock is released. A panic passes
-// to the caller, with the lock released; on a goroutine of the Locker's it
-// counts as an error.
+// it fails an acquisition that succeeded, the lock is released.
+//
+// A middleware calls next on its own goroutine, and returns when next has
+// returned. One that returns before, on OpHold, leaves fn to run without the
+// lock: With releases it and returns, with an error, and fn's ctx ends.
+//
+// A panic passes to the caller, with the lock released. On a goroutine of the
+// Locker's, where it would end the process, it becomes the middleware's error, a
+// PanicError. The middleware further out gets it from next: so the one that logs
+// should be given first. If an automatic extension was not tried for it, it is
+// in the cause of the loss that may follow. And Close returns the first.
 type Middleware func(next Handler) Handler
+
+// PanicError is what becomes of a panic of a middleware on a goroutine of the
+// Locker's, on automatic extension and OpLost. Find it with errors.As. On
+// OpLost it is joined with the cause of the loss.
+type PanicError struct {
+	Value any    // what it panicked with
+	Stack []byte // as debug.Stack formats it
+}
+
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("redlock: a middleware panicked: %v", e.Value)
+}
 
 // WithMiddleware wraps every operation of the Locker. The first is the
 // outermost, and the option may be given several times:
@@ -137,9 +159,35 @@ func chain(middleware []Middleware) Handler {
 	}
 	handler := Handler(func(ctx context.Context, op *Op) error { return op.run(ctx, op) })
 	for i := len(middleware) - 1; i >= 0; i-- {
-		handler = middleware[i](handler)
+		handler = guarded(middleware[i](handler))
 	}
 	return handler
+}
+
+// guarded is the handler of one middleware, whose panics do not leave it on the
+// Locker's own goroutines.
+func guarded(handler Handler) Handler {
+	return func(ctx context.Context, op *Op) (err error) {
+		if op.background {
+			// op is the middleware's to spoil from here on.
+			defer op.Lock.recovered(op.Kind, &err)
+		}
+		return handler(ctx, op)
+	}
+}
+
+// recovered is deferred around a middleware.
+func (l *Lock) recovered(kind Kind, err *error) {
+	value := recover()
+	if value == nil {
+		return
+	}
+	panicked := &PanicError{Value: value, Stack: debug.Stack()}
+	l.locker.panicked.CompareAndSwap(nil, panicked)
+	*err = panicked
+	if kind == OpLost {
+		*err = errors.Join(panicked, l.ended())
+	}
 }
 
 // acquireThrough is take through the middleware. A lock that was acquired does
@@ -213,10 +261,10 @@ func (l *Lock) drop() {
 
 // extendDue is an automatic extension through the middleware. The error is
 // that of a middleware that kept it from being tried.
-func (l *Locker) extendDue(h *keeper.Hold) (err error) {
-	defer recovered(&err)
+func (l *Locker) extendDue(h *keeper.Hold) error {
 	lock, _ := FromContext(h.Context())
 	op := lock.op(OpExtend, lock.ttl, runDue)
+	op.background = true
 	if err := lock.through(lock.Context(), op); !op.ran {
 		return err
 	}
@@ -239,18 +287,10 @@ func runDue(_ context.Context, op *Op) error {
 
 // tellLost tells the middleware that a lock ended without being released.
 func (l *Locker) tellLost(h *keeper.Hold) {
-	var err error // the cause, which the middleware was told
-	defer recovered(&err)
 	lock, _ := FromContext(h.Context())
-	err = lock.through(lock.Context(), lock.op(OpLost, lock.ttl, runLost))
-}
-
-// recovered is deferred around middleware on the Locker's own goroutines, where
-// a panic would end the process.
-func recovered(err *error) {
-	if p := recover(); p != nil {
-		*err = fmt.Errorf("redlock: a middleware panicked: %v", p)
-	}
+	op := lock.op(OpLost, lock.ttl, runLost)
+	op.background = true
+	_ = lock.through(lock.Context(), op) // the cause, which the middleware was told
 }
 
 // maxTries bounds what is remembered of an endless wait.

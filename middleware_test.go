@@ -373,7 +373,7 @@ func TestAPanickingMiddlewareWedgesNothing(t *testing.T) {
 			require.NoError(t, l.Close())
 		}
 	}
-	// On the keeper's side it must not end the process, nor keep a lock from ending.
+	// On the Locker's side it must not end the process, nor keep a lock from ending.
 	l := ns.open(redlock.WithMiddleware(
 		on(redlock.OpExtend, func(context.Context, *redlock.Op, redlock.Handler) error { panic("in extend") }),
 		on(redlock.OpLost, func(context.Context, *redlock.Op, redlock.Handler) error { panic("in lost") })))
@@ -381,7 +381,71 @@ func TestAPanickingMiddlewareWedgesNothing(t *testing.T) {
 	require.ErrorIs(t, err, redlock.ErrLost)
 	require.ErrorContains(t, err, "in extend")
 	require.NoError(t, redlock.Do(t.Context(), l, "k", time.Minute, func(context.Context) error { return nil }))
-	require.NoError(t, l.Close())
+	require.Equal(t, "in extend", panicIn(t, l.Close()), "the first")
+}
+
+// panicIn is the value of the PanicError in err, whose stack must show where
+// it was.
+func panicIn(t *testing.T, err error) any {
+	t.Helper()
+	var panicked *redlock.PanicError
+	require.ErrorAs(t, err, &panicked)
+	require.Contains(t, string(panicked.Stack), "middleware_test.go")
+	require.ErrorContains(t, err, fmt.Sprint("redlock: a middleware panicked: ", panicked.Value))
+	return panicked.Value
+}
+
+func TestAPanicOnTheLockersGoroutineCanBeSeen(t *testing.T) {
+	ns := start(t, 3)
+	panics := func(kind redlock.Kind, after bool) redlock.Middleware {
+		return on(kind, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+			if after {
+				_ = next(ctx, op)
+			} else {
+				*op = redlock.Op{} // a middleware must not; the process does not end
+			}
+			panic(kind)
+		})
+	}
+	t.Run("by those further out", func(t *testing.T) {
+		var r recorder
+		told := func(kind redlock.Kind) error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			for _, err := range r.err {
+				var panicked *redlock.PanicError
+				if errors.As(err, &panicked) && panicked.Value == kind {
+					return err
+				}
+			}
+			return nil
+		}
+		l := ns.open(redlock.WithMiddleware(r.middleware, panics(redlock.OpExtend, true), panics(redlock.OpLost, true)))
+		lock, err := l.TryAcquire(t.Context(), "k", time.Second)
+		require.NoError(t, err)
+		first := lock.Until()
+		require.NoError(t, lock.AutoExtend(0))
+		eventually(t, "extended all the same", func() bool { return lock.Until().After(first) && told(redlock.OpExtend) != nil })
+		panicIn(t, told(redlock.OpExtend))
+		lock.StopAutoExtend()
+		eventually(t, "told", func() bool { return told(redlock.OpLost) != nil })
+		panicIn(t, told(redlock.OpLost))
+		require.ErrorIs(t, told(redlock.OpLost), redlock.ErrLost, "and the cause")
+		require.Equal(t, redlock.OpExtend, panicIn(t, l.Close()), "the first")
+	})
+	t.Run("in the cause of a loss", func(t *testing.T) {
+		l := ns.open(redlock.WithMiddleware(panics(redlock.OpExtend, false)))
+		err := redlock.Do(t.Context(), l, "k", 200*ms, func(ctx context.Context) error { <-ctx.Done(); return nil })
+		require.ErrorIs(t, err, redlock.ErrLost)
+		require.Equal(t, redlock.OpExtend, panicIn(t, err))
+	})
+	t.Run("from Close", func(t *testing.T) {
+		l := ns.open(redlock.WithMiddleware(panics(redlock.OpLost, false)))
+		_, err := l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, redlock.OpLost, panicIn(t, l.Close()), "though Close itself ended the lock")
+		require.NoError(t, l.Close(), "once")
+	})
 }
 
 func TestABlockingMiddlewareDelaysNoCancellation(t *testing.T) {

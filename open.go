@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -110,20 +111,55 @@ func Tune(o rueidis.ClientOption) rueidis.ClientOption {
 // parse reads the URLs. Its errors do not repeat them: they may hold passwords.
 func parse(urls []string) ([]rueidis.ClientOption, error) {
 	options := make([]rueidis.ClientOption, len(urls))
-	seen := make(map[string]int)
+	occupied := make(sites)
 	for i, url := range urls {
 		o, reason := parseURL(url)
 		if reason != "" {
 			return nil, argumentError("urls[%d]: %s: must be like redis://[user:password@]host[:port][/db]", i, reason)
 		}
-		where := strings.Join(o.InitAddress, " ") + " " + o.Sentinel.MasterSet
-		if j, ok := seen[where]; ok {
-			return nil, argumentError("urls[%d] and urls[%d] are the same node, %s: a node votes once", j, i, node.Name(o.InitAddress))
+		// The same Sentinels may watch several groups.
+		if j, addr, ok := occupied.occupy(i, o.InitAddress, o.Sentinel.MasterSet); !ok {
+			return nil, argumentError("urls[%d] and urls[%d] are the same node, %s: a node votes once", j, i, addr)
 		}
-		seen[where] = i
 		options[i] = Tune(o)
 	}
 	return options, nil
+}
+
+// sites is which node is at an address, as far as addresses tell: one server may
+// have several, and several databases, but it fails as a whole.
+type sites map[string]int
+
+// occupy notes the addresses of node i. It reports false, with the node that was
+// there before and the address, if there was one.
+func (s sites) occupy(i int, addrs []string, group string) (before int, addr string, ok bool) {
+	for _, addr := range addrs {
+		where := site(addr) + " " + group
+		if j, taken := s[where]; taken && j != i {
+			return j, addr, false
+		}
+		s[where] = i
+	}
+	return 0, "", true
+}
+
+// site is the address in one of the ways in which it can be written. This machine
+// is one whatever it is called: a server that listens on ::1 only, beside
+// another with the same port on 127.0.0.1, is not provided for.
+func site(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil || strings.HasPrefix(addr, "/") {
+		return addr // the path of a socket
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if ip, err := netip.ParseAddr(host); err == nil {
+		host = ip.Unmap().String()
+	}
+	switch host {
+	case "", "127.0.0.1", "::1", "0.0.0.0", "::": // the unspecified one is dialled here too
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // parseURL reads one URL, or tells what is wrong with it.

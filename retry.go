@@ -8,9 +8,10 @@ import (
 )
 
 // RetryPolicy makes the pauses between the attempts of one Acquire. It is a
-// factory because a backoff.BackOff holds state: each wait gets its own. It is
-// called concurrently. The wait ends when NextBackOff returns backoff.Stop, or
-// when ctx does; nothing else bounds it, in particular not the ttl.
+// factory because a backoff.BackOff holds state: each wait gets its own, which
+// is Reset before its first pause. A policy is called concurrently. The wait
+// ends when NextBackOff returns backoff.Stop, or when ctx does; nothing else
+// bounds it, in particular not the ttl.
 type RetryPolicy func() backoff.BackOff
 
 // FixedRetry pauses for delay plus a random part of jitter, at most max times;

@@ -59,3 +59,31 @@ func TestExponentialRetryDoublesItsBound(t *testing.T) {
 		require.Greater(t, longest[i], bound/2, "full jitter reaches the upper half")
 	}
 }
+
+func TestAPolicyIsResetBeforeItsFirstPause(t *testing.T) {
+	ns := start(t, 1)
+	l := ns.open()
+	held, err := l.TryAcquire(t.Context(), "k", time.Minute)
+	require.NoError(t, err)
+	var pauses []time.Duration
+	_, err = l.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(func() backoff.BackOff {
+		return backoff.WithMaxRetries(noting{&backoff.ExponentialBackOff{
+			InitialInterval: 10 * ms, MaxInterval: 10 * ms, Multiplier: 1, Clock: backoff.SystemClock,
+		}, &pauses}, 3)
+	}))
+	require.ErrorIs(t, err, redlock.ErrNotAcquired)
+	require.Equal(t, []time.Duration{10 * ms, 10 * ms, 10 * ms}, pauses)
+	require.NoError(t, held.Release(t.Context()))
+}
+
+// noting notes the pauses of a policy.
+type noting struct {
+	backoff.BackOff
+	pauses *[]time.Duration
+}
+
+func (n noting) NextBackOff() time.Duration {
+	pause := n.BackOff.NextBackOff()
+	*n.pauses = append(*n.pauses, pause)
+	return pause
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -72,15 +73,54 @@ func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duratio
 		value, err = fn(fnCtx)
 		return value, lostBefore(lock, err)
 	}
-	op := lock.op(OpHold, lock.ttl, func(ctx context.Context, op *Op) error {
-		op.ran = true
+	var run outcome[T]
+	op := lock.op(OpHold, lock.ttl, func(ctx context.Context, _ *Op) (err error) {
+		run.begin()
+		var value T
+		defer func() { run.end(value) }() // also if fn panics, and a middleware recovers
 		value, err = fn(ctx)
 		return lostBefore(lock, err)
 	})
-	if err = lock.through(fnCtx, op); err == nil && !op.ran {
+	err = lock.through(fnCtx, op)
+	value, begun, running := run.take()
+	switch {
+	case err != nil:
+	case !begun:
 		err = lock.notRun(op)
+	case running:
+		err = argumentError("hold %s: a middleware returned nil before next had returned: fn is still running", quoted(op.Keys))
 	}
 	return value, err
+}
+
+// outcome is what fn returns through the middleware. A middleware that returns
+// before next has may leave fn running when With returns: so fn's value does
+// not go to a variable of With's.
+type outcome[T any] struct {
+	mu      sync.Mutex // guards what follows
+	value   T
+	begun   bool
+	running int
+}
+
+func (o *outcome[T]) begin() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.begun = true
+	o.running++
+}
+
+func (o *outcome[T]) end(value T) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.value = value
+	o.running--
+}
+
+func (o *outcome[T]) take() (value T, begun, running bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.value, o.begun, o.running > 0
 }
 
 // lostBefore is what fn returned, and that the lock was lost before, if it was.

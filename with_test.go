@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -179,4 +180,43 @@ func TestAFailedReleaseHidesNothing(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, "done", value)
+}
+
+// A middleware must not do this; what With returns is sound all the same. The
+// race detector sees the rest.
+func TestAMiddlewareThatDoesNotWaitForFnIsAnError(t *testing.T) {
+	ns := start(t, 1)
+	var running sync.WaitGroup
+	started := make(chan struct{})
+	impatient := errors.New("impatient")
+	for _, outcome := range []error{nil, impatient} {
+		l := ns.open(redlock.WithMiddleware(on(redlock.OpHold, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+			running.Go(func() { _ = next(ctx, op) })
+			<-started
+			return outcome
+		})))
+		value, err := redlock.With(t.Context(), l, "k", time.Minute, func(ctx context.Context) (profile, error) {
+			started <- struct{}{}
+			return profile{Name: "late"}, errWork
+		})
+		_ = value // late, or not: but no part of one
+		if outcome == nil && err != nil {
+			require.EqualError(t, err, `redlock: hold "k": a middleware returned nil before next had returned: fn is still running`)
+		} else {
+			require.Equal(t, outcome, err)
+		}
+		running.Wait()
+
+		var ended error
+		value, err = redlock.With(t.Context(), l, "k", time.Minute, func(ctx context.Context) (profile, error) {
+			started <- struct{}{}
+			<-ctx.Done()
+			ended = context.Cause(ctx)
+			return profile{Name: "late"}, nil
+		})
+		require.Error(t, err)
+		require.Empty(t, value)
+		running.Wait()
+		require.Equal(t, redlock.ErrReleased, ended, "the ctx of an fn that still runs")
+	}
 }

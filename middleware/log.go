@@ -20,7 +20,8 @@ import (
 //	       node answers again
 //	WARN   lock lost
 //	       lock not acquired, not extended, not released: too many nodes
-//	       failed, or no longer hold it
+//	       failed, or no longer hold it; or a middleware further in panicked
+//	       on a goroutine of the Locker's
 //	       node failing
 //
 // An operation that was refused before the nodes were asked, by a middleware or
@@ -114,6 +115,8 @@ func (c logConfig) level(ctx context.Context, op *redlock.Op, took time.Duration
 	switch {
 	case errors.Is(err, redlock.ErrReleased), errors.Is(err, redlock.ErrClosed), unasked && errors.Is(err, redlock.ErrNotHeld):
 		return slog.LevelDebug // the lock had ended, or ended meanwhile
+	case errors.As(err, new(*redlock.PanicError)):
+		return slog.LevelWarn
 	case unasked, cancelled(ctx, op):
 		return slog.LevelInfo
 	}

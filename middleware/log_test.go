@@ -403,6 +403,7 @@ func TestLogLevels(t *testing.T) {
 		{name: "extend: closed meanwhile", kind: redlock.OpExtend, tries: []redlock.Try{silent}, err: both(redlock.ErrNotHeld, redlock.ErrClosed), level: slog.LevelDebug, says: "lock not extended"},
 		{name: "extend: cancelled", kind: redlock.OpExtend, ctx: cancelled, tries: []redlock.Try{silent}, err: both(redlock.ErrNoQuorum, context.Canceled), level: slog.LevelInfo, says: "lock not extended"},
 		{name: "extend: refused", kind: redlock.OpExtend, err: refused, level: slog.LevelInfo, says: "lock not extended"},
+		{name: "extend: panicked", kind: redlock.OpExtend, err: &redlock.PanicError{Value: "boom"}, level: slog.LevelWarn, says: "lock not extended"},
 		{name: "released", kind: redlock.OpRelease, level: slog.LevelDebug, says: "lock released"},
 		{name: "release: was lost", kind: redlock.OpRelease, err: both(redlock.ErrNotHeld, redlock.ErrLost), level: slog.LevelDebug, says: "lock not released"},
 		{name: "release: found lost", kind: redlock.OpRelease, tries: []redlock.Try{silent}, err: redlock.ErrNotHeld, level: slog.LevelWarn, says: "lock not released"},

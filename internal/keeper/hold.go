@@ -67,6 +67,7 @@ type Loss struct {
 	Capped bool           // it was held for as long as its terms allow
 	Ballot *quorum.Ballot // the last extension, if it was not carried
 	Err    error          // why the last extension was not even tried, if so
+	Jump   *Jump          // what skipped the end of the hold, if that did
 }
 
 // Context ends, with a cause, when the hold does.
@@ -185,7 +186,7 @@ func (h *Hold) Expire() time.Duration {
 			return left
 		}
 		end := Instant(deadline).Add(h.terms.Grace)
-		loss := Loss{Claim: h.claim, Until: h.keeper.clock.time(end), Capped: end >= h.max}
+		loss := Loss{Claim: h.claim, Until: h.keeper.clock.time(end), Capped: end >= h.max, Jump: h.keeper.clock.over(Instant(deadline))}
 		if failed := h.failed.Load(); failed != nil && int64(failed.start) >= h.carried.Load() {
 			loss.Ballot, loss.Err = failed.ballot, failed.err
 		}

@@ -168,11 +168,11 @@ func (k *Keeper) Wait() { k.running.Wait() }
 func (k *Keeper) run() {
 	timer := time.NewTimer(tick)
 	defer timer.Stop()
-	ahead := int64(0) // as the clock began, even if this goroutine starts late
+	var jumped Instant // as the clock began, even if this goroutine starts late
 	for {
-		now := k.clock.now()
-		if jumped := k.clock.ahead.Load(); jumped != ahead {
-			ahead = jumped
+		now := k.clock.check()
+		if last := k.clock.jumped(); last != jumped {
+			jumped = last
 			k.expireAll()
 		}
 		timer.Reset(k.startDue(now).Sub(now))

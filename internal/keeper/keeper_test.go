@@ -462,30 +462,3 @@ func TestCloseEndsEveryHoldAndReleasesIt(t *testing.T) {
 		require.False(t, ok, "a closed keeper keeps nothing")
 	})
 }
-
-// A suspended machine: the wall clock has run on, the monotonic one has not.
-func TestTheWallClockEndsAHoldSoonerAndNeverLater(t *testing.T) {
-	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{TTL: time.Minute})
-		h.Auto(40 * time.Second)
-		now := time.Now()
-		require.Equal(t, b.Now(), b.clock.at(now, now.Round(0).Add(-time.Hour)), "set back: nothing changes")
-		require.True(t, h.Valid())
-		b.clock.at(now, now.Round(0).Add(time.Minute))
-		require.False(t, h.Valid(), "ahead: validity has passed, at once for whoever asks")
-		at, cause := ended(h)
-		require.LessOrEqual(t, at.Sub(now), tick, "and within a tick for its context")
-		require.ErrorIs(t, cause, errLost)
-	})
-}
-
-func TestTheClockNeverGoesBack(t *testing.T) {
-	c := newClock()
-	for _, skew := range []time.Duration{0, time.Hour, -time.Hour, time.Minute, 2 * time.Hour, 0} {
-		mono := c.epoch.Add(time.Second)
-		before := c.at(c.epoch, c.epoch.Round(0))
-		now := c.at(mono, mono.Round(0).Add(skew))
-		require.GreaterOrEqual(t, now, before.Add(time.Second), "never less than monotonic time")
-	}
-	require.Equal(t, c.epoch.Add(time.Second), c.time(c.at(c.epoch.Add(time.Second), c.epoch.Round(0))), "as a time, an instant is monotonic time")
-}

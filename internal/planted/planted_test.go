@@ -40,6 +40,7 @@ const (
 	voter   = "internal/node/node.go"
 	server  = "internal/node/server.go"
 	poll    = "internal/quorum/poll.go"
+	clock   = "internal/keeper/clock.go"
 	acquire = "acquire.go"
 )
 
@@ -92,9 +93,15 @@ var mistakes = []mistake{
 	{"a prefix of the token is enough", "internal/node/release.lua",
 		"if owner == ARGV[1] then", "if string.find(owner or '', ARGV[1], 1, true) == 1 then",
 		test("./internal/node", "TestScripts"), "TestScripts"},
-	{"the wall clock is not looked at", "internal/keeper/clock.go",
-		"if ahead <= old {", "if true {",
+	{"the wall clock is not looked at", clock,
+		"stepped >= gain ||", "",
 		test("./internal/keeper", "TestTheWallClockEndsAHoldSoonerAndNeverLater"), "at once for whoever asks"},
+	{"a wall clock that was set back hides a suspension", clock,
+		"|| stepped < -slack)", ")",
+		test("./internal/keeper", "TestAWallClockThatWasSetBackHidesNoSuspension"), "suspended for 2 h"},
+	{"CLOCK_BOOTTIME is not looked at", clock,
+		"slept = l.slept - before.slept", "slept = 0",
+		test("./internal/keeper", "TestASuspensionCountsOnceThoughBothClocksTellOfIt"), "set back by as much meanwhile"},
 }
 
 func TestEachPlantedMistakeIsCaught(t *testing.T) {
