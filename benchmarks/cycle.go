@@ -37,9 +37,11 @@ type cycleResult struct {
 func runCycle(ctx context.Context, s settings) (section, error) {
 	sec := section{
 		Title: "Acquire and release",
-		Text: "Each goroutine has keys of its own. Time per cycle as a ratio to the floor: the median of the rounds, and " +
-			"the quartiles. For the floor, its time. rueidislock has a Cluster of three masters in place of three " +
-			"independent servers: it is another promise, at about the same number of commands.",
+		Text: "Each goroutine has keys of its own. Time and CPU are ratios to the floor of the same round: the median of the " +
+			"rounds, and the quartiles; for the floor, what it took. The floor waits for all nodes; redlock, and redsync " +
+			"with FailFast, go on with a quorum, so their ratio can be below 1. rueidislock has a Cluster of three masters in " +
+			"place of three independent servers, and asks for its keys one after the other: another promise, with as many " +
+			"keys. It fails when a key takes longer than TryNextAfter, which has its default on loopback.",
 	}
 	for _, rtt := range s.rtts {
 		results := make([]map[string]*cycleResult, len(cycleSetups))
@@ -154,7 +156,7 @@ func cycleReport(rtt time.Duration, results []map[string]*cycleResult) ([]table,
 				times.note("%s, %s: %d of %d cycles failed.", p.name, columns[i], r.failed, r.cycles)
 			}
 			if r.left > 0 {
-				times.note("%s, %s: after %d cycles there were %d keys left on the nodes, for the rest of their ttl.", p.name, columns[i], r.cycles, r.left)
+				times.note("%s, %s: after %d cycles there were %d keys left on the nodes, until their ttl ends: a release had overtaken its own SET.", p.name, columns[i], r.cycles, r.left)
 			}
 			cpu := spreadOf(r.cpu)
 			if cycleSetups[i].callers == 1 {

@@ -60,16 +60,15 @@ func runHeld(ctx context.Context, s settings) (section, error) {
 				lost++
 			}
 		}
-		var remain []string
-		for _, node := range servers.nodes {
-			size, err := node.Do("DBSIZE")
-			if err != nil {
-				return err
-			}
-			remain = append(remain, fmt.Sprint(size))
+		remain, err := sizes(servers)
+		if err != nil {
+			return err
 		}
 		begin = time.Now()
-		if err := locker.Close(); err != nil {
+		closeErr := locker.Close()
+		closed := time.Since(begin)
+		left, err := sizes(servers)
+		if err != nil {
 			return err
 		}
 
@@ -79,20 +78,37 @@ func runHeld(ctx context.Context, s settings) (section, error) {
 		t.set("nodes", "value", strconv.Itoa(heldNodes))
 		t.set("held for", "value", held.Round(100*time.Millisecond).String())
 		t.set("lost", "value", strconv.Itoa(lost))
-		t.set("keys on the nodes at the end", "value", strings.Join(remain, ", "))
+		t.set("keys on the nodes at the end", "value", remain)
 		t.set("goroutines, at most, beyond those without locks", "value", strconv.Itoa(most-goroutines))
 		t.set("bytes of heap and stacks per lock", "value", fmt.Sprintf("%.0f", perLock))
 		t.set("extensions per second", "value", fmt.Sprintf("%.0f", rate))
 		t.set("CPU of the client, of one core", "value", fmt.Sprintf("%.1f %%", 100*cpu.Seconds()/held.Seconds()))
 		t.set("CPU of the client per extension", "value", duration(float64(cpu)/(rate*held.Seconds())))
 		t.set(fmt.Sprintf("to acquire them, %d at a time", callers), "value", acquired.Round(time.Millisecond).String())
-		t.set("to release them, by Close", "value", time.Since(begin).Round(time.Millisecond).String())
+		t.set("to release them, by Close", "value", closed.Round(time.Millisecond).String())
+		t.set("keys on the nodes after Close", "value", left)
+		if closeErr != nil {
+			t.note("Close said: %v", closeErr)
+		}
 		if lost > 0 {
-			s.log("held: %d locks were LOST", lost)
+			t.note("%d locks were LOST.", lost)
 		}
 		return nil
 	})
 	return sec, err
+}
+
+// sizes are how many keys each node has.
+func sizes(s *servers) (string, error) {
+	var all []string
+	for _, node := range s.nodes {
+		size, err := node.Do("DBSIZE")
+		if err != nil {
+			return "", err
+		}
+		all = append(all, fmt.Sprint(size))
+	}
+	return strings.Join(all, ", "), nil
 }
 
 // acquireHeld fills locks, and has all of them extended.
