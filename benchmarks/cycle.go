@@ -41,7 +41,7 @@ func runCycle(ctx context.Context, s settings) (section, error) {
 			"rounds, and the quartiles; for the floor, what it took. The floor waits for all nodes; redlock, and redsync " +
 			"with FailFast, go on with a quorum, so their ratio can be below 1. rueidislock has a Cluster of three masters in " +
 			"place of three independent servers, and asks for its keys one after the other: another promise, with as many " +
-			"keys. It fails when a key takes longer than TryNextAfter, which has its default on loopback.",
+			"keys.",
 	}
 	for _, rtt := range s.rtts {
 		results := make([]map[string]*cycleResult, len(cycleSetups))

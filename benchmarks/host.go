@@ -84,6 +84,7 @@ type deployment struct {
 	Cluster []string          // one of as many masters, or nothing
 	Via     map[string]string // where to dial a server of the Cluster instead
 	RTT     time.Duration     // that the network adds to a round trip
+	Hangs   bool              // one of the servers will, for a while
 }
 
 // servers are the processes behind a deployment.

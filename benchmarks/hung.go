@@ -33,6 +33,7 @@ func runHung(ctx context.Context, s settings) (section, error) {
 	for _, n := range []int{3, 5} {
 		err := withHost(func(h *host) error {
 			servers := startWithCluster(h, n, 0)
+			servers.Hangs = true
 			for _, callers := range s.hungCallers {
 				s.log("hung: 1 of %d nodes, callers: %d", n, callers)
 				results, err := runOneHung(ctx, s, servers, callers)

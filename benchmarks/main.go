@@ -90,11 +90,11 @@ func choose(only string) ([]scenario, error) {
 // run writes the Markdown to w and, if there is an out, with the charts into
 // that directory.
 func run(ctx context.Context, s settings, chosen []scenario, w io.Writer, out string) error {
-	redis, err := redisVersion()
+	server, err := serverVersion()
 	if err != nil {
 		return err
 	}
-	text := preamble(s, redis)
+	text := preamble(s, server)
 	var charts []*chart
 	for _, sc := range chosen {
 		sec, err := sc.run(ctx, s)
@@ -118,18 +118,18 @@ func run(ctx context.Context, s settings, chosen []scenario, w io.Writer, out st
 	return os.WriteFile(filepath.Join(out, "results.md"), []byte(text), 0o644)
 }
 
-// redisVersion is that of the servers that are measured with.
-func redisVersion() (version string, err error) {
+// serverVersion is that of the servers that are measured with.
+func serverVersion() (version string, err error) {
 	err = withHost(func(h *host) error {
 		info, err := start(h, 1, 0).nodes[0].Do("INFO", "server")
 		if err != nil {
 			return err
 		}
-		for line := range strings.Lines(info.(string)) {
-			for _, name := range []string{"valkey_version:", "redis_version:"} {
-				if v, ok := strings.CutPrefix(line, name); ok {
-					version = strings.TrimSpace(v)
-				}
+		// Valkey gives the version of Redis that it is compatible with too.
+		for _, name := range []string{"Redis", "Valkey"} {
+			if _, rest, ok := strings.Cut(info.(string), strings.ToLower(name)+"_version:"); ok {
+				number, _, _ := strings.Cut(rest, "\r\n")
+				version = name + " " + number
 			}
 		}
 		return nil

@@ -222,9 +222,13 @@ func openRueidislock(_ context.Context, d deployment) (locker, error) {
 		KeyValidity:    ttl,
 		KeyMajority:    int32(len(d.Nodes)/2 + 1),
 		NoLoopTracking: true, // recommended from Redis 7.0.5 on
-		// The default, 20 ms, on top of what the network takes.
-		TryNextAfter: 20*time.Millisecond + 5*d.RTT,
+		// The default, 20 ms, is short enough to pass by a hung server, and
+		// too short for a busy machine or a slow network.
+		TryNextAfter: time.Second,
 		ClientOption: rueidis.ClientOption{InitAddress: d.Nodes, ForceSingleClient: true},
+	}
+	if d.Hangs {
+		option.TryNextAfter = 0 // the default
 	}
 	if len(d.Nodes) > 1 {
 		option.ClientOption = rueidis.ClientOption{InitAddress: d.Cluster}

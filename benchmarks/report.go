@@ -134,12 +134,12 @@ func duration(ns float64) string {
 }
 
 // preamble says what was measured where, and with which versions.
-func preamble(s settings, redis string) string {
+func preamble(s settings, server string) string {
 	var b strings.Builder
 	b.WriteString("# Results of `make bench-peers`\n\n")
 	b.WriteString("Made by the program in [benchmarks](../../benchmarks). [performance.md](../performance.md) says how to read it.\n\n")
-	fmt.Fprintf(&b, "- %s, %s, %s/%s, %d CPUs, servers on the same machine: Redis %s\n",
-		time.Now().Format(time.DateOnly), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), redis)
+	fmt.Fprintf(&b, "- %s, %s, %s/%s, %d CPUs, servers on the same machine: %s\n",
+		time.Now().Format(time.DateOnly), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), server)
 	fmt.Fprintf(&b, "- rounds: %d; time of the floor in each: %v; ttl of every lock unless said otherwise: %v\n", s.rounds, s.sample, ttl)
 	fmt.Fprintf(&b, "- %s\n", strings.Join(versions(), ", "))
 	return b.String()
