@@ -39,7 +39,8 @@ func runCycle(ctx context.Context, s settings) (section, error) {
 		Title: "Acquire and release",
 		Text: "Each goroutine has keys of its own. Time and CPU are ratios to the floor of the same round: the median of the " +
 			"rounds, and the quartiles; for the floor, what it took. The floor waits for all nodes; redlock, and redsync " +
-			"with FailFast, go on with a quorum, so their ratio can be below 1. rueidislock has a Cluster of three masters in " +
+			"with FailFast, go on with a quorum, so their ratio can be below 1. A key that is left on a node is one whose SET " +
+			"came after its own release, over another connection, or was not taken back. rueidislock has a Cluster of three masters in " +
 			"place of three independent servers, and asks for its keys one after the other: another promise, with as many " +
 			"keys.",
 	}
@@ -71,6 +72,9 @@ func runSetup(ctx context.Context, s settings, setup cycleSetup, on *servers) (r
 	results = make(map[string]*cycleResult)
 	settle := 10*time.Millisecond + 2*on.RTT
 	err = withHost(func(h *host) error {
+		if err := on.flush(); err != nil {
+			return err
+		}
 		cs, err := openAll(ctx, h, on.deployment, func(peer) bool { return true })
 		if err != nil {
 			return err
@@ -132,8 +136,7 @@ func calibrate(ctx context.Context, s settings, floor locker, callers int) (cycl
 // cycleReport is the tables and charts of one network.
 func cycleReport(rtt time.Duration, results []map[string]*cycleResult) ([]table, []*chart) {
 	network := networkName(rtt)
-	var columns []string
-	var serial []string
+	var columns, serial []string
 	for _, setup := range cycleSetups {
 		columns = append(columns, setup.String())
 		if setup.callers == 1 {
@@ -156,7 +159,7 @@ func cycleReport(rtt time.Duration, results []map[string]*cycleResult) ([]table,
 				times.note("%s, %s: %d of %d cycles failed.", p.name, columns[i], r.failed, r.cycles)
 			}
 			if r.left > 0 {
-				times.note("%s, %s: after %d cycles there were %d keys left on the nodes, until their ttl ends: a release had overtaken its own SET.", p.name, columns[i], r.cycles, r.left)
+				times.note("%s, %s: keys left on the nodes after %d cycles, for the rest of their ttl: %d.", p.name, columns[i], r.cycles, r.left)
 			}
 			cpu := spreadOf(r.cpu)
 			if cycleSetups[i].callers == 1 {

@@ -144,6 +144,16 @@ func (s *servers) wake() {
 	}
 }
 
+// flush deletes all keys.
+func (s *servers) flush() error {
+	for _, server := range slices.Concat(s.nodes, s.masters) {
+		if _, err := server.Do("FLUSHALL"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // keys are those on all servers.
 func (s *servers) keys(h *host) []string {
 	var all []string
