@@ -10,20 +10,26 @@ LIBFAKETIMES = $(addsuffix /faketime/libfaketime.so.1,/usr/lib/* /usr/lib /usr/l
 DURATION = 1h
 SEED = 1
 
-.PHONY: test lint bench soak redis
+.PHONY: test lint bench bench-peers soak redis
 
 test: redis
 	go test -race ./...
+	cd benchmarks && go test ./...
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
-	go vet ./...
-	go run $(STATICCHECK) ./...
+	for module in . benchmarks; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
 # Ratios to the floor, raw rueidis in the same run, are what counts: see README.
 bench: redis
 	go test -run '^$$' -bench . -benchmem -count=$(COUNT) . | tee bench.out
 	go run $(BENCHSTAT) -col /impl bench.out
+
+# The same work through redlock, its peers and the floor: docs/performance.md.
+# It takes about ten minutes, with both hands off the machine. PEERS=-quick is
+# a look.
+bench-peers: redis
+	cd benchmarks && go run . -out ../docs/bench $(PEERS)
 
 # Everything at once for DURATION, from SEED, and beside it the simulation for
 # the first ten minutes: see docs/proof.md. Histories go to soak-SEED/.
