@@ -211,22 +211,32 @@ func (n *Node) server(name string) *server {
 	return s
 }
 
-// Close waits until nothing is in flight and every release has succeeded, but no
-// longer than timeout, then ends every call and closes what the Store owns. The
-// error says what was not settled.
+// Close waits until nothing is in flight and every release has succeeded, for as
+// long as some server answers at least once in timeout. Then it ends every call
+// and closes what the Store owns. The error says what was not settled.
 func (n *Node) Close(timeout time.Duration) error {
 	expired := false
-	timer := time.AfterFunc(timeout, func() {
+	last := time.Now() // something was heard, or the wait began
+	var timer *time.Timer
+	n.mu.Lock()
+	for _, s := range n.servers {
+		s.dead(last)
+	}
+	timer = time.AfterFunc(timeout, func() {
 		n.mu.Lock()
+		defer n.mu.Unlock()
+		for _, s := range n.servers {
+			if s.heard.After(last) && s.inFlight > 0 {
+				last = s.heard
+			}
+		}
+		if left := timeout - time.Since(last); left > 0 {
+			timer.Reset(left)
+			return
+		}
 		expired = true
-		n.mu.Unlock()
 		n.idle.Broadcast()
 	})
-	n.mu.Lock()
-	now := time.Now()
-	for _, s := range n.servers {
-		s.dead(now)
-	}
 	for n.pending > 0 && !expired {
 		n.idle.Wait()
 	}

@@ -11,11 +11,6 @@ import (
 )
 
 const (
-	// far is the round trip from which on a pipeline does not wait for the one
-	// before. Below it, waiting makes pipelines longer and costs less than it
-	// saves; but not for longer than patience.
-	far      = 700 * time.Microsecond
-	patience = 5 * time.Millisecond
 	// silence is for how long a server that owes answers may give none before
 	// acquisitions are refused at once, instead of being queued.
 	silence = 500 * time.Millisecond
@@ -66,14 +61,22 @@ const (
 	extending              // extensions
 )
 
-// maxPipelines is how many pipelines of each lane may be under way to a server
-// that is far, or hangs; rueidis' ring of 1024 has room for all. maxBatch is how
-// many commands one carries; rueidis sends those of 2000 and more on another
-// connection, where they overtake. At 50 ms they carry 80 000 claims and 40 000
-// extensions a second.
+// The bounds of each lane.
 var (
+	// far is the round trip from which on a pipeline does not wait for the one
+	// before. Below it, waiting makes pipelines longer and costs less than it
+	// saves. Nobody waits for an extension.
+	far = [...]time.Duration{claims: 700 * time.Microsecond, extending: 5 * time.Millisecond}
+	// patience is for how long a pipeline waits for the one before to be answered
+	// by a server that is near: it may hang.
+	patience = [...]time.Duration{claims: 5 * time.Millisecond, extending: 25 * time.Millisecond}
+	// maxPipelines is how many pipelines may be under way to a server that is far,
+	// or hangs; rueidis' ring of 1024 has room for all.
 	maxPipelines = [...]int{claims: 16, extending: 4}
-	maxBatch     = [...]int{claims: 256, extending: 512}
+	// maxBatch is how many commands a pipeline carries. At 50 ms that makes 80 000
+	// claims and 40 000 extensions a second. rueidis sends pipelines of 2000 and
+	// more on another connection, where they overtake.
+	maxBatch = [...]int{claims: 256, extending: 512}
 )
 
 // lane is the workers of one lane.
@@ -108,7 +111,7 @@ func (s *server) work(w which) {
 	case l.busy == 0:
 	case l.busy == maxPipelines[w]:
 		return
-	case trip > 0 && trip < far && time.Since(l.latest) < patience:
+	case trip > 0 && trip < far[w] && time.Since(l.latest) < patience[w]:
 		return
 	}
 	l.busy++
