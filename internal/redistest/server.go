@@ -383,6 +383,26 @@ func binary() (string, error) {
 		"run make deps, which installs one, or set REDIS_SERVER to its binary", first)
 }
 
+// AtLeast tells whether the server that [Start] runs has this version or a later
+// one: of Redis, or Valkey's or Redict's own, which went on from 7.2.
+func AtLeast(t testing.TB, major, minor int) bool {
+	t.Helper()
+	bin, err := binary()
+	if err != nil {
+		t.Fatalf("redistest: %v", err)
+	}
+	var has [2]int
+	out, err := exec.Command(bin, "--version").Output()
+	if err == nil {
+		_, version, _ := strings.Cut(string(out), " v=")
+		_, err = fmt.Sscanf(version, "%d.%d", &has[0], &has[1])
+	}
+	if err != nil {
+		t.Fatalf("redistest: the version of %s: %v: %q", bin, err, out)
+	}
+	return slices.Compare(has[:], []int{major, minor}) >= 0
+}
+
 // Ports below the ephemeral range of Linux and macOS: the kernel gives none of
 // them to an outgoing connection. So a killed server finds its port free again,
 // and a client that keeps redialling it cannot connect to itself.
