@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	soon  = 10 * time.Second      // what happens, happens within this
+	soon  = 30 * time.Second      // what happens, happens within this
 	quiet = 50 * time.Millisecond // long enough for what must not happen
 )
 
