@@ -1,18 +1,51 @@
-# What a developer runs. `make test` needs only Go: it installs what else it needs
-# where there is none.
+# What a developer runs, with Go and make. `make deps` installs what else the
+# tests need, and says so; nothing else here installs anything.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 BENCHSTAT = golang.org/x/perf/cmd/benchstat@v0.0.0-20250813145418-2f7363a06fe1
 COUNT = 6
-SERVERS = $$REDIS_SERVER redis-server valkey-server
-LIBFAKETIMES = $(addsuffix /faketime/libfaketime.so.1,/usr/lib/* /usr/lib /usr/lib64 /usr/local/lib)
 
 DURATION = 1h
 SEED = 1
 
-.PHONY: test lint bench bench-peers soak redis
+# What the tests need and is not here, by Debian's names of packages: a server
+# and, on Linux, a C compiler with its library, for the race detector and for the
+# clocks of servers.
+MISSING = \
+	missing=; \
+	if [ -n "$$REDIS_SERVER" ]; then \
+		command -v "$$REDIS_SERVER" >/dev/null || { echo "REDIS_SERVER is $$REDIS_SERVER, and there is no such program" >&2; exit 1; }; \
+	elif ! { command -v redis-server || command -v valkey-server || command -v redict-server; } >/dev/null; then \
+		missing=redis-server; \
+	fi; \
+	if [ "$$(uname)" = Linux ] && ! echo '\#include <stdlib.h>' | $$(go env CC) -E -x c - >/dev/null 2>&1; then \
+		missing="$$missing gcc libc6-dev"; \
+	fi
 
-test: redis
+.PHONY: deps installed test lint bench bench-peers soak
+
+# RUNLEVEL=1 keeps the package from starting a server of its own.
+deps:
+	@$(MISSING); missing=$$(echo $$missing); \
+	if [ -z "$$missing" ]; then echo "make deps: nothing is missing"; exit 0; fi; \
+	echo "make deps: missing: $$missing"; \
+	if command -v apt-get >/dev/null; then \
+		install="env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y --no-install-recommends $$missing"; \
+		if [ "$$(id -u)" != 0 ]; then \
+			echo "Only root may install it. Run: sudo apt-get update && sudo $$install"; exit 1; \
+		fi; \
+		install="apt-get update && $$install"; \
+	elif command -v brew >/dev/null; then \
+		install="brew install $$(echo $$missing | sed 's/redis-server/redis/; s/ *gcc libc6-dev/ gcc/')"; \
+	else \
+		echo "There is no apt-get and no brew here. Install Redis or Valkey and a C compiler, or set REDIS_SERVER and CC"; exit 1; \
+	fi; \
+	echo "$$install"; sh -c "$$install"
+
+installed:
+	@$(MISSING); if [ -n "$$missing" ]; then echo "missing:" $$missing "(run make deps)"; exit 1; fi
+
+test: installed
 	go test -race ./...
 	cd benchmarks && go test ./...
 
@@ -21,38 +54,20 @@ lint:
 	for module in . benchmarks; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
 # Ratios to the floor, raw rueidis in the same run, are what counts: see README.
-bench: redis
+bench: installed
 	go test -run '^$$' -bench . -benchmem -count=$(COUNT) . | tee bench.out
 	go run $(BENCHSTAT) -col /impl bench.out
 
 # The same work through redlock, its peers and the floor: docs/performance.md.
 # It takes about ten minutes, with both hands off the machine. PEERS=-quick is
 # a look.
-bench-peers: redis
+bench-peers: installed
 	cd benchmarks && go run . -out ../docs/bench $(PEERS)
 
-# Everything at once for DURATION, from SEED, and beside it the simulation for
-# the first ten minutes: see docs/proof.md. Histories go to soak-SEED/.
-soak: redis
-	go test -v -count=1 -timeout=0 -run '^TestSimulation$$' . -sim.for=10m -sim.seed=$(SEED) & \
+# Everything at once for DURATION, from SEED, and beside it the simulation for as
+# long: see docs/proof.md. Histories go to soak-SEED/.
+soak: installed
+	go test -v -count=1 -timeout=0 -run '^TestSimulation$$' . -sim.for=$(DURATION) -sim.seed=$(SEED) & \
 	go test -v -count=1 -timeout=0 -run '^TestSoak$$' ./internal/nemesis \
 		-soak.duration=$(DURATION) -soak.seed=$(SEED) -soak.out=$(CURDIR)/soak-$(SEED); \
 	status=$$?; wait $$! && exit $$status
-
-# On Linux tests also move the clocks of servers, with libfaketime, and the race
-# detector needs a C compiler.
-redis:
-	@missing=redis-server; \
-	for server in $(SERVERS); do if command -v $$server >/dev/null; then missing=; fi; done; \
-	if [ "$$(uname)" = Linux ] && ! ls $$LIBFAKETIME $(LIBFAKETIMES) 2>/dev/null | grep -q .; then missing="$$missing libfaketime"; fi; \
-	if [ "$$(uname)" = Linux ] && ! command -v $$(go env CC) >/dev/null; then missing="$$missing gcc libc6-dev"; fi; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	as_root=; [ "$$(id -u)" = 0 ] || as_root=sudo; \
-	if command -v apt-get >/dev/null; then \
-		$$as_root apt-get update && \
-		$$as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y --no-install-recommends $$missing; \
-	elif command -v brew >/dev/null; then \
-		brew install $$(echo $$missing | sed s/-server//); \
-	else \
-		echo "not found: $$missing. Install redis or valkey, and on Linux libfaketime and a C compiler, or set REDIS_SERVER, LIBFAKETIME and CC"; exit 1; \
-	fi

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/redistest"
 )
 
 // A quorum of five hangs while fn runs: fn's ctx must end by the end of
@@ -336,6 +337,24 @@ func TestErrorsOfAServerAreNotContention(t *testing.T) {
 			eventually(t, "no key is left", ns.empty)
 		})
 	}
+}
+
+// Without eviction a node that is full refuses new locks only.
+func TestAFullNodeKeepsTheLocksItHas(t *testing.T) {
+	s := redistest.Start(t, "--maxmemory-policy", "noeviction")
+	l := openURLs(t, []string{s.URL()}, redlock.WithNodeTimeout(soon))
+	one, err := l.TryAcquire(t.Context(), "k", time.Minute)
+	require.NoError(t, err)
+	several, err := l.TryAcquireAll(t.Context(), []string{"k1", "k2"}, time.Minute)
+	require.NoError(t, err)
+	must(t, s, "CONFIG", "SET", "maxmemory", "1")
+	_, err = l.TryAcquire(t.Context(), "new", time.Minute)
+	require.ErrorContains(t, err, "OOM")
+	for _, lock := range []*redlock.Lock{one, several} {
+		require.NoError(t, lock.Extend(t.Context(), time.Hour))
+		require.NoError(t, lock.Release(t.Context()))
+	}
+	require.Empty(t, s.Keys(t))
 }
 
 func TestScriptsThatAServerForgotAreSentAgain(t *testing.T) {

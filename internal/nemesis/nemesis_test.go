@@ -17,6 +17,7 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/history"
+	"github.com/redis-kit/redlock/internal/redistest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -153,9 +154,18 @@ func TestContentionAlone(t *testing.T) {
 	}
 }
 
+// debuggable are the arguments of servers that take DEBUG. Redis takes it anyway
+// before 7.0, where it has no such argument.
+func debuggable(t testing.TB) []string {
+	if !redistest.AtLeast(t, 7, 0) {
+		return nil
+	}
+	return []string{"--enable-debug-command", "yes"}
+}
+
 // Each row by itself. On a longer run see TestSoak.
 func TestEachFault(t *testing.T) {
-	a := NewArena(t, 5, ttl, "--enable-debug-command", "yes")
+	a := NewArena(t, 5, ttl, debuggable(t)...)
 	for i, f := range Faults {
 		t.Run(f.Name, func(t *testing.T) {
 			battle{arena: a, faults: []Fault{f}, duration: 3 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: uint64(i + 1)}.run(t)

@@ -29,7 +29,7 @@ var (
 // invariants on what is left behind; the servers live on. The first violation
 // ends it.
 func TestSoak(t *testing.T) {
-	a := NewArena(t, 5, ttl, "--enable-debug-command", "yes")
+	a := NewArena(t, 5, ttl, debuggable(t)...)
 	began := time.Now()
 	var r report
 	defer func() { r.print(t, time.Since(began)) }()

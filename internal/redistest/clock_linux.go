@@ -1,44 +1,59 @@
 package redistest
 
 import (
+	"bytes"
+	_ "embed"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 )
 
+//go:embed preload/clock.c
+var clockSource string
+
 // StartWithClocks is [StartN] for servers that have a wall clock each, which
-// [Server.SetClock] moves. It needs libfaketime, in $LIBFAKETIME or where
-// distributions put it; without it the test fails, it is never skipped.
+// [Server.SetClock] moves. It builds a library for them to preload, with the C
+// compiler that `go env CC` names; without one the test fails, it is never
+// skipped.
 func StartWithClocks(t testing.TB, n int, args ...string) []*Server {
 	t.Helper()
-	lib, err := libfaketime()
+	lib, err := buildClock(t.TempDir())
 	if err != nil {
 		t.Fatalf("redistest: %v", err)
 	}
+	// jemalloc's thread asks for the wall clock and sleeps until a time that the
+	// kernel takes for its own: on a clock that is behind it would spin.
+	args = append([]string{"--jemalloc-bg-thread", "no"}, args...)
 	return startN(t, n, args, func(s *Server) error {
-		s.env = []string{
-			// libfaketime asks for memory before it is ready, and jemalloc,
-			// which distributions build Redis with, for the time before it is:
-			// neither ever starts. With glibc's allocator before jemalloc's
-			// they do not meet.
-			"LD_PRELOAD=libc_malloc_debug.so.0 " + lib,
-			"FAKETIME_TIMESTAMP_FILE=" + s.clockFile(),
-			"FAKETIME_NO_CACHE=1",            // the file is looked at each time
-			"FAKETIME_DONT_FAKE_MONOTONIC=1", // a clock that is set is the wall clock
-		}
-		// libfaketime leaves these behind when its process is killed.
-		s.buried = func(pid int) {
-			litter, _ := filepath.Glob("/dev/shm/*faketime_*_" + strconv.Itoa(pid))
-			for _, file := range litter {
-				_ = os.Remove(file)
-			}
-		}
+		s.env = []string{"LD_PRELOAD=" + lib, "REDISTEST_CLOCK=" + s.clockFile()}
 		return s.writeClock(0)
 	})
+}
+
+// buildClock builds the library that gives a process a wall clock of its own.
+func buildClock(dir string) (lib string, err error) {
+	source, lib := filepath.Join(dir, "clock.c"), filepath.Join(dir, "clock.so")
+	if err := os.WriteFile(source, []byte(clockSource), 0o600); err != nil {
+		return "", err
+	}
+	cc := []string{"cc"}
+	if out, err := exec.Command("go", "env", "CC").Output(); err == nil && len(bytes.TrimSpace(out)) > 0 {
+		cc = strings.Fields(string(out)) // it may have flags
+	}
+	cmd := exec.Command(cc[0], append(cc[1:], "-shared", "-fPIC", "-O2", "-o", lib, source)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("no clock for servers could be built: %w; run make deps, or set CC to a C compiler\n%s", err, out)
+	}
+	return lib, nil
 }
 
 // SetClock has the server's wall clock run ahead of the machine's by offset, or
@@ -85,30 +100,21 @@ func (s *Server) time() (time.Time, error) {
 
 func (s *Server) clockFile() string { return filepath.Join(s.dir, "clock") }
 
-// writeClock replaces the file, so that no half of it is ever read.
+// writeClock writes the offset where the server has it mapped, in one piece.
 func (s *Server) writeClock(offset time.Duration) error {
-	next := s.clockFile() + ".next"
-	if err := os.WriteFile(next, fmt.Appendf(nil, "%+.6f\n", offset.Seconds()), 0o600); err != nil {
+	const size = 8
+	file, err := os.OpenFile(s.clockFile(), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
 		return err
 	}
-	return os.Rename(next, s.clockFile())
-}
-
-func libfaketime() (string, error) {
-	var found []string
-	if env := os.Getenv("LIBFAKETIME"); env != "" {
-		found = []string{env}
-	} else {
-		for _, dir := range []string{"/usr/lib/*", "/usr/lib", "/usr/lib64", "/usr/local/lib"} {
-			files, _ := filepath.Glob(dir + "/faketime/libfaketime.so.1")
-			found = append(found, files...)
-		}
+	defer file.Close()
+	if err := file.Truncate(size); err != nil {
+		return err
 	}
-	for _, file := range found {
-		if _, err := os.Stat(file); err == nil {
-			return file, nil
-		}
+	page, err := syscall.Mmap(int(file.Fd()), 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+	if err != nil {
+		return err
 	}
-	return "", errors.New("no libfaketime to move the clock of a server with: " +
-		"apt-get install libfaketime, or set LIBFAKETIME to its libfaketime.so.1")
+	atomic.StoreInt64((*int64)(unsafe.Pointer(&page[0])), int64(offset))
+	return syscall.Munmap(page)
 }

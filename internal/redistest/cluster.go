@@ -33,15 +33,18 @@ func StartCluster(t testing.TB, args ...string) *Cluster {
 	for range masters {
 		// A node timeout that a loaded machine does not reach: nobody is
 		// thought dead who is alive.
-		s, bus := startWithPort(t, "--cluster-port", append([]string{
+		s, bus := startWithBus(t, append([]string{
 			"--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "10000",
 		}, args...))
 		c.servers, c.buses = append(c.servers, s), append(c.buses, bus)
 	}
 	for i, s := range c.servers {
-		from, to := i*slots/masters, (i+1)*slots/masters-1
+		add := []string{"CLUSTER", "ADDSLOTS"}
+		for slot := i * slots / masters; slot < (i+1)*slots/masters; slot++ {
+			add = append(add, strconv.Itoa(slot))
+		}
 		c.do(s, "CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
-		c.do(s, "CLUSTER", "ADDSLOTSRANGE", strconv.Itoa(from), strconv.Itoa(to))
+		c.do(s, add...)
 	}
 	for i, bus := range c.buses[1:] {
 		host, port, _ := net.SplitHostPort(c.servers[i+1].addr)
@@ -66,6 +69,19 @@ func StartCluster(t testing.TB, args ...string) *Cluster {
 		return nil
 	})
 	return c
+}
+
+// startWithBus starts a server of a Cluster. It returns the address of its bus
+// too, whose port can be chosen from Redis 7 on, and is 10000 higher before.
+func startWithBus(t testing.TB, args []string) (s *Server, bus string) {
+	t.Helper()
+	if AtLeast(t, 7, 0) {
+		return startWithPort(t, "--cluster-port", args)
+	}
+	s = Start(t, args...)
+	host, port, _ := net.SplitHostPort(s.addr)
+	n, _ := strconv.Atoi(port)
+	return s, net.JoinHostPort(host, strconv.Itoa(n+10000))
 }
 
 // Servers are the masters.

@@ -51,8 +51,6 @@ type Server struct {
 	addr string
 	args []string
 	env  []string // of the process, besides the test's own
-	// buried, if there is one, is told of each process that has been killed.
-	buried func(pid int)
 
 	mu   sync.Mutex // held while the process changes state
 	proc *process   // the last one started, running or not
@@ -60,9 +58,9 @@ type Server struct {
 
 // Start runs a redis-server on a free loopback port, in a directory of its own,
 // without persistence, and returns once it answers. args go last on its command
-// line, so they win. The binary is $REDIS_SERVER, or else the redis-server or
-// valkey-server in PATH; without one the test fails, it is never skipped. The
-// process is killed when the test ends.
+// line, so they win. The binary is $REDIS_SERVER, or else the redis-server,
+// valkey-server or redict-server in PATH; without one the test fails, it is
+// never skipped. The process is killed when the test ends.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	return StartN(t, 1, args...)[0]
@@ -280,9 +278,6 @@ func (s *Server) kill() {
 		return
 	}
 	s.proc.kill()
-	if s.buried != nil {
-		s.buried(s.proc.os.Pid)
-	}
 }
 
 func (s *Server) running() bool {
@@ -371,7 +366,7 @@ func (p *process) output() string {
 }
 
 func binary() (string, error) {
-	names := []string{"redis-server", "valkey-server"}
+	names := []string{"redis-server", "valkey-server", "redict-server"}
 	if env := os.Getenv("REDIS_SERVER"); env != "" {
 		names = []string{env}
 	}
@@ -385,8 +380,27 @@ func binary() (string, error) {
 		first = cmp.Or(first, err)
 	}
 	return "", fmt.Errorf("no Redis server to test with: %w; "+
-		"apt-get install redis-server, or brew install redis, "+
-		"or set REDIS_SERVER to its binary", first)
+		"run make deps, which installs one, or set REDIS_SERVER to its binary", first)
+}
+
+// AtLeast tells whether the server that [Start] runs has this version or a later
+// one: of Redis, or Valkey's or Redict's own, which went on from 7.2.
+func AtLeast(t testing.TB, major, minor int) bool {
+	t.Helper()
+	bin, err := binary()
+	if err != nil {
+		t.Fatalf("redistest: %v", err)
+	}
+	var has [2]int
+	out, err := exec.Command(bin, "--version").Output()
+	if err == nil {
+		_, version, _ := strings.Cut(string(out), " v=")
+		_, err = fmt.Sscanf(version, "%d.%d", &has[0], &has[1])
+	}
+	if err != nil {
+		t.Fatalf("redistest: the version of %s: %v: %q", bin, err, out)
+	}
+	return slices.Compare(has[:], []int{major, minor}) >= 0
 }
 
 // Ports below the ephemeral range of Linux and macOS: the kernel gives none of
