@@ -185,7 +185,8 @@ func (l *Locker) lockConfig(opts []LockOption) (lockConfig, error) {
 	return config, config.check()
 }
 
-// lockKeys checks the keys, and returns them sorted and without duplicates.
+// lockKeys checks the keys, which are its own, and returns them sorted and without
+// duplicates.
 func (l *Locker) lockKeys(ctx context.Context, keys []string) ([]string, error) {
 	if len(keys) == 0 {
 		return nil, argumentError("no keys: at least one is needed")
@@ -196,7 +197,6 @@ func (l *Locker) lockKeys(ctx context.Context, keys []string) ([]string, error) 
 		}
 		return nil, argumentError("keys[%d] is empty: any other string is accepted", i)
 	}
-	keys = slices.Clone(keys)
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
 	for _, n := range l.nodes {

@@ -139,12 +139,12 @@ func (l *Locker) TryAcquire(ctx context.Context, key string, ttl time.Duration, 
 // AcquireAll is Acquire for several keys, all or none of them. On a Cluster
 // node they must share a hash slot.
 func (l *Locker) AcquireAll(ctx context.Context, keys []string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.acquire(ctx, keys, ttl, opts, true)
+	return l.acquire(ctx, slices.Clone(keys), ttl, opts, true)
 }
 
 // TryAcquireAll is AcquireAll with one attempt.
 func (l *Locker) TryAcquireAll(ctx context.Context, keys []string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.acquire(ctx, keys, ttl, opts, false)
+	return l.acquire(ctx, slices.Clone(keys), ttl, opts, false)
 }
 
 // Close ends the contexts of the locks that are held with ErrClosed, and the

@@ -260,7 +260,7 @@ func TestCommandsInFlightToASilentServerAreBounded(t *testing.T) {
 				if !far { // it is known to be near when it has answered at once
 					require.Equal(t, quorum.Granted, acquire(n, claim(0), time.Millisecond).Vote)
 				}
-				const bound = 16 * 256
+				const bound = 64 * 256
 				var sent, refused atomic.Int64
 				s.Faults(func(op sim.Op, commands int) sim.Fault {
 					if op == sim.Acquire {
@@ -285,7 +285,7 @@ func TestCommandsInFlightToASilentServerAreBounded(t *testing.T) {
 					a.End()
 					n.Abandon(a)
 				}
-				for i := range 10_000 {
+				for i := range 20_000 {
 					all.Go(func() { try(1 + i) })
 				}
 				all.Wait()
@@ -293,7 +293,7 @@ func TestCommandsInFlightToASilentServerAreBounded(t *testing.T) {
 				require.Positive(t, sent.Load())
 				require.Zero(t, refused.Load(), "what was queued before it fell silent waits")
 				before := time.Now()
-				try(20_000)
+				try(30_000)
 				require.EqualValues(t, 1, refused.Load())
 				require.Zero(t, time.Since(before), "once it is known to be silent nobody waits")
 				s.Resume()
@@ -350,7 +350,7 @@ func TestACommandOfAClaimThatHasEndedIsNotSent(t *testing.T) {
 		go acquire(n, claim(1), time.Hour)
 		synctest.Wait()
 		var all sync.WaitGroup
-		for i := range 1000 {
+		for i := range 40 {
 			c := claim(1000 + i)
 			all.Go(func() { require.ErrorIs(t, acquire(n, c, time.Hour).Err, node.ErrUnasked) })
 			synctest.Wait()

@@ -61,6 +61,11 @@ const (
 	extending              // extensions
 )
 
+// many is how many commands have to wait for a second pipeline to go out to a
+// server that is near: so that it has something to do while the replies to the
+// first one are read.
+const many = 48
+
 // The bounds of each lane.
 var (
 	// far is the round trip from which on a pipeline does not wait for the one
@@ -72,8 +77,8 @@ var (
 	patience = [...]time.Duration{claims: 5 * time.Millisecond, extending: 25 * time.Millisecond}
 	// maxPipelines is how many pipelines may be under way to a server that is far,
 	// or hangs; rueidis' ring of 1024 has room for all.
-	maxPipelines = [...]int{claims: 16, extending: 4}
-	// maxBatch is how many commands a pipeline carries. At 50 ms that makes 80 000
+	maxPipelines = [...]int{claims: 64, extending: 4}
+	// maxBatch is how many commands a pipeline carries. At 50 ms that makes 300 000
 	// claims and 40 000 extensions a second. rueidis sends pipelines of 2000 and
 	// more on another connection, where they overtake.
 	maxBatch = [...]int{claims: 256, extending: 512}
@@ -111,7 +116,9 @@ func (s *server) work(w which) {
 	case l.busy == 0:
 	case l.busy == maxPipelines[w]:
 		return
-	case trip > 0 && trip < far[w] && time.Since(l.latest) < patience[w]:
+	case trip == 0 || trip >= far[w]:
+	case l.busy == 1 && s.waiting(w) >= many:
+	case time.Since(l.latest) < patience[w]:
 		return
 	}
 	l.busy++

@@ -88,10 +88,12 @@ func NotConnected(err error) error { return notConnected{err} }
 // marked is an error with err's text that is also mark.
 type marked struct{ err, mark error }
 
-func (e marked) Error() string   { return e.err.Error() }
-func (e marked) Unwrap() []error { return []error{e.err, e.mark} }
+func (e marked) Error() string        { return e.err.Error() }
+func (e marked) Unwrap() error        { return e.err }
+func (e marked) Is(target error) bool { return target == e.mark }
 
 type notConnected struct{ err error }
 
-func (e notConnected) Error() string   { return "not connected: " + e.err.Error() }
-func (e notConnected) Unwrap() []error { return []error{e.err, ErrNotConnected, ErrNotRun} }
+func (e notConnected) Error() string        { return "not connected: " + e.err.Error() }
+func (e notConnected) Unwrap() error        { return e.err }
+func (e notConnected) Is(target error) bool { return target == ErrNotConnected || target == ErrNotRun }
