@@ -1,0 +1,112 @@
+package redlock
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/keeper"
+)
+
+// acquireThrough is take through the middleware. A lock that was acquired does
+// not outlive a middleware that fails or panics.
+func (l *Locker) acquireThrough(ctx context.Context, r request) (*Lock, error) {
+	op := &Op{Kind: OpAcquire, Keys: r.keys, TTL: r.ttl, locker: l, run: runAcquire, request: r}
+	kept := false
+	defer func() {
+		if !kept && op.acquired != nil {
+			op.acquired.drop()
+		}
+	}()
+	if err := l.chain(ctx, op); err != nil {
+		return nil, err
+	}
+	if op.acquired == nil {
+		return nil, argumentError("acquire %s: a middleware returned nil, and there is no lock: it must call next, and return its error", quoted(r.keys))
+	}
+	kept = true
+	return op.acquired, nil
+}
+
+func runAcquire(ctx context.Context, op *Op) error {
+	if op.acquired != nil {
+		return argumentError("acquire %s: a middleware called next again after it had succeeded", quoted(op.Keys))
+	}
+	r := op.request
+	r.ttl = op.TTL
+	lock, err := op.locker.take(ctx, r, op)
+	op.acquired, op.Lock = lock, lock
+	return err
+}
+
+// op is an operation on the lock.
+func (l *Lock) op(kind Kind, ttl time.Duration, run Handler) *Op {
+	return &Op{Kind: kind, Keys: l.claim.Keys, TTL: ttl, Lock: l, locker: l.locker, run: run}
+}
+
+// through carries out an operation through the middleware.
+func (l *Lock) through(ctx context.Context, op *Op) error { return l.locker.chain(ctx, op) }
+
+// notRun is what becomes of an operation that no middleware refused, and that was
+// not carried out.
+func (l *Lock) notRun(op *Op) error {
+	return argumentError("%s %s: a middleware returned nil without calling next", op.Kind, quoted(op.Keys))
+}
+
+func runExtend(ctx context.Context, op *Op) error {
+	op.ran = true
+	return op.Lock.extend(ctx, op.TTL, op)
+}
+
+// errPanicked is the outcome of a release whose middleware panicked.
+var errPanicked = fmt.Errorf("%w: release: a middleware panicked", ErrNoQuorum)
+
+func runRelease(_ context.Context, op *Op) error { return op.Lock.release(op) }
+
+func runLost(_ context.Context, op *Op) error { return op.Lock.ended() }
+
+// drop ends the lock, if it has not ended, and has its keys released in the
+// background.
+func (l *Lock) drop() {
+	if !l.locker.begin() {
+		return // Close ends it
+	}
+	defer l.locker.operations.Done()
+	if l.hold.End(ErrReleased) {
+		l.locker.abandon(&l.claim)
+	}
+}
+
+// extendDue is an automatic extension through the middleware. The error is
+// that of a middleware that kept it from being tried.
+func (l *Locker) extendDue(h *keeper.Hold) error {
+	lock, _ := FromContext(h.Context())
+	op := lock.op(OpExtend, lock.ttl, runDue)
+	op.background = true
+	if err := lock.through(lock.Context(), op); !op.ran {
+		return err
+	}
+	return nil
+}
+
+func runDue(_ context.Context, op *Op) error {
+	op.ran = true
+	if err := op.Lock.checkExtension(op.TTL); err != nil {
+		return err
+	}
+	start := time.Now()
+	ballot, extended := op.Lock.hold.ExtendDue(op.TTL)
+	op.asked(start, ballot)
+	if extended {
+		return nil
+	}
+	return op.Lock.notExtended(ballot)
+}
+
+// tellLost tells the middleware that a lock ended without being released.
+func (l *Locker) tellLost(h *keeper.Hold) {
+	lock, _ := FromContext(h.Context())
+	op := lock.op(OpLost, lock.ttl, runLost)
+	op.background = true
+	_ = lock.through(lock.Context(), op) // the cause, which the middleware was told
+}
