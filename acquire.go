@@ -13,6 +13,7 @@ import (
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
+	"github.com/redis-kit/redlock/internal/waiting"
 )
 
 // request is what is asked of take.
@@ -55,34 +56,68 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 	defer l.operations.Done()
 
 	var pauses backoff.BackOff
-	var last *QuorumError // what the latest attempt that was decided came to
-	for {
-		lock, verdict, failed := l.attempt(ctx, r, op)
-		if failed == nil {
-			return lock, nil
+	var last *QuorumError      // what the latest attempt that was decided came to
+	var waiter *waiting.Waiter // from the first refusal on, where there are queues
+	defer func() {
+		if waiter != nil {
+			waiter.Leave()
 		}
-		if verdict != quorum.Open || last == nil {
-			last = failed
+	}()
+	// Whoever comes when this process holds the key, or waits for it, asks nobody.
+	ask := !l.queues(r) || !l.queue.Busy(r.keys[0])
+	verdict := quorum.Rejected
+	for {
+		if ask {
+			var lock *Lock
+			var failed *QuorumError
+			if lock, verdict, failed = l.attempt(ctx, r, op); failed == nil {
+				op.polled()
+				l.took(lock)
+				return lock, nil
+			}
+			if verdict != quorum.Open || last == nil {
+				last = failed
+			}
+		} else if last == nil {
+			last = l.heldHere(r)
 		}
 		if why := l.interruption(ctx); why != nil {
 			return nil, last.because(why)
 		}
 		if !r.wait {
-			return nil, failed
+			return nil, last
 		}
 		if pauses == nil {
 			if pauses = r.config.retry(); pauses == nil {
-				return nil, argumentError("WithRetry: the policy returned nil: must return a backoff.BackOff; after: %w", failed)
+				return nil, argumentError("WithRetry: the policy returned nil: must return a backoff.BackOff; after: %w", last)
 			}
-			pauses.Reset() // one that a literal makes is not ready before
+			pauses.Reset()
 		}
 		pause := pauses.NextBackOff()
 		if pause == backoff.Stop {
-			return nil, failed
+			if !ask && waiter == nil { // not even once
+				ask, r.wait = true, false
+				continue
+			}
+			return nil, last
 		}
-		if !l.pause(ctx, pause, op) {
-			return nil, failed.because(l.interruption(ctx))
+		if waiter == nil && l.queues(r) && verdict == quorum.Rejected {
+			waiter = l.queue.Enter(r.keys[0], r.ttl)
 		}
+		grant, on := l.pause(ctx, pause, waiter, op)
+		if !on {
+			return nil, last.because(l.interruption(ctx))
+		}
+		if grant.Claim != nil {
+			waiter = nil
+			if lock := l.granted(ctx, r, grant, op); lock != nil {
+				return lock, nil
+			}
+			l.queue.Return(r.keys[0], grant)
+		} else if waiter != nil {
+			op.queueFailed(waiter.Failure())
+		}
+		ask = true
 	}
 }
 
@@ -91,7 +126,8 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.Verdict, *QuorumError) {
 	lock := &Lock{locker: l, config: r.config, ttl: r.ttl}
 	lock.context = heldContext{values: r.values, lock: lock}
-	claim, keyTTL := &lock.claim, l.keeper.KeyTTL(r.ttl, r.config.maxHold)
+	lock.claim = &lock.own
+	claim, keyTTL := lock.claim, l.keeper.KeyTTL(r.ttl, r.config.maxHold)
 	claim.Init(r.keys, rand.Text(), len(l.nodes))
 
 	start := l.keeper.Now() // before the first byte is sent (invariant 1)
@@ -129,19 +165,22 @@ func (l *Locker) abandon(claim *node.Claim) {
 	}
 }
 
-// pause waits for d. It reports false if ctx or the Locker ended before.
-func (l *Locker) pause(ctx context.Context, d time.Duration, op *Op) bool {
+// pause waits for d, or until the waiter, if there is one, is granted the lock. It
+// reports false if ctx or the Locker ended before.
+func (l *Locker) pause(ctx context.Context, d time.Duration, waiter *waiting.Waiter, op *Op) (waiting.Grant, bool) {
 	began := op.now()
 	defer op.waited(began)
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
+	case g := <-waiter.Granted():
+		return g, true
 	case <-timer.C:
-		return true
+		return waiting.Grant{}, true
 	case <-ctx.Done():
 	case <-l.closing:
 	}
-	return false
+	return waiting.Grant{}, false
 }
 
 // interruption is what ended a wait, if anything did.

@@ -20,6 +20,8 @@ type lockerConfig struct {
 	nodeTimeout time.Duration
 	timeoutSet  bool // if not, the node timeout is in proportion to the ttl
 	middleware  []Middleware
+	noQueue     bool // WithoutWaitQueue
+	handoff     int
 	lock        lockConfig
 }
 
@@ -32,8 +34,9 @@ type lockConfig struct {
 }
 
 var defaults = lockerConfig{
-	drift: 0.01,
-	lock:  lockConfig{retry: FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3)},
+	drift:   0.01,
+	handoff: 32,
+	lock:    lockConfig{retry: FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3)},
 }
 
 type lockerOption func(lockerConfig) lockerConfig
@@ -64,6 +67,21 @@ func WithNodeTimeout(d time.Duration) Option {
 		c.nodeTimeout, c.timeoutSet = d, true
 		return c
 	})
+}
+
+// WithoutWaitQueue has those who wait for a lock only ask for it again and again,
+// as their retry policy says. By default they also stand in a queue on the nodes,
+// which give the lock to whoever came first as soon as it is released.
+func WithoutWaitQueue() Option {
+	return lockerOption(func(c lockerConfig) lockerConfig { c.noQueue = true; return c })
+}
+
+// WithLocalHandoff sets how often in a row a lock that is released is handed over
+// to another goroutine of this process that waits for it, without asking the
+// nodes, before other processes have their turn; for 100 ms at most. It must not
+// be negative; 0 means never. The default is 32.
+func WithLocalHandoff(n int) Option {
+	return lockerOption(func(c lockerConfig) lockerConfig { c.handoff = n; return c })
 }
 
 // WithRetry sets how an Acquire waits. The default is
@@ -104,6 +122,8 @@ func (c lockerConfig) check() error {
 	switch {
 	case !(c.drift >= 0 && c.drift <= 0.1): // false for NaN too
 		return argumentError("WithDriftFactor(%v): must be between 0 and 0.1", c.drift)
+	case c.handoff < 0:
+		return argumentError("WithLocalHandoff(%d): must not be negative", c.handoff)
 	case c.timeoutSet && c.nodeTimeout <= 0:
 		return argumentError("WithNodeTimeout(%v): must be above 0", c.nodeTimeout)
 	}
