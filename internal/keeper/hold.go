@@ -307,9 +307,11 @@ func (h *Hold) keyTTL(start Instant, ttl time.Duration) time.Duration {
 	return max(h.keeper.KeyTTL(ttl, h.max.Sub(start)), time.Millisecond)
 }
 
-// left is what remains at an instant until the hold's deadline.
+// left is what remains at an instant until the hold's deadline, even if it has
+// ended before.
 func (h *Hold) left(now Instant) time.Duration {
-	return Instant(h.deadline.Load()).Sub(now)
+	deadline := h.deadline.Load()
+	return Instant(max(deadline, -deadline)).Sub(now)
 }
 
 // deadlineTime is the hold's deadline as a time.
