@@ -66,7 +66,7 @@ func ExampleMiddleware() {
 	jobsOnly := func(next redlock.Handler) redlock.Handler {
 		return func(ctx context.Context, op *redlock.Op) error {
 			if op.Kind == redlock.OpAcquire && !strings.HasPrefix(op.Keys[0], "job:") {
-				return fmt.Errorf("no lock on %q: keys begin with job:", op.Keys[0])
+				return fmt.Errorf("no lock on %q: keys must begin with %q", op.Keys[0], "job:")
 			}
 			return next(ctx, op)
 		}
@@ -79,7 +79,7 @@ func ExampleMiddleware() {
 	fmt.Println(redlock.Do(ctx, locker, "user:7", 30*time.Second, makeReport))
 	// Output:
 	// <nil>
-	// no lock on "user:7": keys begin with job:
+	// no lock on "user:7": keys must begin with "job:"
 }
 
 func Example_middleware() {

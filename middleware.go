@@ -71,8 +71,8 @@ func chain(middleware []Middleware) Handler {
 		return nil
 	}
 	handler := Handler(func(ctx context.Context, op *Op) error { return op.run(ctx, op) })
-	for i := len(middleware) - 1; i >= 0; i-- {
-		handler = guarded(middleware[i](handler))
+	for _, m := range slices.Backward(middleware) {
+		handler = guarded(m(handler))
 	}
 	return handler
 }
