@@ -16,13 +16,13 @@ import (
 	"github.com/redis-kit/redlock/internal/waiting"
 )
 
-// request is what is asked of take.
+// request is what take is asked for.
 type request struct {
 	keys   []string
 	ttl    time.Duration
 	config lockConfig
 	wait   bool
-	values context.Context // what the lock's context has the values of
+	values context.Context // the lock's context has its values
 }
 
 func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, opts []LockOption, wait bool) (*Lock, error) {
@@ -41,8 +41,8 @@ func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, 
 	return l.acquireThrough(ctx, r)
 }
 
-// take takes the keys: in one attempt or, with wait, in as many as the retry
-// policy and ctx allow (invariant 8).
+// take acquires the keys: in one attempt or, with wait, in as many as the retry policy
+// and ctx allow (invariant 8).
 func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 	if err := r.config.checkTTL(r.ttl, l.keeper.Validity(r.ttl)); err != nil {
 		return nil, err
@@ -56,7 +56,7 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 	defer l.operations.Done()
 
 	var pauses backoff.BackOff
-	var last *QuorumError      // what the latest attempt that was decided came to
+	var last *QuorumError      // of the latest attempt that was decided
 	var waiter *waiting.Waiter // from the first refusal on, where there are queues
 	defer func() {
 		if waiter != nil {
@@ -121,8 +121,8 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 	}
 }
 
-// attempt asks every node once, with a token of its own. Whatever it leaves
-// behind if it fails is released, in the background (invariant 4).
+// attempt asks every node once, with a fresh token. If it fails, whatever it may have set
+// is released in the background (invariant 4).
 func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.Verdict, *QuorumError) {
 	lock := &Lock{locker: l, config: r.config, ttl: r.ttl}
 	lock.context = heldContext{values: r.values, lock: lock}
@@ -158,7 +158,7 @@ func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.
 	return nil, verdict, l.quorumError("acquire", r.keys, ballot, reason)
 }
 
-// abandon has the keys of a claim that has ended released, in the background.
+// abandon releases the keys of a claim that has ended, in the background.
 func (l *Locker) abandon(claim *node.Claim) {
 	for _, n := range l.nodes {
 		n.Abandon(claim)
@@ -183,7 +183,7 @@ func (l *Locker) pause(ctx context.Context, d time.Duration, waiter *waiting.Wai
 	return waiting.Grant{}, false
 }
 
-// interruption is what ended a wait, if anything did.
+// interruption returns what ended a wait: the closing of the Locker, ctx, or nothing.
 func (l *Locker) interruption(ctx context.Context) []error {
 	if l.isClosing() {
 		return []error{ErrClosed}
@@ -200,7 +200,7 @@ func (l *Locker) isClosing() bool {
 	}
 }
 
-// ctxErrors is ctx's error, and its cause where that says more.
+// ctxErrors returns ctx's error, and its cause if that says more.
 func ctxErrors(ctx context.Context) []error {
 	err, cause := ctx.Err(), context.Cause(ctx)
 	switch {
@@ -212,7 +212,7 @@ func ctxErrors(ctx context.Context) []error {
 	return []error{err, cause}
 }
 
-// lockConfig is the Locker's configuration with the options of one lock.
+// lockConfig returns the Locker's configuration with the options of one lock applied.
 func (l *Locker) lockConfig(opts []LockOption) (lockConfig, error) {
 	config := l.config.lock
 	for i, o := range opts {
@@ -224,8 +224,8 @@ func (l *Locker) lockConfig(opts []LockOption) (lockConfig, error) {
 	return config, config.check()
 }
 
-// lockKeys checks the keys, which are its own, and returns them sorted and without
-// duplicates.
+// lockKeys checks the keys and returns them sorted and without duplicates. It changes
+// keys.
 func (l *Locker) lockKeys(ctx context.Context, keys []string) ([]string, error) {
 	if len(keys) == 0 {
 		return nil, argumentError("no keys: at least one is needed")

@@ -99,10 +99,15 @@ func (h *Hold) over() bool { return h.deadline.Load() < 0 }
 
 // Bind has cancel called, with the cause, when the hold ends: directly, and
 // not through one more goroutine. A hold binds one.
+//
+// The hold may end at the same time. endAt swaps the deadline and then loads
+// bound; Bind stores bound and then loads the deadline. In whatever order these
+// four happen, at least one of the two sees what the other wrote, and calls
+// cancel. Both may, which does no harm: only the first call counts. endAt may not
+// have ended ctx yet when Bind sees that the hold is over, so Bind waits for the
+// cause; endAt waits for nobody on its way there.
 func (h *Hold) Bind(cancel context.CancelCauseFunc) {
 	h.bound.Store(&cancel)
-	// endAt ends ctx and then looks at bound: either it sees cancel, or the
-	// hold is over here.
 	if h.over() {
 		<-h.ctx.Done()
 		cancel(context.Cause(h.ctx))
@@ -333,6 +338,10 @@ func (h *Hold) end(cause error) bool {
 	}
 }
 
+// endAt ends the hold if deadline is still its deadline. Of all who may end it at
+// the same time (the timer, a release, a loss, Close) only the one whose swap
+// succeeds goes on. An extension that moves the deadline first makes the swap fail;
+// the caller then looks again.
 func (h *Hold) endAt(deadline int64, cause error) bool {
 	if !h.leaveAt(deadline, cause) {
 		return false
@@ -372,6 +381,11 @@ func (h *Hold) Pass(cause error) (until Instant, ok bool) {
 // advance moves the end of validity to until, unless the hold has ended or
 // should have (invariant 1), and never back. It reports whether the hold is
 // valid until then, or for as long as its terms let it be.
+//
+// The deadline may pass between the look at the clock and the swap. If the timer
+// has ended the hold by then, the swap fails. If the timer is late, the swap
+// succeeds, which is safe: a quorum of keys was ours when the round ran, and lives
+// until after the new deadline.
 func (h *Hold) advance(until Instant) bool {
 	deadline := int64(min(until, h.max).Add(-h.terms.Grace))
 	for {

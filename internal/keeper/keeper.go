@@ -1,11 +1,11 @@
-// Package keeper keeps the holds of one Locker: it ends each at its deadline,
-// by a timer of the hold's own, and has those extended that are to be extended.
-// A held lock costs no goroutine.
+// Package keeper keeps the locks that one Locker holds. It ends each at its
+// deadline, by a timer of its own, and extends those that are to be extended. A held
+// lock costs no goroutine (invariant 11).
 //
-// State has these owners: a hold's validity is one atomic word, written by
-// compare-and-swap; when a hold is extended next is guarded by the Keeper's
-// mutex, under which nothing blocks and no code of a user's runs; the votes of
-// one extension are guarded by its round's; what waits to be sent is the Node's.
+// A hold's validity is one atomic word, written by compare-and-swap only. The
+// Keeper's mutex guards when a hold is extended next; nothing blocks and no user
+// code runs while it is held. A round's mutex guards the votes of one extension.
+// What waits to be sent belongs to the Node. Order of locks: docs/design.md.
 package keeper
 
 import (

@@ -1,12 +1,10 @@
-// Package node is one Redis deployment as a voter: it acquires, extends and
-// releases claims, and sees to it that whatever a claim leaves behind is
-// released.
+// Package node makes a voter of one Redis deployment: it acquires, extends and
+// releases claims, and releases whatever a claim may have left behind.
 //
-// Commands are queued, and leave in pipelines: a dispatcher per server takes what
-// has gathered while the pipeline before was under way. That is what makes the
-// library fast under load: with 128 callers a pipeline carries dozens of
-// commands, for one write, one read and one wake-up of each goroutine on the
-// way. See server.go.
+// Commands are queued, and leave in pipelines. A dispatcher per server takes what
+// has gathered while the last pipeline was under way. That makes the library fast
+// under load: with 128 callers a pipeline carries dozens of commands, for one write,
+// one read and one wake-up of each goroutine on the way. See server.go.
 package node
 
 import (

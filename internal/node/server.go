@@ -201,6 +201,9 @@ func (s *server) serve(w which) {
 // rest has a worker wait for work, and reports whether there may be some. There
 // is room for one, and for none where a deployment has so many servers that
 // their workers would cost more than they spare.
+//
+// No command is missed: the mutex is held from the worker's last look at the queue
+// until Wait, which releases it only once the worker can be signalled.
 func (s *server) rest(w which) bool {
 	l := &s.lanes[w]
 	l.busy--
@@ -315,12 +318,17 @@ func (s *server) dead(now time.Time) []Command {
 
 // settle draws the consequence of a command's outcome for its claim's place.
 //
-// The claim may have ended before an acquisition or an extension of it ran: then
-// what it set is to be released. If the release is still to come, that does it. If
-// the release is under way, it may have been run before the command, and so be
-// repeated; but not overtaken by another, whose answer would be that there was
-// something to delete, so that its own would be that there was nothing. If it is
-// done, it is repeated at once.
+// The claim may have ended since an acquisition or an extension of it was sent. What
+// the command set must then be released (invariant 4). By the state of the release
+// when the command's reply is read:
+//
+//   - not begun: Node.release will look at the place, and find what is noted here.
+//   - queued: it is sent after this reply was read, so it deletes what the command set.
+//   - sent: the server may have run it before the command, and it deleted nothing. It
+//     is repeated, but only once its own reply is in: see released. A second release
+//     sent now could overtake it and delete the key, and then the first, whose answer
+//     the caller waits for, would say that there was nothing to delete.
+//   - done: it is repeated now.
 func (s *server) settle(c *Command, now time.Time) {
 	p := &c.Claim.places[s.node.index]
 	if c.releases() {

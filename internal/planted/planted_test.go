@@ -47,13 +47,13 @@ const (
 var mistakes = []mistake{
 	{"validity counted from the end of the attempt", keeper,
 		"deadline := min(start.Add(k.Validity(terms.TTL)), h.max)", "deadline := min(k.clock.now().Add(k.Validity(terms.TTL)), h.max)",
-		simulation("5000"), "I"},
+		simulation("5000"), ": P"},
 	{"validity counted from the end of the extension", hold,
 		"h.advance(start.Add(k.Validity(ttl)))", "h.advance(k.clock.now().Add(k.Validity(ttl)))",
 		test("./internal/keeper", "TestValidityCountsFromTheStartOfTheRound"), "TestValidityCounts"},
 	{"no drift", keeper,
 		"return ttl - time.Duration(float64(ttl)*k.config.Drift) - margin", "return ttl",
-		simulation("5000"), "I2"},
+		simulation("5000"), ": P2"},
 	{"a late extension revives a lock", hold,
 		"if old < 0 || now >= Instant(old) {", "if old < 0 && now < 0 {",
 		test("./internal/keeper", "TestALateQuorumRevivesNothing"), "TestALateQuorum"},
@@ -62,10 +62,10 @@ var mistakes = []mistake{
 		test("./internal/keeper", "TestAMissingKeyIsRefilledAndNotCounted"), "TestAMissingKey"},
 	{"one token for all attempts", acquire,
 		"rand.Text(), len", "rand.Text()[:0]+\"always the same\", len",
-		simulation("5000"), "I"},
+		simulation("5000"), ": P"},
 	{"a quorum is half of the nodes", "internal/quorum/quorum.go",
 		"return n/2 + 1", "return (n + 1) / 2",
-		simulation("5000"), "I"},
+		simulation("5000"), ": P"},
 	{"a failed attempt is not taken back", acquire,
 		"	claim.End()\n	l.abandon(claim)\n", "",
 		test(".", "TestAFailedAttemptDoesNotBlockTheNext"), "TestAFailedAttempt"},
@@ -138,7 +138,7 @@ func goTest(t *testing.T, root string, args []string, file, text string) (string
 
 func firstFailure(out string) string {
 	for line := range strings.Lines(out) {
-		if strings.Contains(line, ": I") || strings.Contains(line, "--- FAIL") {
+		if strings.Contains(line, ": P") || strings.Contains(line, "--- FAIL") {
 			return line
 		}
 	}

@@ -128,7 +128,8 @@ func (p *Poll) expire(timeout, limit time.Duration, unsent Unsent) time.Duration
 		if r.Vote != Pending {
 			continue
 		}
-		since, reason := p.sent[i], error(nil)
+		var reason error
+		since := p.sent[i]
 		if since.IsZero() {
 			if since, reason = unsent(i); since.Before(p.start) {
 				since = p.start
