@@ -8,12 +8,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/waiting"
 )
 
 // request is what take is asked for.
@@ -55,18 +52,11 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 	}
 	defer l.operations.Done()
 
-	var pauses backoff.BackOff
-	var last *QuorumError      // of the latest attempt that was decided
-	var waiter *waiting.Waiter // from the first refusal on, where there are queues
-	defer func() {
-		if waiter != nil {
-			waiter.Leave()
-		}
-	}()
-	// Whoever comes when this process holds the key, or waits for it, asks nobody.
-	ask := !l.queues(r) || !l.queue.Busy(r.keys[0])
+	w := wait{locker: l, request: r, op: op}
+	defer w.end()
+	var last *QuorumError // of the latest attempt that was decided
 	verdict := quorum.Rejected
-	for {
+	for ask := !w.behindOthersHere(); ; ask = true {
 		if ask {
 			var lock *Lock
 			var failed *QuorumError
@@ -78,7 +68,7 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 			if verdict != quorum.Open || last == nil {
 				last = failed
 			}
-		} else if last == nil {
+		} else {
 			last = l.heldHere(r)
 		}
 		if why := l.interruption(ctx); why != nil {
@@ -87,37 +77,19 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 		if !r.wait {
 			return nil, last
 		}
-		if pauses == nil {
-			if pauses = r.config.retry(); pauses == nil {
-				return nil, argumentError("WithRetry: the policy returned nil: must return a backoff.BackOff; after: %w", last)
-			}
-			pauses.Reset()
-		}
-		pause := pauses.NextBackOff()
-		if pause == backoff.Stop {
-			if !ask && waiter == nil { // not even once
-				ask, r.wait = true, false
-				continue
-			}
-			return nil, last
-		}
-		if waiter == nil && l.queues(r) && verdict == quorum.Rejected {
-			waiter = l.queue.Enter(r.keys[0], r.ttl)
-		}
-		grant, on := l.pause(ctx, pause, waiter, op)
-		if !on {
+		lock, outcome, err := w.pause(ctx, verdict == quorum.Rejected)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%w; after: %w", err, last)
+		case lock != nil:
+			return lock, nil
+		case outcome == interrupted:
 			return nil, last.because(l.interruption(ctx))
+		case outcome == over && ask:
+			return nil, last
+		case outcome == over: // nobody has been asked yet
+			r.wait = false
 		}
-		if grant.Claim != nil {
-			waiter = nil
-			if lock := l.granted(ctx, r, grant, op); lock != nil {
-				return lock, nil
-			}
-			l.queue.Return(r.keys[0], grant)
-		} else if waiter != nil {
-			op.queueFailed(waiter.Failure())
-		}
-		ask = true
 	}
 }
 
@@ -163,24 +135,6 @@ func (l *Locker) abandon(claim *node.Claim) {
 	for _, n := range l.nodes {
 		n.Abandon(claim)
 	}
-}
-
-// pause waits for d, or until the waiter, if there is one, is granted the lock. It
-// reports false if ctx or the Locker ended before.
-func (l *Locker) pause(ctx context.Context, d time.Duration, waiter *waiting.Waiter, op *Op) (waiting.Grant, bool) {
-	began := op.now()
-	defer op.waited(began)
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case g := <-waiter.Granted():
-		return g, true
-	case <-timer.C:
-		return waiting.Grant{}, true
-	case <-ctx.Done():
-	case <-l.closing:
-	}
-	return waiting.Grant{}, false
 }
 
 // interruption returns what ended a wait: the closing of the Locker, ctx, or nothing.

@@ -69,17 +69,20 @@ func WithNodeTimeout(d time.Duration) Option {
 	})
 }
 
-// WithoutWaitQueue has those who wait for a lock only ask for it again and again,
-// as their retry policy says. By default they also stand in a queue on the nodes,
-// which give the lock to whoever came first as soon as it is released.
+// WithoutWaitQueue turns the queues on the nodes off. By default, whoever waits for a lock
+// on one key also stands in a queue that each node keeps for that key, and is granted the
+// lock as soon as it is released, in the order of arrival. Without the queues it asks again
+// after each pause of its [RetryPolicy], and no more. A Cluster keeps no queues, nor does a
+// node that does not let its user publish and subscribe (see SECURITY.md).
 func WithoutWaitQueue() Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.noQueue = true; return c })
 }
 
-// WithLocalHandoff sets how often in a row a lock that is released is handed over
-// to another goroutine of this process that waits for it, without asking the
-// nodes, before other processes have their turn; for 100 ms at most. It must not
-// be negative; 0 means never. The default is 32.
+// WithLocalHandoff sets how often in a row a lock that is released is handed over to
+// another goroutine of this process that waits for it, without asking the nodes, before
+// other processes have their turn. A row ends after 100 ms, too. n must not be negative; 0
+// means never. The default is 32. Each holder has a [Lock] of its own, and the one before
+// is released.
 func WithLocalHandoff(n int) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.handoff = n; return c })
 }
