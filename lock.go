@@ -175,7 +175,6 @@ func (l *Lock) release(op *Op) error {
 	for _, n := range l.locker.nodes {
 		n.Release(l.claim, poll)
 	}
-	l.locker.left(l)
 	verdict := poll.Wait(context.Background(), nil, l.locker.config.timeoutOf(l.ttl), l.ttl, func(i int) (time.Time, error) {
 		return l.locker.nodes[i].Unsent(l.claim)
 	})
