@@ -116,7 +116,8 @@ type Extension struct {
 // Slot is ready for use, with one Node and one Claim.
 type Slot struct {
 	queued Extension
-	index  int // in the queue, from 1; 0 if it is not queued
+	server *server // in whose queue it is, or was last
+	index  int     // in the queue, from 1; 0 if it is not queued
 }
 
 // Extend asks to extend the claims, those that are given together in as few
@@ -135,9 +136,12 @@ func (n *Node) Extend(batch ...Extension) {
 		return
 	}
 	for _, e := range batch {
-		e.Slot.queued = e
-		s := n.server(n.store.Server(e.Claim.Keys))
-		dropped = append(dropped, s.extensions.push(e.Slot)...)
+		s, slot := n.server(n.store.Server(e.Claim.Keys)), e.Slot
+		if slot.index > 0 && slot.server != s { // its keys have moved meanwhile
+			slot.server.extensions.remove(slot)
+		}
+		slot.queued, slot.server = e, s
+		dropped = append(dropped, s.extensions.push(slot)...)
 		n.started = append(n.started, s)
 	}
 	for _, s := range n.started {

@@ -95,6 +95,9 @@ func (q *extensions) push(slot *Slot) (dead []Command) {
 	return dead
 }
 
+// remove takes out what is in slot, which must be queued here.
+func (q *extensions) remove(slot *Slot) { heap.Remove(&q.byDue, slot.index-1) }
+
 // pop takes the first extension. There must be one.
 func (q *extensions) pop() Command { return heap.Pop(&q.byDue).(*Slot).command() }
 
