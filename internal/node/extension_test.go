@@ -96,3 +96,42 @@ func TestAnExtensionDoesNotWaitForAServerThatHadItsKeys(t *testing.T) {
 		require.Zero(t, time.Since(before))
 	})
 }
+
+// A lock may be extended by hand again and again while one node is away for
+// hours.
+func TestExtensionsDoNotPileUpInFrontOfANodeThatIsAway(t *testing.T) {
+	for name, fault := range map[string]sim.Fault{"down": {Refuse: true}, "hung": {Request: 10 * time.Hour}} {
+		t.Run(name, func(t *testing.T) {
+			run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+				a := claim(1)
+				require.Equal(t, quorum.Granted, acquire(n, a, 100*time.Hour).Vote)
+				var sent atomic.Int64
+				s.Faults(func(sim.Op, int) sim.Fault { return fault })
+				const extensions = 3 * 3600
+				var voters []voter
+				for range extensions {
+					v := make(voter, 1)
+					n.Extend(node.Extension{Slot: new(node.Slot), Claim: a, TTL: time.Hour, Due: time.Now().Add(time.Minute), Voter: v})
+					voters = append(voters, v)
+					time.Sleep(time.Second)
+				}
+				told := 0
+				for _, v := range voters {
+					told += len(v)
+				}
+				require.Greater(t, told, extensions-2500, "what is overdue is dropped, and its voter told")
+				s.Faults(func(op sim.Op, commands int) sim.Fault {
+					if op == sim.Extend {
+						sent.Add(int64(commands))
+					}
+					return sim.Fault{}
+				})
+				time.Sleep(10 * time.Hour)
+				require.Less(t, sent.Load(), int64(2500))
+				for _, v := range voters {
+					require.Len(t, v, 1)
+				}
+			})
+		})
+	}
+}

@@ -29,6 +29,8 @@ var (
 	errNoSend = unasked(errNoKey)
 	errClosed = unasked(errors.New("the node is closed"))
 	errEnded  = unasked(errors.New("not sent: the lock has ended"))
+	// Not unasked: the node was to be asked, and could not be in time.
+	errOverdue = NotRun(errors.New("not sent in time"))
 )
 
 func unasked(err error) error { return marked{err, ErrUnasked} }
@@ -103,7 +105,7 @@ func (n *Node) Acquire(c *Claim, ttl time.Duration, v Voter) {
 }
 
 // Extension is one request to extend a claim by TTL. Due is when that must have
-// been done: what is due first is sent first.
+// been done: what is due first is sent first, and what is overdue may be dropped.
 type Extension struct {
 	Slot  *Slot
 	Claim *Claim
