@@ -46,11 +46,17 @@ func TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers(t *testing.T) {
 // though it accepts no new one.
 func TestAServerThatIsUpAndDownByTurnsHasOneProbe(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		refuse := func(op sim.Op, _ int) sim.Fault {
+			if op == sim.Release { // the probe's dial takes its time to fail
+				time.Sleep(300 * ms)
+			}
+			return sim.Fault{Refuse: true}
+		}
 		for i := range 50 {
 			s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Reply: 20 * ms} })
 			go acquire(n, claim(2*i), time.Hour)
 			synctest.Wait()
-			s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Refuse: true} })
+			s.Faults(refuse)
 			require.Equal(t, quorum.Failed, acquire(n, claim(2*i+1), time.Hour).Vote)
 			time.Sleep(25 * ms)
 		}

@@ -42,8 +42,10 @@ type server struct {
 	heard    time.Time // the last answer, or when the first of those in flight was sent
 	trip     fastest
 
-	failures int   // pipelines that broke off since the last that was answered
-	down     error // why the server cannot be connected to; nil if it can: see breaker.go
+	failures  int       // pipelines that broke off since the last that was answered
+	down      error     // why the server cannot be connected to; nil if it can: see breaker.go
+	downSince time.Time // when it was marked as down last
+	probing   bool      // probe is running
 
 	// Releases that failed, and are tried again: see cleanup.go.
 	failed   []Command
