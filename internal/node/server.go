@@ -264,7 +264,7 @@ func (s *server) begin(c *Command, now time.Time) bool {
 			c.Err = errEnded
 			return false
 		}
-		p.send(c.TTL)
+		p.send(c.Kind, c.TTL)
 		s.node.pending++
 		return true
 	}
@@ -338,9 +338,10 @@ func (s *server) released(c *Command, p *place, now time.Time) {
 		return
 	}
 	p.release, s.owing = done, nil
-	if c.Outcome == Done {
-		// Nothing is left of the acquisition, of which there is one, even if its
-		// answer is still on its way. Of an extension something may be.
+	if c.Outcome == Done && !p.refills {
+		// It was the acquisition, of which there is one, that had set what was
+		// deleted: nothing is left of it, even if its answer is still on its way.
+		// If an extension may have set it, the acquisition may still be to run.
 		p.spent, p.acquired = true, false
 	}
 	if p.mayHold() { // set while the release was under way
