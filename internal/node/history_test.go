@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 	"github.com/redis-kit/redlock/internal/sim"
@@ -132,4 +134,34 @@ func tellEachOnce(t *testing.T, seed uint64) {
 	if err := n.Close(time.Second); err != nil {
 		t.Errorf("seed %d: %v", seed, err)
 	}
+}
+
+// Acquisitions that nobody waits for any more are dropped when releases are
+// queued behind them, too.
+func TestWhatIsDroppedForReleasesIsTold(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		var held []*node.Claim
+		for i := range 5000 {
+			held = append(held, claim(-1-i))
+			require.Equal(t, quorum.Granted, acquire(n, held[i], time.Hour).Vote)
+		}
+		s.Pause()
+		ears := make([]ear, 2000)
+		for i := range ears {
+			a := claim(i)
+			n.Acquire(a, time.Hour, &ears[i])
+			a.End()
+			n.Abandon(a)
+		}
+		for _, a := range held {
+			a.End()
+			n.Abandon(a)
+		}
+		s.Resume()
+		time.Sleep(time.Minute)
+		require.Zero(t, s.Len())
+		for i := range ears {
+			require.EqualValues(t, 1, ears[i].cast.Load(), "voter %d", i)
+		}
+	})
 }

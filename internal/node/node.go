@@ -162,8 +162,9 @@ func (n *Node) Extend(batch ...Extension) {
 func (n *Node) Release(c *Claim, v Voter) {
 	name := n.store.Server(c.Keys)
 	n.mu.Lock()
-	vote := n.release(c, name, v)
+	vote, dropped := n.release(c, name, v)
 	n.mu.Unlock()
+	n.cast(dropped)
 	if v != nil && vote.Vote != quorum.Pending {
 		v.Cast(n.index, vote)
 	}
@@ -172,26 +173,24 @@ func (n *Node) Release(c *Claim, v Voter) {
 // Abandon is Release for nobody who waits. When it returns, Close knows of it.
 func (n *Node) Abandon(c *Claim) { n.Release(c, nil) }
 
-// release queues a release. It returns a vote if there is one already. n.mu is
-// held.
-func (n *Node) release(c *Claim, name string, v Voter) quorum.Reply {
+// release queues a release. It returns a vote if there is one already, and what
+// is dropped from the queue. n.mu is held.
+func (n *Node) release(c *Claim, name string, v Voter) (vote quorum.Reply, dropped []Command) {
 	p := &c.places[n.index]
 	switch {
 	case n.closed || p.release != notBegun:
-		return failed(errClosed)
+		return failed(errClosed), nil
 	case p.inFlight == 0 && !p.mayHold():
-		return quorum.Reply{Vote: quorum.Refused, Err: errNoSend}
+		return quorum.Reply{Vote: quorum.Refused, Err: errNoSend}, nil
 	}
 	s := n.server(name)
 	command := Command{Kind: Release, Claim: c, until: time.Now().Add(p.ttl), voter: v}
-	var vote quorum.Reply
 	if s.down != nil { // it waits for the server; nobody else has to
 		command.voter, vote = nil, failed(s.down)
 	}
 	p.release = queued
 	n.pending++
-	s.push(command)
-	return vote
+	return vote, s.push(command)
 }
 
 // Unsent says of a command for the claim that is still queued since when nothing
@@ -224,9 +223,10 @@ func (n *Node) Close(timeout time.Duration) error {
 	expired := false
 	last := time.Now() // something was heard, or the wait began
 	var timer *time.Timer
+	var dropped []Command
 	n.mu.Lock()
 	for _, s := range n.servers {
-		s.dead(last)
+		dropped = append(dropped, s.dead(last)...)
 	}
 	timer = time.AfterFunc(timeout, func() {
 		n.mu.Lock()
@@ -255,7 +255,6 @@ func (n *Node) Close(timeout time.Duration) error {
 		}
 	}
 	n.closed = true
-	var dropped []Command
 	for _, s := range n.servers {
 		dropped = s.close(dropped)
 	}

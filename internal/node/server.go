@@ -354,7 +354,8 @@ func (s *server) released(c *Command, p *place, now time.Time) {
 func (s *server) release(c *Claim, p *place, now time.Time) {
 	p.release = queued
 	s.node.pending++
-	s.push(Command{Kind: Release, Claim: c, until: now.Add(p.ttl)})
+	s.queue.push(Command{Kind: Release, Claim: c, until: now.Add(p.ttl)})
+	s.work(claims)
 }
 
 // refusal is why an acquisition is refused at once, if it is.
