@@ -105,6 +105,7 @@ func (k *Keeper) Hold(h *Hold, ctx context.Context, claim *node.Claim, start Ins
 	if terms.MaxHold > 0 {
 		h.max = start.Add(terms.MaxHold)
 	}
+	h.carried.Store(int64(start) - 1)
 	deadline := min(start.Add(k.Validity(terms.TTL)), h.max).Add(-terms.Grace)
 	h.deadline.Store(int64(deadline))
 	if deadline <= k.clock.now() {
