@@ -74,6 +74,8 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 //   - no client-side cache, which would be of no use;
 //   - timeouts short enough to find a dead connection within seconds, where o
 //     has none: 1 s to dial, 2 s for an answer, probes each second;
+//   - a DialCtxFn that dials as rueidis does, and remembers what a server says
+//     when it refuses a connection, where o has neither that nor a DialFn;
 //   - with Sentinel, the same to dial and probe the Sentinels, which rueidis
 //     otherwise waits for without a limit, and a look at the topology every
 //     5 s, where o has none;
@@ -84,6 +86,10 @@ func Tune(o rueidis.ClientOption) rueidis.ClientOption {
 	o.DisableAutoPipelining = false
 	o.PipelineMultiplex = -1
 	o.DisableCache = true
+	// rueidis would not see through it to set the option on the socket.
+	if o.DialCtxFn == nil && o.DialFn == nil && !o.DisableTCPNoDelay {
+		o.DialCtxFn = node.Attentive(nil)
+	}
 	if o.Dialer.Timeout == 0 {
 		o.Dialer.Timeout = time.Second
 	}
@@ -120,6 +126,9 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 		// The same Sentinels may watch several groups.
 		if j, addr, ok := occupied.occupy(i, o.InitAddress, o.Sentinel.MasterSet); !ok {
 			return nil, argumentError("urls[%d] and urls[%d] are the same node, %s: a node votes once", j, i, addr)
+		}
+		if o.DialCtxFn != nil { // that of a socket
+			o.DialCtxFn = node.Attentive(o.DialCtxFn)
 		}
 		options[i] = Tune(o)
 	}
