@@ -78,12 +78,18 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 //     answer, TCP keep-alive probes every second;
 //   - with Sentinel, the same for dialling the Sentinels, for which rueidis otherwise
 //     waits without a limit, and a refresh of the topology every 5 s;
-//   - with a Cluster, at most 5 redirections of a command.
+//   - with a Cluster, at most 5 redirections of a command;
+//   - a DialCtxFn that dials as rueidis does, and remembers what a server says when it
+//     refuses a connection, unless o has a DialFn.
 func Tune(o rueidis.ClientOption) rueidis.ClientOption {
 	o.AlwaysPipelining = true
 	o.DisableAutoPipelining = false
 	o.PipelineMultiplex = -1
 	o.DisableCache = true
+	// rueidis would not see through it to set the option on the socket.
+	if o.DialCtxFn == nil && o.DialFn == nil && !o.DisableTCPNoDelay {
+		o.DialCtxFn = node.Attentive(nil)
+	}
 	if o.Dialer.Timeout == 0 {
 		o.Dialer.Timeout = time.Second
 	}
@@ -120,6 +126,9 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 		// The same Sentinels may watch several groups.
 		if j, addr, ok := occupied.occupy(i, o.InitAddress, o.Sentinel.MasterSet); !ok {
 			return nil, argumentError("urls[%d] and urls[%d] are the same node, %s: a node votes once", j, i, addr)
+		}
+		if o.DialCtxFn != nil { // that of a socket
+			o.DialCtxFn = node.Attentive(o.DialCtxFn)
 		}
 		options[i] = Tune(o)
 	}

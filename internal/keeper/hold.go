@@ -43,7 +43,7 @@ type Hold struct {
 	bound  atomic.Pointer[context.CancelCauseFunc]
 	timer  *time.Timer
 
-	carried atomic.Int64            // the start of the latest extension that was carried
+	carried atomic.Int64            // the start of the latest extension that was carried; before the first: the hold's, less 1
 	failed  atomic.Pointer[failure] // of the last extension that failed
 
 	// Guarded by keeper.mu:
@@ -200,7 +200,8 @@ func (h *Hold) Expire() time.Duration {
 		}
 		end := Instant(deadline).Add(h.terms.Grace)
 		loss := Loss{Claim: h.claim, Until: h.keeper.clock.time(end), Capped: end >= h.max, Jump: h.keeper.clock.over(Instant(deadline))}
-		if failed := h.failed.Load(); failed != nil && int64(failed.start) >= h.carried.Load() {
+		// One that had been given up may have been carried after.
+		if failed := h.failed.Load(); failed != nil && int64(failed.start) > h.carried.Load() {
 			loss.Ballot, loss.Err = failed.ballot, failed.err
 		}
 		if h.endAt(deadline, h.keeper.config.Cause(loss)) {
@@ -262,12 +263,7 @@ func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Ballot, bool) {
 	case <-h.ctx.Done():
 	case <-k.stop:
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.ballot.Verdict() == quorum.Open {
-		return r.close(patience), r.extended
-	}
-	return r.ballot.Clone(), r.extended
+	return r.outcome(patience)
 }
 
 // settle draws the consequence of an extension's votes, and reports whether
@@ -289,13 +285,14 @@ func (h *Hold) settle(start Instant, ttl time.Duration, verdict quorum.Verdict, 
 		}
 		return false
 	}
-	if !h.advance(start.Add(k.Validity(ttl))) {
-		return false
-	}
+	// Before the deadline moves: from then on refusals of older rounds are old news.
 	for old := h.carried.Load(); int64(start) > old; old = h.carried.Load() {
 		if h.carried.CompareAndSwap(old, int64(start)) {
 			break
 		}
+	}
+	if !h.advance(start.Add(k.Validity(ttl))) {
+		return false
 	}
 	k.mu.Lock()
 	h.raise = 0

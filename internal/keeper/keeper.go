@@ -108,6 +108,7 @@ func (k *Keeper) Hold(h *Hold, ctx context.Context, claim *node.Claim, start Ins
 	if terms.MaxHold > 0 {
 		h.max = start.Add(terms.MaxHold)
 	}
+	h.carried.Store(int64(start) - 1)
 	until := start.Add(k.Validity(terms.TTL))
 	if terms.Until > 0 {
 		until = terms.Until

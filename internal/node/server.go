@@ -42,8 +42,10 @@ type server struct {
 	heard    time.Time // the last answer, or when the first of those in flight was sent
 	trip     fastest
 
-	failures int   // pipelines that broke off since the last that was answered
-	down     error // why the server cannot be connected to; nil if it can: see breaker.go
+	failures  int       // pipelines that broke off since the last that was answered
+	down      error     // why the server cannot be connected to; nil if it can: see breaker.go
+	downSince time.Time // when it was marked as down last
+	probing   bool      // probe is running
 
 	// Releases that failed, and are tried again: see cleanup.go.
 	failed   []Command
@@ -265,7 +267,7 @@ func (s *server) begin(c *Command, now time.Time) bool {
 			c.Err = errEnded
 			return false
 		}
-		p.send(c.lifetime())
+		p.send(c.Kind, c.lifetime())
 		s.node.pending++
 		return true
 	}
@@ -353,9 +355,10 @@ func (s *server) released(c *Command, p *place, now time.Time) {
 		return
 	}
 	p.release, s.owing = done, nil
-	if c.Outcome == Done {
-		// Nothing is left of the acquisition, of which there is one, even if its
-		// answer is still on its way. Of an extension something may be.
+	if c.Outcome == Done && !p.refills {
+		// It was the acquisition, of which there is one, that had set what was
+		// deleted: nothing is left of it, even if its answer is still on its way.
+		// If an extension may have set it, the acquisition may still be to run.
 		p.spent, p.acquired = true, false
 	}
 	if p.mayHold() { // set while the release was under way
@@ -368,7 +371,8 @@ func (s *server) released(c *Command, p *place, now time.Time) {
 func (s *server) release(c *Claim, p *place, now time.Time) {
 	p.release = queued
 	s.node.pending++
-	s.push(Command{Kind: s.node.releaseOf(c), Claim: c, until: now.Add(p.ttl)})
+	s.queue.push(Command{Kind: s.node.releaseOf(c), Claim: c, until: now.Add(p.ttl)})
+	s.work(claims)
 }
 
 // refusal is why an acquisition is refused at once, if it is.
