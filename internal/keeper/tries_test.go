@@ -75,7 +75,11 @@ func TestFourTriesFitBeforeTheDeadline(t *testing.T) {
 						if len(tries) == 5 && tries[4] == at.Sub(start) { // in the moment of the end
 							tries = tries[:4]
 						}
-						require.Equal(t, []time.Duration{first, first + gap, first + 2*gap, first + 3*gap}, tries)
+						want := []time.Duration{first, first + gap, first + 2*gap, first + 3*gap}
+						if name == "silent" { // what is more waits for the first answer
+							want = want[:3]
+						}
+						require.Equal(t, want, tries)
 						b.faults(func(int, sim.Op, int) sim.Fault { return sim.Fault{} })
 						time.Sleep(2 * time.Hour)
 					})

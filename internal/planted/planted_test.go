@@ -46,7 +46,7 @@ const (
 
 var mistakes = []mistake{
 	{"validity counted from the end of the attempt", keeper,
-		"deadline := min(start.Add(k.Validity(terms.TTL)), h.max)", "deadline := min(k.clock.now().Add(k.Validity(terms.TTL)), h.max)",
+		"until := start.Add(k.Validity(terms.TTL))", "until := k.clock.now().Add(k.Validity(terms.TTL))",
 		simulation("5000"), ": P"},
 	{"validity counted from the end of the extension", hold,
 		"h.advance(start.Add(k.Validity(ttl)))", "h.advance(k.clock.now().Add(k.Validity(ttl)))",
