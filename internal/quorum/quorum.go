@@ -36,7 +36,7 @@ type Verdict uint8
 const (
 	Open        Verdict = iota // not settled yet
 	Carried                    // a quorum granted
-	Rejected                   // no quorum can grant any more, because of refusals
+	Rejected                   // no quorum can grant any more, and not because of failures alone
 	Unreachable                // no quorum can grant any more, because of failures alone
 )
 
