@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
@@ -54,34 +52,43 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 	}
 	defer l.operations.Done()
 
-	var pauses backoff.BackOff
+	w := wait{locker: l, request: r, op: op}
+	defer w.end()
 	var last *QuorumError // of the latest attempt that was decided
-	for {
-		lock, verdict, failed := l.attempt(ctx, r, op)
-		if failed == nil {
-			return lock, nil
-		}
-		if verdict != quorum.Open || last == nil {
-			last = failed
+	verdict := quorum.Rejected
+	for ask := !w.behindOthersHere(); ; ask = true {
+		if ask {
+			var lock *Lock
+			var failed *QuorumError
+			if lock, verdict, failed = l.attempt(ctx, r, op); failed == nil {
+				op.polled()
+				l.took(lock)
+				return lock, nil
+			}
+			if verdict != quorum.Open || last == nil {
+				last = failed
+			}
+		} else {
+			last = l.heldHere(r)
 		}
 		if why := l.interruption(ctx); why != nil {
 			return nil, last.because(why)
 		}
 		if !r.wait {
-			return nil, failed
+			return nil, last
 		}
-		if pauses == nil {
-			if pauses = r.config.retry(); pauses == nil {
-				return nil, argumentError("WithRetry: the policy returned nil: must return a backoff.BackOff; after: %w", failed)
-			}
-			pauses.Reset() // one that a literal makes is not ready before
-		}
-		pause := pauses.NextBackOff()
-		if pause == backoff.Stop {
-			return nil, failed
-		}
-		if !l.pause(ctx, pause, op) {
-			return nil, failed.because(l.interruption(ctx))
+		lock, outcome, err := w.pause(ctx, verdict == quorum.Rejected)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("%w; after: %w", err, last)
+		case lock != nil:
+			return lock, nil
+		case outcome == interrupted:
+			return nil, last.because(l.interruption(ctx))
+		case outcome == over && ask:
+			return nil, last
+		case outcome == over: // nobody has been asked yet
+			r.wait = false
 		}
 	}
 }
@@ -91,7 +98,8 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.Verdict, *QuorumError) {
 	lock := &Lock{locker: l, config: r.config, ttl: r.ttl}
 	lock.context = heldContext{values: r.values, lock: lock}
-	claim, keyTTL := &lock.claim, l.keeper.KeyTTL(r.ttl, r.config.maxHold)
+	lock.claim = &lock.own
+	claim, keyTTL := lock.claim, l.keeper.KeyTTL(r.ttl, r.config.maxHold)
 	claim.Init(r.keys, rand.Text(), len(l.nodes))
 
 	start := l.keeper.Now() // before the first byte is sent (invariant 1)
@@ -127,21 +135,6 @@ func (l *Locker) abandon(claim *node.Claim) {
 	for _, n := range l.nodes {
 		n.Abandon(claim)
 	}
-}
-
-// pause waits for d. It reports false if ctx ended, or the Locker was closed, before.
-func (l *Locker) pause(ctx context.Context, d time.Duration, op *Op) bool {
-	began := op.now()
-	defer op.waited(began)
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-	case <-l.closing:
-	}
-	return false
 }
 
 // interruption returns what ended a wait: the closing of the Locker, ctx, or nothing.

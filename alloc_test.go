@@ -22,8 +22,12 @@ func (instant) Do(_ context.Context, batch []node.Command) error {
 }
 
 func (instant) Server([]string) string { return "" }
-func (instant) Check([]string) error   { return nil }
-func (instant) Close()                 {}
+
+func (instant) Listen(context.Context, string, func(), func(string, int64)) error {
+	return node.ErrNoPush
+}
+func (instant) Check([]string) error { return nil }
+func (instant) Close()               {}
 
 // cycle is a TryAcquire and a Release over three instant nodes.
 func cycle(t testing.TB, opts ...Option) func() {

@@ -19,7 +19,8 @@ import (
 // when its [Locker] is closed. It never becomes valid again.
 type Lock struct {
 	locker  *Locker
-	claim   node.Claim
+	claim   *node.Claim // its own, or one that was handed over
+	own     node.Claim
 	hold    keeper.Hold
 	config  lockConfig
 	ttl     time.Duration
@@ -163,16 +164,19 @@ func (l *Lock) release(op *Op) error {
 		return l.notHeld("release")
 	}
 	defer l.locker.operations.Done()
+	if l.handOver() {
+		return nil
+	}
 	if !l.hold.End(ErrReleased) {
 		return l.notHeld("release")
 	}
 	began := op.now()
 	poll := l.locker.panel.Open()
 	for _, n := range l.locker.nodes {
-		n.Release(&l.claim, poll)
+		n.Release(l.claim, poll)
 	}
 	verdict := poll.Wait(context.Background(), nil, l.locker.config.timeoutOf(l.ttl), l.ttl, func(i int) (time.Time, error) {
-		return l.locker.nodes[i].Unsent(&l.claim)
+		return l.locker.nodes[i].Unsent(l.claim)
 	})
 	op.tried(began, poll)
 	defer poll.Close()

@@ -15,6 +15,7 @@ import (
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
+	"github.com/redis-kit/redlock/internal/waiting"
 )
 
 // Locker acquires locks by a quorum of its nodes. It is safe for concurrent use;
@@ -25,7 +26,8 @@ type Locker struct {
 	nodes  []*node.Node
 	panel  *quorum.Panel
 	keeper *keeper.Keeper
-	chain  Handler // nil without middleware
+	chain  Handler        // nil without middleware
+	queue  *waiting.Queue // nil with WithoutWaitQueue
 
 	panicked atomic.Pointer[PanicError] // the first
 
@@ -93,13 +95,19 @@ func newLocker(config lockerConfig, voters []voter) *Locker {
 		closing: make(chan struct{}),
 	}
 	for i, v := range voters {
-		l.nodes = append(l.nodes, node.New(i, v.name, v.store))
+		l.nodes = append(l.nodes, node.New(i, v.name, v.store, !config.noQueue))
 	}
 	kept := keeper.Config{Nodes: l.nodes, Panel: l.panel, Drift: config.drift, Cause: l.lostError}
 	if l.chain != nil {
 		kept.Extend, kept.Lost = l.extendDue, l.tellLost
 	}
+	if !config.noQueue {
+		kept.Ended = l.ended
+	}
 	l.keeper = keeper.New(kept)
+	if !config.noQueue {
+		l.queue = waiting.New(l.keeper, l.nodes, config.handoff)
+	}
 	return l
 }
 
@@ -177,6 +185,9 @@ func (l *Locker) Close() error {
 	close(l.closing)
 	l.keeper.Close(ErrClosed)
 	l.operations.Wait()
+	if l.queue != nil {
+		l.queue.Close()
+	}
 	err := l.closeNodes()
 	l.keeper.Wait()
 	if panicked := l.panicked.Load(); panicked != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
+	"github.com/redis-kit/redlock/internal/waiting"
 )
 
 // Kind says which operation an [Op] is.
@@ -55,6 +56,8 @@ type Op struct {
 
 	Attempts int           // OpAcquire: how often the nodes were asked
 	Waited   time.Duration // OpAcquire: the time spent between attempts
+	Wait     WaitKind      // OpAcquire: how the wait ended
+	QueueErr error         // OpAcquire: why the nodes' queues cannot be used; told once by each Locker
 	Tries    []Try         // OpAcquire, OpExtend, OpRelease: what was asked of the nodes, and their votes; the last 100
 
 	locker     *Locker
@@ -121,6 +124,28 @@ func (op *Op) attempted(start time.Time, poll *quorum.Poll) {
 func (op *Op) waited(since time.Time) {
 	if op != nil {
 		op.Waited += time.Since(since)
+	}
+}
+
+func (op *Op) gotBy(g waiting.Grant) {
+	switch {
+	case op == nil:
+	case g.Handed:
+		op.Wait = WaitHandedOver
+	default:
+		op.Wait = WaitGranted
+	}
+}
+
+func (op *Op) polled() {
+	if op != nil && op.Attempts > 1 {
+		op.Wait = WaitPolled
+	}
+}
+
+func (op *Op) queueFailed(err error) {
+	if op != nil && err != nil {
+		op.QueueErr = err
 	}
 }
 

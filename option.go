@@ -20,6 +20,8 @@ type lockerConfig struct {
 	nodeTimeout time.Duration
 	timeoutSet  bool // if not, the node timeout is in proportion to the ttl
 	middleware  []Middleware
+	noQueue     bool // WithoutWaitQueue
+	handoff     int
 	lock        lockConfig
 }
 
@@ -32,8 +34,9 @@ type lockConfig struct {
 }
 
 var defaults = lockerConfig{
-	drift: 0.01,
-	lock:  lockConfig{retry: FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3)},
+	drift:   0.01,
+	handoff: 32,
+	lock:    lockConfig{retry: FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3)},
 }
 
 type lockerOption func(lockerConfig) lockerConfig
@@ -64,6 +67,24 @@ func WithNodeTimeout(d time.Duration) Option {
 		c.nodeTimeout, c.timeoutSet = d, true
 		return c
 	})
+}
+
+// WithoutWaitQueue turns the queues on the nodes off. By default, whoever waits for a lock
+// on one key also stands in a queue that each node keeps for that key, and is granted the
+// lock as soon as it is released, in the order of arrival. Without the queues it asks again
+// after each pause of its [RetryPolicy], and no more. A Cluster keeps no queues, nor does a
+// node that does not let its user publish and subscribe (see SECURITY.md).
+func WithoutWaitQueue() Option {
+	return lockerOption(func(c lockerConfig) lockerConfig { c.noQueue = true; return c })
+}
+
+// WithLocalHandoff sets how often in a row a lock that is released is handed over to
+// another goroutine of this process that waits for it, without asking the nodes, before
+// other processes have their turn. A row ends after 100 ms, too. n must not be negative; 0
+// means never. The default is 32. Each holder has a [Lock] of its own, and the one before
+// is released.
+func WithLocalHandoff(n int) Option {
+	return lockerOption(func(c lockerConfig) lockerConfig { c.handoff = n; return c })
 }
 
 // WithRetry sets how [Locker.Acquire], [Locker.AcquireAll] and [With] wait for a lock that
@@ -105,6 +126,8 @@ func (c lockerConfig) check() error {
 	switch {
 	case !(c.drift >= 0 && c.drift <= 0.1): // false for NaN too
 		return argumentError("WithDriftFactor(%v): must be between 0 and 0.1", c.drift)
+	case c.handoff < 0:
+		return argumentError("WithLocalHandoff(%d): must not be negative", c.handoff)
 	case c.timeoutSet && c.nodeTimeout <= 0:
 		return argumentError("WithNodeTimeout(%v): must be above 0", c.nodeTimeout)
 	}

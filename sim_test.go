@@ -78,6 +78,7 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 			// Clocks within the drift allowance.
 			s := &sim.Store{Rate: 0.9905 + 0.019*w.random.Float64()}
 			s.Faults(w.faults(i))
+			s.Pushes(w.pushes())
 			w.stores, stores = append(w.stores, s), append(stores, s)
 		}
 		c := &nemesis.Contention{
@@ -90,8 +91,12 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 			Kept:      w.kept,
 			History:   history.New(),
 		}
-		for range 2 {
-			l, err := redlock.NewOver(stores, redlock.WithNodeTimeout(w.ttl/4))
+		for i := range 2 {
+			opts := []redlock.Option{redlock.WithNodeTimeout(w.ttl / 4), redlock.WithLocalHandoff(w.random.IntN(3))}
+			if i == 1 && seed%4 == 0 { // as a process of a version that knew no queue
+				opts = append(opts, redlock.WithoutWaitQueue())
+			}
+			l, err := redlock.NewOver(stores, opts...)
 			require.NoError(t, err)
 			c.Lockers = append(c.Lockers, l)
 		}
@@ -158,6 +163,19 @@ func (w *world) faults(int) func(op sim.Op, claims int) sim.Fault {
 			f.Twice, f.Reply = true, delay(w.ttl/2)
 		}
 		return f
+	}
+}
+
+// pushes befalls what a node tells of grants: it comes late, or never.
+func (w *world) pushes() func() (time.Duration, bool) {
+	bad := w.random.Float64() * 0.4
+	return func() (time.Duration, bool) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if w.calm || w.random.Float64() > bad {
+			return time.Duration(w.random.Int64N(int64(ms))), false
+		}
+		return time.Duration(w.random.Int64N(int64(2 * w.ttl))), w.random.IntN(3) == 0
 	}
 }
 

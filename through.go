@@ -72,7 +72,8 @@ func (l *Lock) drop() {
 	}
 	defer l.locker.operations.Done()
 	if l.hold.End(ErrReleased) {
-		l.locker.abandon(&l.claim)
+		l.locker.abandon(l.claim)
+		l.locker.left(l)
 	}
 }
 

@@ -65,6 +65,9 @@ func Log(logger *slog.Logger, opts ...LogOption) redlock.Middleware {
 			err := next(ctx, op)
 			took := time.Since(start)
 			nodes.observe(ctx, logger, op)
+			if op.QueueErr != nil {
+				logger.LogAttrs(ctx, slog.LevelWarn, "locks are waited for by pauses alone: the nodes keep no queue", errorAttr(op.QueueErr))
+			}
 			if level := config.level(ctx, op, took, err); logger.Enabled(ctx, level) {
 				logger.LogAttrs(ctx, level, message(op.Kind, err), attributes(op, level, took, err)...)
 			}
@@ -101,7 +104,7 @@ func (c logConfig) level(ctx context.Context, op *redlock.Op, took time.Duration
 		return slog.LevelWarn
 	case op.Kind == redlock.OpHold: // its error is fn's, or a loss, which OpLost tells of
 		return slog.LevelDebug
-	case err == nil && op.Kind == redlock.OpAcquire && (op.Attempts > 1 || took >= c.slow):
+	case err == nil && op.Kind == redlock.OpAcquire && (op.Attempts > 1 || op.Wait == redlock.WaitGranted || took >= c.slow):
 		return slog.LevelInfo
 	case err == nil:
 		return slog.LevelDebug
@@ -165,6 +168,9 @@ func attributes(op *redlock.Op, level slog.Level, took time.Duration, err error)
 	}
 	if op.Kind == redlock.OpAcquire {
 		attrs = append(attrs, slog.Int("attempts", op.Attempts), slog.Duration("waited", op.Waited))
+		if op.Wait != redlock.WaitNone {
+			attrs = append(attrs, slog.String("wait", op.Wait.String()))
+		}
 	}
 	if op.Lock != nil && op.Kind != redlock.OpRelease {
 		attrs = append(attrs, slog.Time("until", op.Lock.Until()))

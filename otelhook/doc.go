@@ -24,6 +24,7 @@
 //	redlock.ttl       double    acquire, extend: the ttl that was asked for, in seconds
 //	redlock.attempts  int       acquire: how often the nodes were asked
 //	redlock.waited    double    acquire: the time spent between attempts, in seconds
+//	redlock.wait      string    acquire: how a wait ended: polled, granted, handed over; absent without one
 //
 // Events:
 //
@@ -32,6 +33,8 @@
 //	  redlock.votes             int       how many granted while they were waited for
 //	  redlock.refusals          string[]  what the others said, by node; absent if nothing
 //	  redlock.attempt.duration  double    seconds
+//	redlock.queue.failed  on acquire: the nodes' queues cannot be used; once for each Locker
+//	  redlock.cause             string    why
 //	redlock.lost      the lock ended before it was released
 //	redlock.closed    the lock ended because its Locker was closed
 //	  redlock.keys              string[]  its keys

@@ -14,6 +14,10 @@ type Terms struct {
 	TTL     time.Duration
 	Grace   time.Duration // the hold ends this long before its validity does
 	MaxHold time.Duration // validity never goes further than this from the start; 0: no limit
+	// Until is the end of the validity that was granted, if that is not by TTL.
+	Until Instant
+	// Raise has the hold extended to its TTL at once, as part of its beginning.
+	Raise bool
 }
 
 // Hold is a claim that a quorum has granted, for as long as it is valid. It is
@@ -45,6 +49,7 @@ type Hold struct {
 	// Guarded by keeper.mu:
 	kept        bool          // the Keeper knows of it
 	threshold   time.Duration // extend when less than this remains; 0: not by itself
+	raise       time.Duration // between the tries to extend it to its TTL for the first time; 0: that is done
 	due         Instant       // of the next extension
 	round       *round        // the latest extension
 	slots       []node.Slot   // by node; nil before the first extension
@@ -142,6 +147,9 @@ func (h *Hold) lost() {
 	}
 	for _, n := range k.config.Nodes {
 		n.Abandon(h.claim)
+	}
+	if k.config.Ended != nil {
+		k.config.Ended(h)
 	}
 	if k.config.Lost != nil {
 		k.running.Go(func() { k.config.Lost(h) })
@@ -292,6 +300,7 @@ func (h *Hold) settle(start Instant, ttl time.Duration, verdict quorum.Verdict, 
 		}
 	}
 	k.mu.Lock()
+	h.raise = 0
 	k.reschedule(h, start)
 	k.mu.Unlock()
 	return true
@@ -305,9 +314,11 @@ func (h *Hold) keyTTL(start Instant, ttl time.Duration) time.Duration {
 	return max(h.keeper.KeyTTL(ttl, h.max.Sub(start)), time.Millisecond)
 }
 
-// left is what remains at an instant until the hold's deadline.
+// left is what remains at an instant until the hold's deadline, even if it has
+// ended before.
 func (h *Hold) left(now Instant) time.Duration {
-	return Instant(h.deadline.Load()).Sub(now)
+	deadline := h.deadline.Load()
+	return Instant(max(deadline, -deadline)).Sub(now)
 }
 
 // deadlineTime is the hold's deadline as a time.
@@ -334,6 +345,15 @@ func (h *Hold) end(cause error) bool {
 // succeeds goes on. An extension that moves the deadline first makes the swap fail;
 // the caller then looks again.
 func (h *Hold) endAt(deadline int64, cause error) bool {
+	if !h.leaveAt(deadline, cause) {
+		return false
+	}
+	h.claim.End()
+	return true
+}
+
+// leaveAt is endAt without the end of the claim.
+func (h *Hold) leaveAt(deadline int64, cause error) bool {
 	if !h.deadline.CompareAndSwap(deadline, -deadline) {
 		return false
 	}
@@ -342,9 +362,22 @@ func (h *Hold) endAt(deadline int64, cause error) bool {
 		(*cancel)(cause)
 	}
 	// Nothing before this line waits for anybody.
-	h.claim.End()
 	h.timer.Stop()
 	return true
+}
+
+// Pass ends the hold for a reason of the caller's, but not its claim, which is
+// for another hold then. It returns the end of the validity that is left. It
+// reports false if the hold had ended before, or should have.
+func (h *Hold) Pass(cause error) (until Instant, ok bool) {
+	for h.Expire() > 0 {
+		deadline := h.deadline.Load()
+		if deadline > 0 && h.leaveAt(deadline, cause) {
+			h.keeper.forget(h)
+			return Instant(deadline).Add(h.terms.Grace), true
+		}
+	}
+	return 0, false
 }
 
 // advance moves the end of validity to until, unless the hold has ended or

@@ -39,6 +39,9 @@ type Config struct {
 	// of its own, and at most once at a time for a hold. It calls ExtendDue, or
 	// returns why it did not.
 	Extend func(*Hold) error
+	// Ended, if set, is called when a hold has ended without being released. It must
+	// not block.
+	Ended func(*Hold)
 	// Lost, if set, is called when a hold has ended without being released, on a
 	// goroutine of its own.
 	Lost func(*Hold)
@@ -105,7 +108,11 @@ func (k *Keeper) Hold(h *Hold, ctx context.Context, claim *node.Claim, start Ins
 	if terms.MaxHold > 0 {
 		h.max = start.Add(terms.MaxHold)
 	}
-	deadline := min(start.Add(k.Validity(terms.TTL)), h.max).Add(-terms.Grace)
+	until := start.Add(k.Validity(terms.TTL))
+	if terms.Until > 0 {
+		until = terms.Until
+	}
+	deadline := min(until, h.max).Add(-terms.Grace)
 	h.deadline.Store(int64(deadline))
 	if deadline <= k.clock.now() {
 		return false
@@ -127,7 +134,12 @@ func (k *Keeper) Hold(h *Hold, ctx context.Context, claim *node.Claim, start Ins
 	}
 	h.kept = true
 	k.holds[h] = struct{}{}
-	k.plan(k.clock.now().Add(tick))
+	now := k.clock.now()
+	k.plan(now.Add(tick))
+	if terms.Raise {
+		h.raise = max(deadline.Sub(now)/tries, time.Millisecond)
+		k.reschedule(h, 0)
+	}
 	return true
 }
 

@@ -55,7 +55,7 @@ func run(t *testing.T, n int, test func(t *testing.T, b *bench)) {
 		for i := range n {
 			s := &sim.Store{}
 			b.stores = append(b.stores, s)
-			config.Nodes = append(config.Nodes, node.New(i, fmt.Sprint("n", i), s))
+			config.Nodes = append(config.Nodes, node.New(i, fmt.Sprint("n", i), s, false))
 		}
 		b.Keeper = New(config)
 		defer func() {

@@ -104,7 +104,8 @@ func (r *round) close(after time.Duration) *quorum.Ballot {
 		}
 		reason := fmt.Errorf("%w within %v", quorum.ErrNoReply, after)
 		if r.sent&(1<<i) == 0 {
-			_, reason = r.hold.keeper.config.Nodes[i].Unsent(r.hold.claim)
+			_, queued := r.hold.keeper.config.Nodes[i].Unsent(r.hold.claim)
+			reason = fmt.Errorf("%w: %w", quorum.ErrNoReply, queued)
 		}
 		ballot.Cast(i, quorum.Reply{Vote: quorum.Failed, Err: reason})
 	}

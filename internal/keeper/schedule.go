@@ -23,7 +23,7 @@ func (k *Keeper) startDue(now Instant) Instant {
 		heap.Fix(&k.schedule, 0)
 		switch {
 		case k.closed:
-		case k.config.Extend == nil:
+		case k.config.Extend == nil || h.raise > 0:
 			if h.round != nil {
 				h.round.giveUp(h.retry())
 			}
@@ -52,6 +52,9 @@ func (k *Keeper) startDue(now Instant) Instant {
 
 // retry is the time from one try to the next.
 func (h *Hold) retry() time.Duration {
+	if h.raise > 0 {
+		return h.raise
+	}
 	return max((h.threshold-h.terms.Grace)/tries, time.Millisecond)
 }
 
@@ -59,11 +62,14 @@ func (h *Hold) retry() time.Duration {
 // extension started. k.mu is held.
 func (k *Keeper) reschedule(h *Hold, last Instant) {
 	deadline := h.deadline.Load()
-	if h.threshold == 0 || deadline < 0 || Instant(deadline).Add(h.terms.Grace) >= h.max {
+	if h.threshold == 0 && h.raise == 0 || deadline < 0 || Instant(deadline).Add(h.terms.Grace) >= h.max {
 		k.unschedule(h)
 		return
 	}
 	h.due = Instant(deadline).Add(h.terms.Grace - h.threshold)
+	if h.raise > 0 {
+		h.due = k.clock.now()
+	}
 	if last > 0 { // with a threshold near the ttl, extensions would follow each other at once
 		h.due = max(h.due, last.Add(h.retry()))
 		h.extendAgain = false

@@ -49,12 +49,12 @@ func (s *server) connection(seen int, err error, keys []string, dropped []Comman
 	kept := fifo{limit: s.queue.limit}
 	for s.queue.len() > 0 {
 		c := s.queue.pop()
-		if c.voter != nil {
+		if c.voter != nil || c.joiner != nil {
 			c.Err = s.down
 			dropped = append(dropped, c)
 			c.voter = nil
 		}
-		if c.Kind == Release {
+		if c.releases() {
 			kept.push(c)
 		}
 	}

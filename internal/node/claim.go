@@ -27,7 +27,7 @@ type place struct {
 	ttl      time.Duration // the longest that was asked for: no key lives longer than this after the last command has run
 	inFlight int32         // commands that may set keys, sent and not answered
 	acquired bool          // what the acquisition set may be there: it was granted, or nobody knows
-	extended bool          // what an extension set may be there
+	extended bool          // what an extension set may be there, or what a queue may yet set
 	spent    bool          // what the acquisition set has been deleted, even if its reply is still to come
 	release  releaseState
 }
@@ -82,7 +82,7 @@ func (p *place) answered(kind Kind, left bool) {
 	p.inFlight--
 	switch {
 	case !left:
-	case kind == Extend:
+	case kind != Acquire:
 		p.extended = true
 	case !p.spent:
 		p.acquired = true

@@ -40,11 +40,19 @@ type Voter interface {
 	Cast(node int, reply quorum.Reply)
 }
 
+// Joiner is told what becomes of a Join.
+type Joiner interface {
+	// Joined is called once, with the command and its outcome, as a Voter's Cast is.
+	// Done means that the node grants the claim, as of the sending of this command.
+	Joined(node int, c *Command)
+}
+
 // Node is one voter. Its methods queue commands and do not wait for the server.
 type Node struct {
 	name  string
 	index int
 	store Store
+	queue bool // releases of one key look for those who wait for it
 
 	// ctx is that of all calls. It has Done and no deadline: with a deadline
 	// rueidis may close a connection in synchronous mode, and leave a key
@@ -66,8 +74,9 @@ type Node struct {
 }
 
 // New returns the voter with the given index of its panel, 0 ≤ index < MaxNodes.
-func New(index int, name string, store Store) *Node {
-	n := &Node{name: name, index: index, store: store, servers: make(map[string]*server)}
+// With queue, a release of one key gives it to whoever is first in its queue.
+func New(index int, name string, store Store, queue bool) *Node {
+	n := &Node{name: name, index: index, store: store, queue: queue, servers: make(map[string]*server)}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.idle.L = &n.mu
 	return n
@@ -147,6 +156,33 @@ func (n *Node) Extend(batch ...Extension) {
 	n.cast(dropped)
 }
 
+// Join enters the claim into the queue of its key, of which it has one, or renews
+// its place. From then on the node may grant the claim its key, until the claim is
+// released: it tells so on the entry's channel, see Listen.
+func (n *Node) Join(c *Claim, entry *Entry, j Joiner) {
+	command := Command{Kind: Join, Claim: c, Entry: entry, joiner: j}
+	name := n.store.Server(c.Keys)
+	n.mu.Lock()
+	if n.closed {
+		command.Err = errClosed
+	} else {
+		command.Err = n.server(name).refusal()
+	}
+	if command.Err != nil {
+		n.mu.Unlock()
+		j.Joined(n.index, &command)
+		return
+	}
+	dropped := n.server(name).push(command)
+	n.mu.Unlock()
+	n.cast(dropped)
+}
+
+// Listen is the Store's.
+func (n *Node) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number int64)) error {
+	return n.store.Listen(ctx, channel, ready, heard)
+}
+
 // Release deletes what the claim holds here. The claim must have ended. What
 // fails is tried again in the background until it succeeds or the keys have
 // expired. It is a refusal where there was nothing to delete, and a failure
@@ -175,7 +211,7 @@ func (n *Node) release(c *Claim, name string, v Voter) quorum.Reply {
 		return quorum.Reply{Vote: quorum.Refused, Err: errNoSend}
 	}
 	s := n.server(name)
-	command := Command{Kind: Release, Claim: c, until: time.Now().Add(p.ttl), voter: v}
+	command := Command{Kind: n.releaseOf(c), Claim: c, until: time.Now().Add(p.ttl), voter: v}
 	var vote quorum.Reply
 	if s.down != nil { // it waits for the server; nobody else has to
 		command.voter, vote = nil, failed(s.down)
@@ -184,6 +220,23 @@ func (n *Node) release(c *Claim, name string, v Voter) quorum.Reply {
 	n.pending++
 	s.push(command)
 	return vote
+}
+
+// releaseOf is the kind of command that releases a claim.
+func (n *Node) releaseOf(c *Claim) Kind {
+	if n.queue && len(c.Keys) == 1 {
+		return Leave
+	}
+	return Release
+}
+
+// Trip is about the shortest round trip to the server of the keys, 0 if that is
+// not known.
+func (n *Node) Trip(keys []string) time.Duration {
+	name := n.store.Server(keys)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.server(name).trip.least()
 }
 
 // Unsent says of a command for the claim that is still queued since when nothing
@@ -283,7 +336,10 @@ func (n *Node) settled() {
 // cast tells the voters of commands that are done what came of them.
 func (n *Node) cast(commands []Command) {
 	for i := range commands {
-		if c := &commands[i]; c.voter != nil {
+		switch c := &commands[i]; {
+		case c.joiner != nil:
+			c.joiner.Joined(n.index, c)
+		case c.voter != nil:
 			c.voter.Cast(n.index, c.reply())
 		}
 	}
@@ -298,7 +354,7 @@ func (c *Command) reply() quorum.Reply {
 	case Refilled:
 		return quorum.Reply{Vote: quorum.Refused, Err: errGone}
 	case Refused:
-		if c.Kind == Release {
+		if c.releases() {
 			if c.Err != nil {
 				return quorum.Reply{Vote: quorum.Refused, Err: c.Err}
 			}
@@ -308,5 +364,8 @@ func (c *Command) reply() quorum.Reply {
 	}
 	return failed(c.Err)
 }
+
+// releases reports whether c takes back what a claim has.
+func (c *Command) releases() bool { return c.Kind == Release || c.Kind == Leave }
 
 func failed(err error) quorum.Reply { return quorum.Reply{Vote: quorum.Failed, Err: err} }

@@ -26,7 +26,7 @@ func run(t *testing.T, test func(t *testing.T, n *node.Node, s *sim.Store)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		s := &sim.Store{}
-		n := node.New(0, "n", s)
+		n := node.New(0, "n", s, false)
 		defer func() {
 			s.Resume()
 			n.Close(time.Hour)
@@ -415,7 +415,7 @@ func TestCloseWaitsForWhatIsOwedAndNoLonger(t *testing.T) {
 		t.Run(fmt.Sprint("hung=", hung), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &sim.Store{}
-				n := node.New(0, "n", s)
+				n := node.New(0, "n", s, false)
 				a := claim(1)
 				acquire(n, a, time.Hour)
 				s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Request: 10 * ms} })
@@ -446,7 +446,7 @@ func TestCloseWaitsForWhatIsOwedAndNoLonger(t *testing.T) {
 func TestNoDebtRemainsOfACallThatDidNotRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sim.Store{}
-		n := node.New(0, "n", s)
+		n := node.New(0, "n", s, false)
 		s.Faults(func(op sim.Op, _ int) sim.Fault {
 			if op == sim.Acquire {
 				time.Sleep(10 * ms)
@@ -467,7 +467,7 @@ func TestNoDebtRemainsOfACallThatDidNotRun(t *testing.T) {
 func TestCloseSaysWhyKeysWereNotReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sim.Store{}
-		n := node.New(0, "n", s)
+		n := node.New(0, "n", s, false)
 		a := claim(1)
 		acquire(n, a, time.Hour)
 		s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{NotRun: true} })

@@ -82,7 +82,11 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 	} else {
 		command = command.Args(strconv.Itoa(len(keys))).Keys(keys...).Args(token)
 	}
-	if c.Kind != Release {
+	switch {
+	case c.Entry != nil:
+		e := c.Entry
+		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), e.Channel, millis(e.Window), millis(e.Lease))
+	case !c.releases():
 		command = command.Args(s.ttl.of(c.TTL))
 	}
 	return command.Build()
@@ -101,18 +105,22 @@ func (s *Redis) read(c *Command, result rueidis.RedisResult) error {
 		c.Outcome, c.Err = readSet(result)
 		return nil
 	}
+	if c.Entry != nil {
+		c.Outcome, c.Err = c.readPlace(result)
+		return nil
+	}
 	n, err := result.ToInt64()
 	switch {
 	case err != nil:
 		c.Err = discreet(err)
-	case c.Kind == Release && n >= 0 && n <= int64(len(c.Claim.Keys)):
+	case c.releases() && n >= 0 && n <= int64(len(c.Claim.Keys)):
 		c.Outcome = Refused
 		if n == int64(len(c.Claim.Keys)) {
 			c.Outcome = Done
 		}
-	case n == 0 && c.Kind != Release:
+	case n == 0 && !c.releases():
 		c.Outcome = Refused
-	case n == 1 && c.Kind != Release:
+	case n == 1 && !c.releases():
 		c.Outcome = Done
 	case n == 2 && c.Kind == Extend:
 		c.Outcome = Refilled
@@ -139,6 +147,32 @@ func readSet(result rueidis.RedisResult) (Outcome, error) {
 	return Done, nil
 }
 
+// readPlace reads the answer of join.lua.
+func (c *Command) readPlace(result rueidis.RedisResult) (Outcome, error) {
+	answer, err := result.ToArray()
+	if err != nil {
+		return Unknown, discreet(err)
+	}
+	var yours int64
+	if len(answer) > 0 {
+		yours, err = answer[0].ToInt64()
+	}
+	switch {
+	case err == nil && yours == 1 && len(answer) == 1:
+		return Done, nil
+	case err != nil || yours != 0 || len(answer) != 3:
+		return Unknown, errors.New("unexpected reply of a queue")
+	}
+	held, err := answer[1].ToInt64()
+	first, err2 := answer[2].ToString()
+	order, err3 := strconv.ParseFloat(first, 64)
+	if err != nil || err2 != nil || err3 != nil {
+		return Unknown, errors.New("unexpected reply of a queue")
+	}
+	c.Held, c.First = time.Duration(held)*time.Millisecond, int64(order)
+	return Refused, nil
+}
+
 func isNoScript(result rueidis.RedisResult) bool {
 	err, ok := rueidis.IsRedisErr(result.Error())
 	return ok && err.IsNoScript()
@@ -161,11 +195,15 @@ func (t *ttlText) of(ttl time.Duration) string {
 	if last := t.last.Load(); last != nil && last.ttl == ttl {
 		return last.text
 	}
-	whole := int64(ttl / time.Millisecond)
-	if ttl%time.Millisecond > 0 {
-		whole++
-	}
-	text := strconv.FormatInt(whole, 10)
+	text := millis(ttl)
 	t.last.Store(&ttlAndText{ttl, text})
 	return text
+}
+
+func millis(d time.Duration) string {
+	whole := int64(d / time.Millisecond)
+	if d%time.Millisecond > 0 {
+		whole++
+	}
+	return strconv.FormatInt(whole, 10)
 }

@@ -145,7 +145,7 @@ func TestAKeyOfAForeignTypeIsAnotherOwners(t *testing.T) {
 
 func TestManyExtensionsLeaveInSeveralPipelines(t *testing.T) {
 	server := redistest.Start(t)
-	n := node.New(0, "n", connect(t, server))
+	n := node.New(0, "n", connect(t, server), false)
 	var held []*node.Claim
 	for i := range 1000 {
 		held = append(held, claim(i))

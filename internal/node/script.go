@@ -4,6 +4,7 @@ import (
 	"crypto/sha1"
 	_ "embed"
 	"encoding/hex"
+	"strings"
 )
 
 var (
@@ -13,11 +14,19 @@ var (
 	extendText string
 	//go:embed release.lua
 	releaseText string
+	//go:embed leave.lua
+	leaveText string
+	//go:embed join.lua
+	joinText string
+	//go:embed queue.lua
+	queueText string
 
 	scripts = [...]script{
 		Acquire: newScript(acquireText),
 		Extend:  newScript(extendText),
 		Release: newScript(releaseText),
+		Leave:   newScript(leaveText),
+		Join:    newScript(joinText),
 	}
 )
 
@@ -26,7 +35,9 @@ var (
 // loads the script anew each time, which costs a round trip.
 type script struct{ text, digest string }
 
+// newScript puts queue.lua where text asks for it.
 func newScript(text string) script {
+	text = strings.Replace(text, "--- queue.lua\n", queueText, 1)
 	sum := sha1.Sum([]byte(text))
 	return script{text, hex.EncodeToString(sum[:])}
 }

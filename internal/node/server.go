@@ -77,9 +77,9 @@ var (
 	patience = [...]time.Duration{claims: 5 * time.Millisecond, extending: 25 * time.Millisecond}
 	// maxPipelines is how many pipelines may be under way to a server that is far,
 	// or hangs; rueidis' ring of 1024 has room for all.
-	maxPipelines = [...]int{claims: 64, extending: 4}
+	maxPipelines = [...]int{claims: 64, extending: 3}
 	// maxBatch is how many commands a pipeline carries. At 50 ms that makes 300 000
-	// claims and 40 000 extensions a second. rueidis sends pipelines of 2000 and
+	// claims and 30 000 extensions a second. rueidis sends pipelines of 2000 and
 	// more on another connection, where they overtake.
 	maxBatch = [...]int{claims: 256, extending: 512}
 )
@@ -257,7 +257,7 @@ func (s *server) take(w which, now time.Time, batch, dropped []Command) ([]Comma
 // outcome, if it is not to be sent.
 func (s *server) begin(c *Command, now time.Time) bool {
 	p := &c.Claim.places[s.node.index]
-	if c.Kind != Release {
+	if !c.releases() {
 		// The claim may end at any time, and its release is queued then. It sees
 		// what is noted here, or this sees that the claim has ended: both hold the
 		// Node's mutex, and End comes before the release.
@@ -265,7 +265,7 @@ func (s *server) begin(c *Command, now time.Time) bool {
 			c.Err = errEnded
 			return false
 		}
-		p.send(c.TTL)
+		p.send(c.lifetime())
 		s.node.pending++
 		return true
 	}
@@ -284,11 +284,19 @@ func (s *server) begin(c *Command, now time.Time) bool {
 	return false
 }
 
+// lifetime is for how long what c sets may be there.
+func (c *Command) lifetime() time.Duration {
+	if c.Entry == nil {
+		return c.TTL
+	}
+	return 2*c.Entry.Lease + c.Entry.Window // the queue may grant the key at its end
+}
+
 // expired reports whether c is a release that nobody waits for, and of keys that
 // have expired by themselves; unless a command is still on its way to a server
 // that has hung all along, and then they do so a ttl after it arrives.
 func (s *server) expired(c *Command, now time.Time) bool {
-	return c.Kind == Release && c.voter == nil && !now.Before(c.until)
+	return c.releases() && c.voter == nil && !now.Before(c.until)
 }
 
 // dead takes the commands out of the queue that would be dropped if their turn
@@ -296,7 +304,7 @@ func (s *server) expired(c *Command, now time.Time) bool {
 func (s *server) dead(now time.Time) []Command {
 	return s.queue.remove(func(c *Command) bool {
 		switch {
-		case c.Kind == Acquire && c.Claim.Ended():
+		case !c.releases() && c.Claim.Ended():
 			c.Err = errEnded
 			return true
 		case s.expired(c, now):
@@ -323,11 +331,12 @@ func (s *server) dead(now time.Time) []Command {
 //   - done: it is repeated now.
 func (s *server) settle(c *Command, now time.Time) {
 	p := &c.Claim.places[s.node.index]
-	if c.Kind == Release {
+	if c.releases() {
 		s.released(c, p, now)
 		return
 	}
-	left := c.Outcome == Done || c.Outcome == Refilled || c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun)
+	left := c.Outcome == Done || c.Outcome == Refilled || c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun) ||
+		c.Entry != nil && c.Outcome == Refused // it is in the queue
 	p.answered(c.Kind, left)
 	if p.release == done && p.mayHold() && !s.node.closed {
 		s.release(c.Claim, p, now)
@@ -359,7 +368,7 @@ func (s *server) released(c *Command, p *place, now time.Time) {
 func (s *server) release(c *Claim, p *place, now time.Time) {
 	p.release = queued
 	s.node.pending++
-	s.push(Command{Kind: Release, Claim: c, until: now.Add(p.ttl)})
+	s.push(Command{Kind: s.node.releaseOf(c), Claim: c, until: now.Add(p.ttl)})
 }
 
 // refusal is why an acquisition is refused at once, if it is.

@@ -20,6 +20,10 @@ type Store interface {
 	// block, and may be wrong: it decides which commands wait for each other, not
 	// where they go.
 	Server(keys []string) string
+	// Listen has heard called for each grant that the deployment tells of on
+	// channel, until ctx ends or the connection breaks, and ready when it has begun
+	// to. It returns ErrNoPush if the deployment cannot tell.
+	Listen(ctx context.Context, channel string, ready func(), heard func(token string, number int64)) error
 	// Check says why a lock over these keys can never be taken here, if so.
 	Check(keys []string) error
 	// Close ends all calls and connections that are the Store's own.
@@ -33,6 +37,8 @@ const (
 	Acquire Kind = iota // sets all keys to the claim's token for TTL if none of them exists
 	Extend              // makes all keys live for at least TTL
 	Release             // deletes the keys that hold the claim's token
+	Leave               // Release of one key, which is given to the first in its queue if somebody waits
+	Join                // enters the queue of a key, or renews the place in it; takes the key if it is its turn
 )
 
 // Command is one command for one claim, and what came of it.
@@ -44,11 +50,26 @@ type Command struct {
 	Outcome Outcome
 	Err     error // why the outcome is Unknown
 
-	voter Voter     // is told of the outcome; nil if nobody is
-	until time.Time // Release: the keys have expired by then, if the server is right
+	Entry *Entry // of Join
+	// Filled in if a Join is Refused, which means that the claim waits:
+	Held  time.Duration // for how long the key is still held; below 0 if that is not known
+	First int64         // Entry.Order of who is first
+
+	joiner Joiner    // of Join: is told of the outcome
+	voter  Voter     // of the others: is told of the outcome; nil if nobody is
+	until  time.Time // Release: the keys have expired by then, if the server is right
 	// Release: what the claim may have had here when the command was taken from
 	// the queue.
 	acquired, extended bool
+}
+
+// Entry is a claim's entry in the queue of its key.
+type Entry struct {
+	Number  int64         // of this Join; the node has that of the last one
+	Order   int64         // the wall clock at the first, in ms: who is first
+	Channel string        // where grants are told of
+	Window  time.Duration // for how long a grant sets the key
+	Lease   time.Duration // for how long the entry stands
 }
 
 // Outcome is what a Command came to.
@@ -74,6 +95,9 @@ var ErrNotRun = errors.New("not run")
 // ErrNotConnected marks the error of a command for which there is no connection
 // to the server. It is ErrNotRun, too.
 var ErrNotConnected = errors.New("not connected")
+
+// ErrNoPush says that a deployment cannot tell of grants.
+var ErrNoPush = errors.New("the deployment cannot push")
 
 // ErrUnasked marks the error of a node that was not asked, because there was
 // nothing to ask it.

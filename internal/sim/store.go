@@ -19,9 +19,13 @@ const (
 	Acquire Op = "acquire"
 	Extend  Op = "extend"
 	Release Op = "release"
+	Join    Op = "join"
 )
 
-var ops = [...]Op{node.Acquire: Acquire, node.Extend: Extend, node.Release: Release}
+var ops = [...]Op{
+	node.Acquire: Acquire, node.Extend: Extend, node.Release: Release, node.Leave: Release,
+	node.Join: Join,
+}
 
 // Fault is what befalls one call.
 type Fault struct {
@@ -48,6 +52,9 @@ type Store struct {
 	mu      sync.Mutex // guards what follows
 	fault   func(op Op, commands int) Fault
 	keys    map[string]entry
+	queues  map[string][]*waiter                        // by key, in order
+	heard   map[string]func(token string, number int64) // by channel
+	push    func() (delay time.Duration, lost bool)
 	resumed chan struct{} // non-nil while paused; closed on resume
 }
 
@@ -65,6 +72,14 @@ func (s *Store) Faults(fault func(op Op, commands int) Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fault = fault
+}
+
+// Pushes has push asked what befalls each push from now on: how late it is, and
+// whether it gets lost. It is called with the Store locked.
+func (s *Store) Pushes(push func() (delay time.Duration, lost bool)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.push = push
 }
 
 // Pause stops the node: what is sent waits until Resume.
@@ -90,7 +105,7 @@ func (s *Store) Resume() {
 func (s *Store) Wipe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keys = nil
+	s.keys, s.queues = nil, nil
 }
 
 // Set sets a key, whoever holds it.
@@ -160,13 +175,15 @@ func (s *Store) Do(ctx context.Context, batch []node.Command) error {
 			if c := &commands[i]; c.Outcome == node.Unknown {
 				c.Outcome = s.run(c)
 			} else { // a duplicate's answer goes nowhere
-				s.run(c)
+				again := *c
+				s.run(&again)
 			}
 		}
 	})
 	for i := range batch {
 		if batch[i].Err = err; err == nil {
-			batch[i].Outcome = commands[i].Outcome
+			c := commands[i]
+			batch[i].Outcome, batch[i].Held, batch[i].First = c.Outcome, c.Held, c.First
 		}
 	}
 	if errors.Is(err, node.ErrNotConnected) {
@@ -223,6 +240,10 @@ func (s *Store) run(c *node.Command) node.Outcome {
 		return s.acquire(c)
 	case node.Extend:
 		return s.extend(c)
+	case node.Leave:
+		return s.leave(c)
+	case node.Join:
+		return s.join(c)
 	}
 	return s.release(c)
 }

@@ -1,0 +1,62 @@
+-- The queue of a lock key, for join.lua and leave.lua: who waits, in order, and what is known of each.
+local queue, entries = KEYS[1] .. ':waiters', KEYS[1] .. ':waiting'
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+local function drop(token)
+  redis.call('ZREM', queue, token)
+  redis.call('HDEL', entries, token)
+end
+
+-- The first waiter that is alive, other than one to skip; those whose lease is over are dropped.
+local function first(skip)
+  local rank = 0
+  while true do
+    local token = redis.call('ZRANGE', queue, rank, rank)[1]
+    if not token then
+      return nil
+    end
+    if token == skip then
+      rank = rank + 1
+    else
+      local number, lease, window, channel = string.match(redis.call('HGET', entries, token) or '', '^(%d+) (%d+) (%d+) (.+)$')
+      if number and tonumber(lease) > now then
+        return token, number, window, channel
+      end
+      drop(token)
+    end
+  end
+end
+
+-- Gives the key, which is ours or absent, to the first waiter that hears of it, and tells whether there was one.
+local function grant(skip)
+  while true do
+    local token, number, window, channel = first(skip)
+    if not token then
+      return false
+    end
+    drop(token)
+    local heard = redis.pcall('PUBLISH', channel, token .. ' ' .. number)
+    if type(heard) == 'number' and heard > 0 then
+      redis.call('SET', KEYS[1], token, 'PX', window)
+      return true
+    end
+  end
+end
+
+-- Puts one waiter into the queue, or renews its lease. A clock that is behind buys no place.
+local function enter(token, number, order, channel, window, lease)
+  if not redis.call('ZSCORE', queue, token) then
+    redis.call('ZADD', queue, math.max(tonumber(order), now - 1000), token)
+  end
+  redis.call('HSET', entries, token, number .. ' ' .. string.format('%.0f', now + tonumber(lease)) .. ' ' .. window .. ' ' .. channel)
+  redis.call('PEXPIRE', queue, 2 * lease)
+  redis.call('PEXPIRE', entries, 2 * lease)
+end
+
+-- The answer to one who waits: who is first, and for how long the key is held, or -1.
+local function queued()
+  local token = first()
+  local order = token and redis.call('ZSCORE', queue, token) or '0'
+  return {0, redis.call('PTTL', KEYS[1]), order}
+end

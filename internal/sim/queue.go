@@ -1,0 +1,156 @@
+package sim
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/node"
+)
+
+// waiter is an entry in the queue of a key: see internal/node/queue.lua, which
+// this follows line by line.
+type waiter struct {
+	token   string
+	order   int64
+	number  int64
+	lease   time.Time
+	window  time.Duration
+	channel string
+}
+
+// Listen implements node.Store.
+func (s *Store) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number int64)) error {
+	s.mu.Lock()
+	if s.heard == nil {
+		s.heard = make(map[string]func(string, int64))
+	}
+	s.heard[channel] = heard
+	s.mu.Unlock()
+	ready()
+	<-ctx.Done()
+	s.mu.Lock()
+	delete(s.heard, channel)
+	s.mu.Unlock()
+	return ctx.Err()
+}
+
+func (s *Store) drop(key, token string) {
+	if len(s.queues[key]) == 0 {
+		return
+	}
+	s.queues[key] = slices.DeleteFunc(s.queues[key], func(w *waiter) bool { return w.token == token })
+}
+
+func (s *Store) first(key, skip string) *waiter {
+	for _, w := range slices.Clone(s.queues[key]) {
+		switch {
+		case w.token == skip:
+		case w.lease.After(time.Now()):
+			return w
+		default:
+			s.drop(key, w.token)
+		}
+	}
+	return nil
+}
+
+func (s *Store) grant(key, skip string) bool {
+	for {
+		w := s.first(key, skip)
+		if w == nil {
+			return false
+		}
+		s.drop(key, w.token)
+		if heard := s.heard[w.channel]; heard != nil {
+			s.tell(heard, w.token, w.number)
+			s.set(key, w.token, w.window)
+			return true
+		}
+	}
+}
+
+func (s *Store) tell(heard func(string, int64), token string, number int64) {
+	var delay time.Duration
+	if s.push != nil {
+		var lost bool
+		if delay, lost = s.push(); lost {
+			return
+		}
+	}
+	time.AfterFunc(delay, func() { heard(token, number) })
+}
+
+func (s *Store) enter(c *node.Command) {
+	key, e := c.Claim.Keys[0], c.Entry
+	i := slices.IndexFunc(s.queues[key], func(w *waiter) bool { return w.token == c.Claim.Token })
+	var w *waiter
+	if i >= 0 {
+		w = s.queues[key][i]
+	} else {
+		w = &waiter{token: c.Claim.Token, order: max(e.Order, time.Now().UnixMilli()-1000)}
+		if s.queues == nil {
+			s.queues = make(map[string][]*waiter)
+		}
+		s.queues[key] = append(s.queues[key], w)
+		slices.SortFunc(s.queues[key], func(a, b *waiter) int {
+			if a.order != b.order {
+				return int(a.order - b.order)
+			}
+			return strings.Compare(a.token, b.token)
+		})
+	}
+	w.number, w.lease, w.window, w.channel = e.Number, time.Now().Add(s.local(e.Lease)), e.Window, e.Channel
+}
+
+func (s *Store) queued(c *node.Command) node.Outcome {
+	key := c.Claim.Keys[0]
+	c.Held, c.First = -1, 0
+	if held, ok := s.keys[key]; ok {
+		c.Held = time.Until(held.expires)
+	}
+	if w := s.first(key, ""); w != nil {
+		c.First = w.order
+	}
+	return node.Refused
+}
+
+func (s *Store) take(c *node.Command) node.Outcome {
+	s.drop(c.Claim.Keys[0], c.Claim.Token)
+	s.set(c.Claim.Keys[0], c.Claim.Token, c.Entry.Window)
+	return node.Done
+}
+
+func (s *Store) join(c *node.Command) node.Outcome {
+	key, token := c.Claim.Keys[0], c.Claim.Token
+	owner, held := s.get(key)
+	if held && owner == token {
+		if s.keys[key].expires.Before(time.Now().Add(s.local(c.Entry.Window))) {
+			s.set(key, token, c.Entry.Window)
+		}
+		return node.Done
+	}
+	s.enter(c)
+	switch {
+	case held:
+		return s.queued(c)
+	case s.first(key, "").token == token, !s.grant(key, token):
+		return s.take(c)
+	}
+	return s.queued(c)
+}
+
+func (s *Store) leave(c *node.Command) node.Outcome {
+	key, token := c.Claim.Keys[0], c.Claim.Token
+	owner, held := s.get(key)
+	ours := held && owner == token
+	s.drop(key, token)
+	if ours && !s.grant(key, "") {
+		delete(s.keys, key)
+	}
+	if ours {
+		return node.Done
+	}
+	return node.Refused
+}

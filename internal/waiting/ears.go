@@ -1,0 +1,97 @@
+package waiting
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/node"
+)
+
+const (
+	// idle is for how long nobody has waited before the nodes are not listened to
+	// any more.
+	idle = 30 * time.Second
+	// relisten is the pause before a node is listened to again.
+	relisten = 100 * time.Millisecond
+)
+
+// ears listen to the grants that the nodes tell of, with a connection per node,
+// while anybody waits.
+type ears struct {
+	queue   *Queue
+	ctx     context.Context
+	stop    context.CancelFunc
+	running sync.WaitGroup
+
+	mu     sync.Mutex // guards what follows
+	users  int        // contenders
+	on     context.CancelFunc
+	quiet  *time.Timer // ends the listening
+	closed bool
+}
+
+// open begins to listen, for a contender that ends with rest.
+func (e *ears) open() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.users++; e.closed {
+		return
+	}
+	if e.quiet != nil {
+		e.quiet.Stop()
+		e.quiet = nil
+	}
+	if e.on != nil {
+		return
+	}
+	var ctx context.Context
+	ctx, e.on = context.WithCancel(e.ctx)
+	for i, n := range e.queue.nodes {
+		e.running.Go(func() { e.listen(ctx, i, n) })
+	}
+}
+
+// rest ends what open began for one contender.
+func (e *ears) rest() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.users--; e.users > 0 || e.closed || e.on == nil {
+		return
+	}
+	e.quiet = time.AfterFunc(idle, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.users == 0 && e.on != nil {
+			e.on()
+			e.on = nil
+		}
+	})
+}
+
+func (e *ears) listen(ctx context.Context, i int, n *node.Node) {
+	for ctx.Err() == nil {
+		err := n.Listen(ctx, e.queue.channel, func() { e.queue.rejoin(i) }, func(token string, number int64) { e.queue.heard(i, token, number) })
+		if errors.Is(err, node.ErrNoPush) {
+			return
+		}
+		timer := time.NewTimer(relisten)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+func (e *ears) close() {
+	e.mu.Lock()
+	e.closed = true
+	if e.quiet != nil {
+		e.quiet.Stop()
+	}
+	e.mu.Unlock()
+	e.stop()
+	e.running.Wait()
+}

@@ -1,0 +1,373 @@
+// Package waiting has those who want a lock that is held wait for it: in this
+// process in a line per key, first come, first served; and for the process, with
+// one contender per key, in the queue that each node keeps for the key. Whoever
+// releases the key gives each node's vote to the first in that node's queue, and
+// the node tells so at once: a contender that has a quorum of votes holds the key
+// and gives it to the first of its line.
+//
+// A vote is granted at an instant that the contender does not see. It carries the
+// number of the contender's last Join that the node had run, and the
+// contender knows when it sent that: the grant came after. So a vote is valid for
+// the window from the sending of the call whose number it carries, whether it
+// comes as an answer or as a push, in time or late. It is void once a later Join
+// was answered otherwise. No node's clock is read, and
+// nothing rests on a push arriving, or on a queue being there, complete or in
+// order.
+package waiting
+
+import (
+	"context"
+	"crypto/rand"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+// row is for how long a lock is handed over inside the process, at most, before
+// other processes have their turn.
+const row = 100 * time.Millisecond
+
+// Queue is the waiting of one Locker. All its methods are safe for concurrent
+// use.
+type Queue struct {
+	keeper   *keeper.Keeper
+	nodes    []*node.Node
+	handoffs int // in a row, inside the process
+	channel  string
+	ears     ears
+
+	// mu guards what follows, and all of every line, Waiter and contender. While it
+	// is held nothing is sent, and no other lock is taken but that of the ears.
+	mu         sync.Mutex
+	lines      map[string]*line
+	spare      []*line               // empty ones, to be used again
+	contenders map[string]*contender // by token
+	closed     bool
+	warned     bool
+}
+
+// line is those in this process who want one key, or hold it.
+type line struct {
+	key       string
+	waiters   []*Waiter   // the first is next
+	holder    *node.Claim // of this Locker; nil if none
+	contender *contender  // nil while there is a holder, or nobody waits
+	handed    int         // how often the key was handed over in a row
+	since     time.Time   // when that began
+	used      bool        // somebody has waited in it
+}
+
+// Waiter is one who waits in a line.
+type Waiter struct {
+	queue *Queue
+	line  *line
+	ttl   time.Duration
+	grant chan Grant // has room for the one
+
+	taken   bool // by Next: Pass or Restore follows
+	leaving bool // while it is taken
+}
+
+// Grant is the key, for a Waiter: it is the claim's until Until.
+type Grant struct {
+	Claim  *node.Claim
+	Until  keeper.Instant
+	Handed bool // by another holder in this process
+}
+
+// New returns a Queue that hands a key over inside the process for so many times
+// in a row.
+func New(k *keeper.Keeper, nodes []*node.Node, handoffs int) *Queue {
+	q := &Queue{
+		keeper:     k,
+		nodes:      nodes,
+		handoffs:   handoffs,
+		channel:    "redlock:" + rand.Text(),
+		lines:      make(map[string]*line),
+		contenders: make(map[string]*contender),
+	}
+	q.ears.queue = q
+	q.ears.ctx, q.ears.stop = context.WithCancel(context.Background())
+	return q
+}
+
+// Busy reports whether this Locker holds the key, or has somebody wait for it.
+func (q *Queue) Busy(key string) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.lines[key] != nil
+}
+
+// Enter has one more wait for the key, which is to be held for ttl.
+func (q *Queue) Enter(key string, ttl time.Duration) *Waiter {
+	q.mu.Lock()
+	l := q.line(key)
+	w := &Waiter{queue: q, line: l, ttl: ttl, grant: make(chan Grant, 1)}
+	l.waiters, l.used = append(l.waiters, w), true
+	send := q.contend(l)
+	q.mu.Unlock()
+	send()
+	return w
+}
+
+// Granted receives the key when it is the Waiter's. For no Waiter it never does.
+func (w *Waiter) Granted() <-chan Grant {
+	if w == nil {
+		return nil
+	}
+	return w.grant
+}
+
+// Failure says why so few nodes keep a queue that none can be granted the key by
+// it, once for each Queue.
+func (w *Waiter) Failure() error {
+	q := w.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	c := w.line.contender
+	if c == nil || q.warned {
+		return nil
+	}
+	err := c.failure()
+	q.warned = err != nil
+	return err
+}
+
+// Leave ends the wait. A grant that has come, or is about to, goes to the next.
+func (w *Waiter) Leave() {
+	q, l := w.queue, w.line
+	q.mu.Lock()
+	if w.taken {
+		w.leaving = true
+		q.mu.Unlock()
+		if g := <-w.grant; g.Claim != nil {
+			q.Return(l.key, g)
+		}
+		return
+	}
+	l.waiters = slices.DeleteFunc(l.waiters, func(other *Waiter) bool { return other == w })
+	select {
+	case g := <-w.grant:
+		q.mu.Unlock()
+		q.Return(l.key, g)
+		return
+	default:
+	}
+	send := q.contend(l)
+	q.mu.Unlock()
+	send()
+}
+
+// Return gives a grant back that nobody uses.
+func (q *Queue) Return(key string, g Grant) {
+	q.release(g.Claim)
+	q.Released(key, g.Claim)
+}
+
+// release ends a claim, and has its keys go to whoever is next.
+func (q *Queue) release(c *node.Claim) {
+	c.End()
+	for _, n := range q.nodes {
+		n.Abandon(c)
+	}
+}
+
+// Hold notes that this Locker holds the key by claim.
+func (q *Queue) Hold(key string, claim *node.Claim) {
+	q.mu.Lock()
+	l := q.line(key)
+	l.holder = claim
+	send := q.contend(l)
+	q.mu.Unlock()
+	send()
+}
+
+// Next is for a holder that is about to release the key. It takes the Waiter to
+// whom the key is to be passed, nil if there is none, or if other processes are to
+// have their turn first. In these cases the holder holds no more, and a place in
+// the nodes' queues is taken for those who wait here: that must come before the
+// release.
+func (q *Queue) Next(key string, claim *node.Claim) *Waiter {
+	q.mu.Lock()
+	l := q.lines[key]
+	if l == nil || l.holder != claim {
+		q.mu.Unlock()
+		return nil
+	}
+	if len(l.waiters) > 0 && !q.closed {
+		now := time.Now()
+		if l.handed == 0 {
+			l.since = now
+		}
+		if l.handed < q.handoffs && now.Sub(l.since) < row {
+			l.handed++
+			w := l.next()
+			w.taken = true
+			q.mu.Unlock()
+			return w
+		}
+	}
+	l.holder, l.handed = nil, 0
+	send := q.contend(l)
+	q.mu.Unlock()
+	send()
+	return nil
+}
+
+// Pass gives the key to w, which Next took.
+func (w *Waiter) Pass(g Grant) {
+	q := w.queue
+	q.mu.Lock()
+	w.line.holder = g.Claim
+	w.taken = w.leaving // if so, Leave takes the grant
+	q.mu.Unlock()
+	w.grant <- g
+}
+
+// Restore puts w, which Next took, back to the front: there is nothing to pass.
+func (w *Waiter) Restore() {
+	q, l := w.queue, w.line
+	q.mu.Lock()
+	w.taken = false
+	if w.leaving {
+		w.grant <- Grant{}
+	} else {
+		l.waiters = slices.Insert(l.waiters, 0, w)
+	}
+	send := q.contend(l)
+	q.mu.Unlock()
+	send()
+}
+
+// Released notes that a claim is not held any more.
+func (q *Queue) Released(key string, claim *node.Claim) {
+	q.mu.Lock()
+	l := q.lines[key]
+	if l == nil || l.holder != claim {
+		q.mu.Unlock()
+		return
+	}
+	l.holder, l.handed = nil, 0
+	send := q.contend(l)
+	q.mu.Unlock()
+	send()
+}
+
+// Close ends every contender. Nobody may wait any more.
+func (q *Queue) Close() {
+	q.mu.Lock()
+	q.closed = true
+	var ended []*contender
+	for _, l := range q.lines {
+		if l.contender != nil {
+			ended = append(ended, l.contender)
+			q.end(l)
+		}
+	}
+	q.mu.Unlock()
+	for _, c := range ended {
+		c.leave()
+	}
+	q.ears.close()
+}
+
+func (q *Queue) line(key string) *line {
+	l := q.lines[key]
+	if l != nil {
+		return l
+	}
+	if last := len(q.spare) - 1; last >= 0 {
+		l, q.spare = q.spare[last], q.spare[:last]
+	} else {
+		l = new(line)
+	}
+	l.key = key
+	q.lines[key] = l
+	return l
+}
+
+// drop ends a line in which nobody is. A Waiter that has left may still look at
+// it: so it is used again only if there was none.
+func (q *Queue) drop(l *line) {
+	delete(q.lines, l.key)
+	if !l.used && len(q.spare) < spareLines {
+		q.spare = append(q.spare, l)
+	}
+}
+
+// spareLines is how many are kept.
+const spareLines = 64
+
+// next takes the first Waiter. There must be one.
+func (l *line) next() *Waiter {
+	w := l.waiters[0]
+	l.waiters[0] = nil
+	l.waiters = l.waiters[1:]
+	return w
+}
+
+// contend begins or ends the line's contender, as it has to be. q.mu is held. It
+// returns what is to be done once it is not.
+func (q *Queue) contend(l *line) func() {
+	wanted := l.holder == nil && len(l.waiters) > 0 && !q.closed
+	switch {
+	case wanted && l.contender == nil:
+		l.contender = newContender(q, l)
+		q.contenders[l.contender.claim.Token] = l.contender
+		return l.contender.begin
+	case !wanted && l.contender != nil:
+		c := l.contender
+		q.end(l)
+		return c.leave
+	case l.holder == nil && len(l.waiters) == 0:
+		q.drop(l)
+	}
+	return func() {}
+}
+
+// end takes the contender from its line. q.mu is held.
+func (q *Queue) end(l *line) {
+	c := l.contender
+	l.contender = nil
+	delete(q.contenders, c.claim.Token)
+	c.over = true
+	c.timer.Stop()
+	if l.holder == nil && len(l.waiters) == 0 {
+		q.drop(l)
+	}
+}
+
+// heard takes a node's push: it has granted the claim of a contender.
+func (q *Queue) heard(node int, token string, number int64) {
+	q.mu.Lock()
+	c := q.contenders[token]
+	if c == nil { // it has given up, and been released, or will be
+		q.mu.Unlock()
+		return
+	}
+	if s := &c.seats[node]; number <= c.number {
+		s.vote = max(s.vote, number)
+	}
+	c.count()
+	q.mu.Unlock()
+}
+
+// rejoin has every contender join a node again to which the ears listen now: what
+// it pushed before has gone nowhere.
+func (q *Queue) rejoin(i int) {
+	q.mu.Lock()
+	var all []*contender
+	for _, c := range q.contenders {
+		all = append(all, c)
+	}
+	q.mu.Unlock()
+	for _, c := range all {
+		c.join(i)
+	}
+}
+
+func (q *Queue) need() int { return quorum.Need(len(q.nodes)) }
