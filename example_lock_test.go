@@ -65,6 +65,22 @@ func ExampleTune() {
 	// Output: true 1s 5s
 }
 
+func ExampleLock() {
+	locker, stop := openNodes() // a Locker over three nodes in memory
+	defer stop()
+	ctx := context.Background()
+
+	lock, err := locker.Acquire(ctx, "job", 10*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(lock.Key(), len(lock.Token()), lock.Valid(), lock.Until().After(time.Now()))
+	fmt.Println(lock.Release(ctx), lock.Valid())
+	// Output:
+	// job 26 true true
+	// <nil> false
+}
+
 func ExampleLocker_Acquire() {
 	ctx := context.Background()
 	locker, err := redlock.Open(ctx, []string{"redis://r1:6379"})
@@ -127,6 +143,23 @@ func ExampleLocker_AcquireAll() {
 	// true
 }
 
+func ExampleLocker_TryAcquireAll() {
+	locker, stop := openNodes()
+	defer stop()
+	ctx := context.Background()
+
+	both := []string{"account:ann", "account:bob"}
+	lock, err := locker.TryAcquireAll(ctx, both, 10*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lock.Release(ctx)
+
+	_, err = locker.TryAcquireAll(ctx, both, 10*time.Second)
+	fmt.Println(errors.Is(err, redlock.ErrNotAcquired))
+	// Output: true
+}
+
 func ExampleLocker_Close() {
 	locker, stop := openNodes()
 	defer stop()
@@ -151,7 +184,7 @@ func ExampleLock_Context() {
 	defer stop()
 	ctx := context.Background()
 
-	lock, err := locker.Acquire(ctx, "job", 200*time.Millisecond)
+	lock, err := locker.Acquire(ctx, "job", 500*time.Millisecond)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -201,6 +234,21 @@ func ExampleLock_AutoExtend() {
 			log.Fatal(err)
 		}
 	}
+}
+
+func ExampleLock_StopAutoExtend() {
+	locker, stop := openNodes()
+	defer stop()
+
+	// The function lets the lock end when its work is of no use any more.
+	err := redlock.Do(context.Background(), locker, "job", 500*time.Millisecond, func(ctx context.Context) error {
+		lock, _ := redlock.FromContext(ctx)
+		lock.StopAutoExtend()
+		<-ctx.Done()
+		return nil
+	})
+	fmt.Println(errors.Is(err, redlock.ErrLost))
+	// Output: true
 }
 
 func ExampleLock_Release() {

@@ -2,6 +2,7 @@ package redlock_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
@@ -80,6 +81,31 @@ func ExampleMiddleware() {
 	// Output:
 	// <nil>
 	// no lock on "user:7": keys must begin with "job:"
+}
+
+func ExamplePanicError() {
+	faulty := func(next redlock.Handler) redlock.Handler {
+		return func(ctx context.Context, op *redlock.Op) error {
+			if op.Kind == redlock.OpLost {
+				panic("no such column") // on a goroutine of the Locker
+			}
+			return next(ctx, op)
+		}
+	}
+	locker, stop := openNodes(redlock.WithMiddleware(faulty))
+	defer stop()
+
+	lock, err := locker.Acquire(context.Background(), "job", 500*time.Millisecond)
+	if err != nil {
+		log.Fatal(err)
+	}
+	<-lock.Context().Done() // nobody extends it
+
+	var panicked *redlock.PanicError
+	if errors.As(locker.Close(), &panicked) {
+		fmt.Println(panicked.Value)
+	}
+	// Output: no such column
 }
 
 func Example_middleware() {

@@ -103,15 +103,15 @@ func ExampleWithGrace() {
 	locker, stop := openNodes()
 	defer stop()
 
-	// No extension, so the lock ends. fn is told 100 ms before that.
-	err := redlock.Do(context.Background(), locker, "ledger", 400*time.Millisecond,
+	// No extension, so the lock ends. fn learns of it 1.5 s before.
+	err := redlock.Do(context.Background(), locker, "ledger", 2*time.Second,
 		func(ctx context.Context) error {
 			lock, _ := redlock.FromContext(ctx)
 			<-ctx.Done()
 			fmt.Println("time left to stop in:", time.Now().Before(lock.Until()))
 			return nil
 		},
-		redlock.WithoutAutoExtend(), redlock.WithGrace(100*time.Millisecond))
+		redlock.WithoutAutoExtend(), redlock.WithGrace(1500*time.Millisecond))
 	fmt.Println(errors.Is(err, redlock.ErrLost))
 	// Output:
 	// time left to stop in: true
@@ -122,13 +122,13 @@ func ExampleWithMaxHold() {
 	locker, stop := openNodes()
 	defer stop()
 
-	// However often the lock is extended, it ends after 300 ms.
+	// However often the lock is extended, it ends after 500 ms.
 	err := redlock.Do(context.Background(), locker, "report", 10*time.Second,
 		func(ctx context.Context) error {
 			<-ctx.Done() // a function that would never end by itself
 			return context.Cause(ctx)
 		},
-		redlock.WithMaxHold(300*time.Millisecond))
+		redlock.WithMaxHold(500*time.Millisecond))
 	fmt.Println(errors.Is(err, redlock.ErrLost))
 	// Output: true
 }
@@ -137,7 +137,7 @@ func ExampleWithoutAutoExtend() {
 	locker, stop := openNodes()
 	defer stop()
 
-	err := redlock.Do(context.Background(), locker, "report", 200*time.Millisecond,
+	err := redlock.Do(context.Background(), locker, "report", 500*time.Millisecond,
 		func(ctx context.Context) error {
 			<-ctx.Done()
 			return nil

@@ -65,8 +65,7 @@ func runRelease(_ context.Context, op *Op) error { return op.Lock.release(op) }
 
 func runLost(_ context.Context, op *Op) error { return op.Lock.ended() }
 
-// drop ends the lock, if it has not ended, and has its keys released in the
-// background.
+// drop ends the lock, if it has not ended, and releases its keys in the background.
 func (l *Lock) drop() {
 	if !l.locker.begin() {
 		return // Close ends it

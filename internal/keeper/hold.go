@@ -9,7 +9,7 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// Terms are what a hold was agreed on.
+// Terms are the conditions of a hold.
 type Terms struct {
 	TTL     time.Duration
 	Grace   time.Duration // the hold ends this long before its validity does
@@ -70,9 +70,9 @@ type Loss struct {
 	Claim  *node.Claim
 	Until  time.Time      // the end of its validity
 	Capped bool           // it was held for as long as its terms allow
-	Ballot *quorum.Ballot // the last extension, if it was not carried
-	Err    error          // why the last extension was not even tried, if so
-	Jump   *Jump          // what skipped the end of the hold, if that did
+	Ballot *quorum.Ballot // of the last extension, if it was not carried
+	Err    error          // why the last extension was not even tried; nil if it was
+	Jump   *Jump          // of the clock, if that skipped the end of the hold
 }
 
 // Context ends, with a cause, when the hold does.
@@ -97,8 +97,8 @@ func (h *Hold) Valid() bool {
 
 func (h *Hold) over() bool { return h.deadline.Load() < 0 }
 
-// Bind has cancel called, with the cause, when the hold ends: directly, and
-// not through one more goroutine. A hold binds one.
+// Bind calls cancel, with the cause, when the hold ends: directly, and not
+// through one more goroutine. A hold binds one.
 //
 // The hold may end at the same time. endAt swaps the deadline and then loads
 // bound; Bind stores bound and then loads the deadline. In whatever order these
@@ -132,10 +132,11 @@ func (h *Hold) lose(ballot *quorum.Ballot) {
 	}
 }
 
-// lost is what follows when a hold has ended that was not released: its claim
-// is, in the background, and Config.Lost is told.
+// lost cleans up after a hold that ended without being released: it releases the
+// claim in the background, and calls Config.Lost.
 //
-// A hold may end before Keeper.Hold has entered it, which then sees to the rest.
+// A hold may end before Keeper.Hold has entered it. Then Keeper.Hold sees that, and
+// its caller cleans up.
 func (h *Hold) lost() {
 	k := h.keeper
 	k.mu.Lock()
@@ -211,8 +212,8 @@ func (h *Hold) Expire() time.Duration {
 	}
 }
 
-// Auto has the hold extended, by its ttl, whenever less than threshold remains
-// of its validity, until it ends.
+// Auto extends the hold by its ttl whenever less than threshold remains of its
+// validity, until it ends.
 func (h *Hold) Auto(threshold time.Duration) {
 	k := h.keeper
 	k.mu.Lock()
@@ -221,7 +222,7 @@ func (h *Hold) Auto(threshold time.Duration) {
 	k.reschedule(h, 0)
 }
 
-// StopAuto has the hold no longer extended.
+// StopAuto stops what Auto started.
 func (h *Hold) StopAuto() { h.Auto(0) }
 
 // Extend extends the hold once, now, to ttl from now. It waits for timeout per
@@ -276,9 +277,10 @@ func (h *Hold) settle(start Instant, ttl time.Duration, verdict quorum.Verdict, 
 		case int64(start) < h.carried.Load():
 			// Old news: a quorum has extended the hold since.
 		case ballot.Denied():
-			// Enough nodes answered that they do not hold us for no quorum to be
-			// left, whatever the others say: it is over now (invariant 2). A node
-			// that was refilled is one of them: another may have held it between.
+			// So many nodes answered that they do not hold our key that no quorum is
+			// left, whatever the others say: the hold is over now (invariant 2). A
+			// node that was refilled counts among them: another owner may have held
+			// it in between.
 			h.lose(ballot)
 		default:
 			h.failed.Store(&failure{start: start, ballot: ballot})

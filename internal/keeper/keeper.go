@@ -36,14 +36,14 @@ type Config struct {
 	// block.
 	Cause func(Loss) error
 	// Extend, if set, is called for each extension that is due, on a goroutine
-	// of its own, and at most once at a time for a hold. It is to call
-	// ExtendDue; what it returns is why it did not.
+	// of its own, and at most once at a time for a hold. It calls ExtendDue, or
+	// returns why it did not.
 	Extend func(*Hold) error
-	// Ended, if set, is called when a hold has ended that was not released. It must
+	// Ended, if set, is called when a hold has ended without being released. It must
 	// not block.
 	Ended func(*Hold)
-	// Lost, if set, is called when a hold has ended that was not released, on
-	// a goroutine of its own.
+	// Lost, if set, is called when a hold has ended without being released, on a
+	// goroutine of its own.
 	Lost func(*Hold)
 }
 
@@ -144,8 +144,8 @@ func (k *Keeper) Hold(h *Hold, ctx context.Context, claim *node.Claim, start Ins
 	return true
 }
 
-// Close ends every hold with cause, and has the claims released. Nothing is
-// kept from then on.
+// Close ends every hold with cause, and releases the claims in the background. From
+// then on Hold reports false.
 func (k *Keeper) Close(cause error) {
 	k.mu.Lock()
 	k.closed = true
@@ -173,8 +173,8 @@ func (k *Keeper) all() []*Hold {
 	return holds
 }
 
-// Wait returns when the Keeper's goroutines have ended, which takes that the
-// nodes are closed too.
+// Wait returns when the Keeper's goroutines have ended. They may wait for nodes, so
+// close the nodes first.
 func (k *Keeper) Wait() { k.running.Wait() }
 
 // run starts the extensions that are due.
@@ -206,8 +206,8 @@ func (k *Keeper) expireAll() {
 	}
 }
 
-// forget drops a hold that has ended. It is the last that is done about one:
-// Close waits for it.
+// forget drops a hold that has ended. It is the last step of its clean-up: Close
+// waits for it.
 func (k *Keeper) forget(h *Hold) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
