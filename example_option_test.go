@@ -164,6 +164,22 @@ func ExampleWithExtendThreshold() {
 	// Output: <nil>
 }
 
+func ExampleWithLocalHandoff() {
+	// Other processes have their turn after every release.
+	locker, stop := openNodes(redlock.WithLocalHandoff(0))
+	defer stop()
+	fmt.Println(redlock.Do(context.Background(), locker, "report", 30*time.Second, makeReport))
+	// Output: <nil>
+}
+
+func ExampleWithoutWaitQueue() {
+	// For nodes whose user may not publish. The retry policy alone decides when to try again.
+	locker, stop := openNodes(redlock.WithoutWaitQueue())
+	defer stop()
+	fmt.Println(redlock.Do(context.Background(), locker, "report", 30*time.Second, makeReport))
+	// Output: <nil>
+}
+
 func ExampleWithNodeTimeout() {
 	// Nodes on another continent, and clocks that are not kept well.
 	locker, stop := openNodes(

@@ -18,13 +18,13 @@ import (
 type WaitKind uint8
 
 const (
-	// WaitNone: there was no wait, or it was in vain.
+	// WaitNone means that there was no wait, or that it was in vain.
 	WaitNone WaitKind = iota
-	// WaitPolled: the lock was free when it was asked for again.
+	// WaitPolled means that a later attempt found the lock free.
 	WaitPolled
-	// WaitGranted: the nodes gave the lock to whoever was first in their queues.
+	// WaitGranted means that the nodes granted the lock, as it was first in their queues.
 	WaitGranted
-	// WaitHandedOver: another goroutine of this process passed the lock on.
+	// WaitHandedOver means that another goroutine of this process passed the lock on.
 	WaitHandedOver
 )
 
