@@ -86,6 +86,16 @@ func (k *Keeper) Validity(ttl time.Duration) time.Duration {
 	return ttl - time.Duration(float64(ttl)*k.config.Drift) - margin
 }
 
+// Lasts is for how long a hold lasts from the start of the attempt, if it is not
+// extended.
+func (k *Keeper) Lasts(terms Terms) time.Duration {
+	lasts := k.Validity(terms.TTL)
+	if terms.MaxHold > 0 {
+		lasts = min(lasts, terms.MaxHold)
+	}
+	return lasts - terms.Grace
+}
+
 // KeyTTL is for how long keys are set on the nodes, to be valid as by ttl, but
 // not for longer than most; 0 means no limit.
 func (k *Keeper) KeyTTL(ttl, most time.Duration) time.Duration {
@@ -106,7 +116,7 @@ func (k *Keeper) Hold(h *Hold, ctx context.Context, claim *node.Claim, start Ins
 		h.max = start.Add(terms.MaxHold)
 	}
 	h.carried.Store(int64(start) - 1)
-	deadline := min(start.Add(k.Validity(terms.TTL)), h.max).Add(-terms.Grace)
+	deadline := start.Add(k.Lasts(terms))
 	h.deadline.Store(int64(deadline))
 	if deadline <= k.clock.now() {
 		return false

@@ -46,7 +46,7 @@ const (
 
 var mistakes = []mistake{
 	{"validity counted from the end of the attempt", keeper,
-		"deadline := min(start.Add(k.Validity(terms.TTL)), h.max)", "deadline := min(k.clock.now().Add(k.Validity(terms.TTL)), h.max)",
+		"deadline := start.Add(k.Lasts(terms))", "deadline := k.clock.now().Add(k.Lasts(terms))",
 		simulation("5000"), "I"},
 	{"validity counted from the end of the extension", hold,
 		"h.advance(start.Add(k.Validity(ttl)))", "h.advance(k.clock.now().Add(k.Validity(ttl)))",
