@@ -98,6 +98,7 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.Verdict, *QuorumError) {
 	lock := &Lock{locker: l, config: r.config, ttl: r.ttl}
 	lock.context = heldContext{values: r.values, lock: lock}
+	terms := keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold}
 	lock.claim = &lock.own
 	claim, keyTTL := lock.claim, l.keeper.KeyTTL(r.ttl, r.config.maxHold)
 	claim.Init(r.keys, rand.Text(), len(l.nodes))
@@ -108,12 +109,11 @@ func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.
 	for _, n := range l.nodes {
 		n.Acquire(claim, keyTTL, poll)
 	}
-	verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(r.ttl), l.keeper.Validity(r.ttl), func(i int) (time.Time, error) {
+	verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(r.ttl), l.keeper.Lasts(terms), func(i int) (time.Time, error) {
 		return l.nodes[i].Unsent(claim)
 	})
 	op.attempted(began, poll)
 	if verdict == quorum.Carried {
-		terms := keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold}
 		if l.keeper.Hold(&lock.hold, &lock.context, claim, start, terms) {
 			poll.Close()
 			return lock, verdict, nil

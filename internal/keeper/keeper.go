@@ -89,6 +89,16 @@ func (k *Keeper) Validity(ttl time.Duration) time.Duration {
 	return ttl - time.Duration(float64(ttl)*k.config.Drift) - margin
 }
 
+// Lasts is for how long a hold lasts from the start of the attempt, if it is not
+// extended.
+func (k *Keeper) Lasts(terms Terms) time.Duration {
+	lasts := k.Validity(terms.TTL)
+	if terms.MaxHold > 0 {
+		lasts = min(lasts, terms.MaxHold)
+	}
+	return lasts - terms.Grace
+}
+
 // KeyTTL is for how long keys are set on the nodes, to be valid as by ttl, but
 // not for longer than most; 0 means no limit.
 func (k *Keeper) KeyTTL(ttl, most time.Duration) time.Duration {
@@ -109,11 +119,10 @@ func (k *Keeper) Hold(h *Hold, ctx context.Context, claim *node.Claim, start Ins
 		h.max = start.Add(terms.MaxHold)
 	}
 	h.carried.Store(int64(start) - 1)
-	until := start.Add(k.Validity(terms.TTL))
+	deadline := start.Add(k.Lasts(terms))
 	if terms.Until > 0 {
-		until = terms.Until
+		deadline = min(terms.Until, h.max).Add(-terms.Grace)
 	}
-	deadline := min(until, h.max).Add(-terms.Grace)
 	h.deadline.Store(int64(deadline))
 	if deadline <= k.clock.now() {
 		return false

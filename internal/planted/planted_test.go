@@ -46,7 +46,7 @@ const (
 
 var mistakes = []mistake{
 	{"validity counted from the end of the attempt", keeper,
-		"until := start.Add(k.Validity(terms.TTL))", "until := k.clock.now().Add(k.Validity(terms.TTL))",
+		"deadline := start.Add(k.Lasts(terms))", "deadline := k.clock.now().Add(k.Lasts(terms))",
 		simulation("5000"), ": P"},
 	{"validity counted from the end of the extension", hold,
 		"h.advance(start.Add(k.Validity(ttl)))", "h.advance(k.clock.now().Add(k.Validity(ttl)))",
