@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -45,10 +44,10 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 		return nil, err
 	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("%w: %s: nothing was tried: %w", ErrNotAcquired, quoted(r.keys), errors.Join(ctxErrors(ctx)...))
+		return nil, &opError{op: "acquire", keys: r.keys, what: ErrNotAcquired, how: "nothing was tried", why: errors.Join(ctxErrors(ctx)...)}
 	}
 	if !l.begin() {
-		return nil, fmt.Errorf("%w: acquire %s", ErrClosed, quoted(r.keys))
+		return nil, &opError{op: "acquire", keys: r.keys, what: ErrClosed}
 	}
 	defer l.operations.Done()
 
@@ -80,7 +79,7 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 		lock, outcome, err := w.pause(ctx, verdict == quorum.Rejected)
 		switch {
 		case err != nil:
-			return nil, fmt.Errorf("%w; after: %w", err, last)
+			return nil, &opError{op: "acquire", keys: r.keys, what: err, why: last}
 		case lock != nil:
 			return lock, nil
 		case outcome == interrupted:
@@ -203,7 +202,7 @@ func (l *Locker) lockKeys(ctx context.Context, keys []string) ([]string, error) 
 		}
 		for _, key := range lock.claim.Keys {
 			if slices.Contains(keys, key) {
-				return nil, fmt.Errorf("%w: %q, valid until %s: waiting for it would be a deadlock", ErrAlreadyHeld, key, clockTime(lock.Until()))
+				return nil, &opError{op: "acquire", keys: []string{key}, what: ErrAlreadyHeld, how: "valid until " + clockTime(lock.Until()) + ": waiting for it would be a deadlock"}
 			}
 		}
 	}

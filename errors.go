@@ -86,7 +86,7 @@ func (e *QuorumError) Error() string {
 	}
 	for _, reason := range e.reasons {
 		if !isSentinel(reason) {
-			b.WriteString(": " + reason.Error())
+			b.WriteString(": " + bare(reason))
 		}
 	}
 	return b.String()
@@ -174,9 +174,9 @@ func jumped(jump *keeper.Jump) string {
 }
 
 func (e *lostError) Error() string {
-	text := fmt.Sprintf("%v: %s: valid until %s: %s", ErrLost, quoted(e.keys), clockTime(e.until), e.how)
+	text := fmt.Sprintf("redlock: hold %s: %s: valid until %s: %s", quoted(e.keys), bare(ErrLost), clockTime(e.until), e.how)
 	if e.err != nil {
-		text += e.err.Error()
+		text += bare(e.err)
 	}
 	return text
 }
@@ -188,7 +188,37 @@ func (e *lostError) Unwrap() []error {
 	return []error{ErrLost, e.err}
 }
 
-func clockTime(t time.Time) string { return t.Format("15:04:05.000") }
+// opError is why an operation failed that was not decided by a ballot.
+type opError struct {
+	op   string
+	keys []string
+	what error  // a sentinel, as a rule
+	how  string // or ""
+	why  error  // or nil
+}
+
+func (e *opError) Error() string {
+	text := "redlock: " + e.op + " " + quoted(e.keys) + ": " + bare(e.what)
+	if e.how != "" {
+		text += ": " + e.how
+	}
+	if e.why != nil {
+		text += ": " + bare(e.why)
+	}
+	return text
+}
+
+func (e *opError) Unwrap() []error {
+	if e.why == nil {
+		return []error{e.what}
+	}
+	return []error{e.what, e.why}
+}
+
+// bare is an error's text without the prefix that the error has around it.
+func bare(err error) string { return strings.TrimPrefix(err.Error(), "redlock: ") }
+
+func clockTime(t time.Time) string { return t.Format("15:04:05.000Z07:00") }
 
 func quoted(keys []string) string {
 	if len(keys) == 1 {

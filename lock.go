@@ -2,7 +2,6 @@ package redlock
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -153,8 +152,14 @@ func (l *Lock) Release(ctx context.Context) error {
 			return
 		}
 		defer l.drop() // whatever the middleware does
-		l.released = errPanicked
+		panicked := true
+		defer func() {
+			if panicked {
+				l.released = &opError{op: "release", keys: l.claim.Keys, what: ErrNoQuorum, how: "a middleware panicked"}
+			}
+		}()
 		l.released = l.through(ctx, l.op(OpRelease, l.ttl, runRelease))
+		panicked = false
 	})
 	return l.released
 }
@@ -199,7 +204,7 @@ func (l *Lock) ended() error {
 }
 
 func (l *Lock) notHeld(op string) error {
-	return fmt.Errorf("%w: %s %s: %w", ErrNotHeld, op, quoted(l.Keys()), l.ended())
+	return &opError{op: op, keys: l.claim.Keys, what: ErrNotHeld, why: l.ended()}
 }
 
 // heldContext gives a lock's context the values of the ctx that acquired it,

@@ -2,7 +2,6 @@ package redlock
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/redis-kit/redlock/internal/keeper"
@@ -57,9 +56,6 @@ func runExtend(ctx context.Context, op *Op) error {
 	op.ran = true
 	return op.Lock.extend(ctx, op.TTL, op)
 }
-
-// errPanicked is what Release returns if its middleware panicked.
-var errPanicked = fmt.Errorf("%w: release: a middleware panicked", ErrNoQuorum)
 
 func runRelease(_ context.Context, op *Op) error { return op.Lock.release(op) }
 

@@ -3,7 +3,6 @@ package redlock
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 )
@@ -135,7 +134,7 @@ func lostBefore(lock *Lock, err error) error {
 	case errors.Is(lost, ErrReleased) && !errors.Is(lost, ErrLost):
 		return err // fn released it itself
 	case !errors.Is(lost, ErrLost): // closed
-		lost = fmt.Errorf("%w: %w", ErrLost, lost)
+		lost = &opError{op: "hold", keys: lock.claim.Keys, what: ErrLost, why: lost}
 	}
 	if err == nil || errors.Is(lost, err) {
 		return lost
