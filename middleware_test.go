@@ -391,7 +391,7 @@ func panicIn(t *testing.T, err error) any {
 	var panicked *redlock.PanicError
 	require.ErrorAs(t, err, &panicked)
 	require.Contains(t, string(panicked.Stack), "middleware_test.go")
-	require.ErrorContains(t, err, fmt.Sprint("redlock: a middleware panicked: ", panicked.Value))
+	require.ErrorContains(t, err, fmt.Sprint("a middleware panicked: ", panicked.Value))
 	return panicked.Value
 }
 
