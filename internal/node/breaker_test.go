@@ -36,6 +36,7 @@ func TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers(t *testing.T) {
 		require.Less(t, calls.Load(), int64(100), "with pauses between")
 		s.Faults(nil)
 		time.Sleep(260 * ms)
+		require.Len(t, v, 1)
 		require.Equal(t, quorum.Granted, (<-v).Vote)
 		require.Equal(t, 1, s.Len(), "the release has gone out")
 		require.Equal(t, quorum.Granted, acquire(n, claim(3), time.Hour).Vote)

@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"context"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -37,6 +38,50 @@ func runCluster(t *testing.T, test func(t *testing.T, n *node.Node, c *cluster))
 	})
 }
 
+// split is a deployment of a server for each key, one of which hangs.
+type split struct {
+	*sim.Store
+	hung string
+}
+
+func (s *split) Server(keys []string) string { return keys[0] }
+
+func (s *split) Do(ctx context.Context, batch []node.Command) error {
+	if batch[0].Claim.Keys[0] == s.hung {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return s.Store.Do(ctx, batch)
+}
+
+func TestAServerThatHangsHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := node.New(0, "n", &split{new(sim.Store), "k0"})
+		hung := make(voter, 100)
+		for range 100 {
+			n.Acquire(claim(0), time.Hour, hung)
+			n.Extend(node.Extension{Slot: new(node.Slot), Claim: claim(0), TTL: time.Hour, Voter: hung})
+		}
+		time.Sleep(10 * time.Second)
+		acquired, extended := make(voter, 1), make(voter, 1)
+		n.Acquire(claim(1), time.Hour, acquired)
+		n.Extend(node.Extension{Slot: new(node.Slot), Claim: claim(2), TTL: time.Hour, Voter: extended})
+		synctest.Wait()
+		fine := len(acquired) == 1 && (<-acquired).Vote == quorum.Granted && len(extended) == 1
+		hangs := len(hung) == 0
+		go func() {
+			for range hung {
+			}
+		}()
+		err := n.Close(time.Second)
+		synctest.Wait()
+		close(hung)
+		require.True(t, fine)
+		require.True(t, hangs)
+		require.Error(t, err)
+	})
+}
+
 // A master fails while extensions wait for it, and another takes over.
 func TestExtensionsFollowTheirKeysToAnotherServer(t *testing.T) {
 	runCluster(t, func(t *testing.T, n *node.Node, c *cluster) {
@@ -62,12 +107,14 @@ func TestExtensionsFollowTheirKeysToAnotherServer(t *testing.T) {
 		synctest.Wait()
 		c.server.Store("new")
 		c.Faults(nil)
-		for i, v := range extendAll() {
+		last := extendAll()
+		for i, v := range last {
 			require.Equal(t, quorum.Granted, (<-v).Vote, "claim %d", i)
 		}
 		time.Sleep(time.Second)
 		for i, v := range replaced {
 			require.Empty(t, v, "claim %d: what was replaced is not sent", i)
+			require.Empty(t, last[i], "claim %d: it is sent once", i)
 		}
 	})
 }

@@ -35,13 +35,16 @@ func simulation(histories string) []string {
 func test(pkg, run string) []string { return []string{pkg, "-run", "^(" + run + ")$"} }
 
 const (
-	hold    = "internal/keeper/hold.go"
-	keeper  = "internal/keeper/keeper.go"
-	voter   = "internal/node/node.go"
-	server  = "internal/node/server.go"
-	poll    = "internal/quorum/poll.go"
-	clock   = "internal/keeper/clock.go"
-	acquire = "acquire.go"
+	hold      = "internal/keeper/hold.go"
+	keeper    = "internal/keeper/keeper.go"
+	voter     = "internal/node/node.go"
+	server    = "internal/node/server.go"
+	poll      = "internal/quorum/poll.go"
+	clock     = "internal/keeper/clock.go"
+	acquire   = "acquire.go"
+	breaker   = "internal/node/breaker.go"
+	greeting  = "internal/node/handshake.go"
+	scheduler = "internal/keeper/schedule.go"
 )
 
 var mistakes = []mistake{
@@ -76,7 +79,7 @@ var mistakes = []mistake{
 		"if p.release == done && p.mayHold() && !s.node.closed {", "if c.Claim.Ended() && p.mayHold() && !s.node.closed {",
 		test("./internal/node", "TestAReleaseAmongLateExtensionsFindsWhatItDeletes"), "between_the_end"},
 	{"a release settles the extensions that are on their way too", server,
-		"p.spent, p.acquired = true, false", "p.spent, p.acquired, p.extended = true, false, false",
+		"p.spent, p.acquired = true, false\n", "p.spent, p.acquired = true, false\n	}\n	if c.Outcome == Done {\n		p.extended = false\n",
 		test("./internal/node", "TestAReleaseAmongLateExtensionsFindsWhatItDeletes"), "Should be zero"},
 	{"a late grant is left behind", server,
 		"if p.release == done && p.mayHold() && !s.node.closed {", "if false {",
@@ -102,6 +105,79 @@ var mistakes = []mistake{
 	{"CLOCK_BOOTTIME is not looked at", clock,
 		"slept = l.slept - before.slept", "slept = 0",
 		test("./internal/keeper", "TestASuspensionCountsOnceThoughBothClocksTellOfIt"), "set back by as much meanwhile"},
+	{"what was not sent is unanswered", poll,
+		"since.Before(p.start) {", "true {",
+		test("./internal/quorum", "TestWhatWaitsForABusyNodeIsNotUnanswered"), "TestWhatWaits"},
+	{"a poll is used again before all votes are in", poll,
+		"	p.closed = true\n", "	p.closed, p.refs = true, 1\n",
+		test("./internal/quorum", "TestALateVoteCountsNowhere"), "TestALateVote"},
+	{"a success that has become impossible is waited for", poll,
+		"|| !over.After(now):", "|| false:",
+		test("./internal/quorum", "TestNothingIsWaitedForBeyondTheLimit"), "TestNothingIsWaitedFor"},
+	{"a lock by WithMaxHold is waited for as long as its ttl", acquire,
+		"l.keeper.Lasts(terms), func", "l.keeper.Validity(r.ttl), func",
+		test(".", "TestAnAcquisitionDoesNotOutliveItsValidity"), "max_hold"},
+	{"extensions are swallowed while a node is down", breaker,
+		"	s.work(claims)\n	s.work(extending)\n", "	s.work(claims)\n",
+		test("./internal/node", "TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers"), "TestWhatAServer"},
+	{"releases are swallowed when a node goes down", breaker,
+		"		if c.Kind == Release {\n", "		if false {\n",
+		test("./internal/node", "TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers|TestEachVoterIsToldOnceAndNoKeyStays"), "keys are left"},
+	{"all servers of a Cluster have one queue", voter,
+		"	s, ok := n.servers[name]\n", "	name = \"\"\n	s, ok := n.servers[name]\n",
+		test("./internal/node", "TestAServerThatHangsHoldsUpNoOther"), "TestAServerThatHangs"},
+	{"an extension stays in the queue of the server that had its keys", voter,
+		"slot.server.extensions.remove(slot)", "slot.index = 0",
+		test("./internal/node", "TestExtensionsFollowTheirKeysToAnotherServer"), "it is sent once"},
+	{"a release that deleted an extension's key settles the acquisition", server,
+		"if c.Outcome == Done && !p.refills {", "if c.Outcome == Done {",
+		test("./internal/node", "TestEachVoterIsToldOnceAndNoKeyStays"), "keys are left"},
+	{"overdue extensions pile up", "internal/node/queue.go",
+		"case !due.IsZero() && due.Before(now):", "case false && due.Before(now):",
+		test("./internal/node", "TestExtensionsDoNotPileUpInFrontOfANodeThatIsAway"), "what is overdue is dropped"},
+	{"a refusal to shake hands explains every later failure", greeting,
+		"	g.stage.CompareAndSwap(refusing, greeted)\n", "",
+		test("./internal/node", "TestAConnectionInUseSpeaksForItself"), "TestAConnectionInUse"},
+	{"the refusals of an old round end a hold", hold,
+		"case int64(start) < h.carried.Load():", "case false:",
+		test("./internal/keeper", "TestALateRefusalOfAnOlderRoundChangesNothing"), "not with the refusals"},
+	{"every second try is skipped through a middleware", scheduler,
+		"h.extendAgain = true // at once", "h.extendAgain = false // at once",
+		test("./internal/keeper", "TestFourTriesFitBeforeTheDeadline"), "middleware=true"},
+	{"a grace costs tries", scheduler,
+		"(h.threshold-h.terms.Grace)/tries", "h.threshold/tries",
+		test("./internal/keeper", "TestFourTriesFitBeforeTheDeadline"), "grace=40ms"},
+	{"a new hold's timer waits for the Keeper", keeper,
+		"	h.arm()\n\n	k.mu.Lock()\n	defer k.mu.Unlock()\n", "	k.mu.Lock()\n	defer k.mu.Unlock()\n	h.arm()\n",
+		test("./internal/keeper", "TestANewHoldsDeadlineDoesNotWaitForTheKeeper"), "while the Keeper's mutex was held"},
+}
+
+// stopped is arm with its goroutine stopped for a while, once, between its look
+// at the clock and the setting of the timer.
+const stopped = `		if !stopped {
+			stopped = true
+			time.Sleep(50 * time.Millisecond)
+		}
+		h.timer.Reset(Instant(deadline).Sub(before))
+`
+
+// The other way round: what comes is no mistake, and arm copes with it; but not
+// if it did not look again.
+func TestATimerThatIsSetByAStaleReadingIsSetAgain(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	source, err := os.ReadFile(filepath.Join(root, hold))
+	require.NoError(t, err)
+	const reset, again = "		h.timer.Reset(Instant(deadline).Sub(before))\n", "h.keeper.clock.now().Sub(before) < late"
+	require.Equal(t, 1, strings.Count(string(source), reset), "the code has changed: plant it anew")
+	require.Equal(t, 1, strings.Count(string(source), again), "the code has changed: plant it anew")
+	text := strings.Replace(string(source), reset, stopped, 1) + "\nvar stopped bool\n"
+	run := test("./internal/keeper", "TestContextEndsExactlyWithValidity")
+	out, err := goTest(t, root, run, hold, text)
+	require.NoError(t, err, out)
+	out, err = goTest(t, root, run, hold, strings.Replace(text, again, "true", 1))
+	require.Error(t, err)
+	require.Contains(t, out, "--- FAIL: TestContextEndsExactlyWithValidity")
 }
 
 func TestEachPlantedMistakeIsCaught(t *testing.T) {
