@@ -53,7 +53,7 @@ type Command struct {
 	Entry *Entry // of Join
 	// Filled in if a Join is Refused, which means that the claim waits:
 	Held  time.Duration // for how long the key is still held; below 0 if that is not known
-	First int64         // Entry.Order of who is first
+	Owner string        // the token of who holds it; empty if that is not known
 
 	joiner Joiner    // of Join: is told of the outcome
 	voter  Voter     // of the others: is told of the outcome; nil if nobody is
