@@ -77,6 +77,7 @@ func TestAQueueGrantsInOrder(t *testing.T) {
 	require.Equal(t, node.Refused, join(t, s, "second", node.Entry{Order: now - 20}).Outcome)
 	require.Equal(t, node.Refused, join(t, s, "dead", node.Entry{Order: now - 30, Channel: "nobody listens"}).Outcome)
 	c := join(t, s, "first", node.Entry{Order: now - 40, Number: 6})
+	join(t, s, "first", node.Entry{Order: now - 40, Number: 4}) // overtaken
 	require.Equal(t, "holder", c.Owner)
 	require.InDelta(t, time.Minute, c.Held, float64(10*time.Second))
 

@@ -65,7 +65,7 @@ type Command struct {
 
 // Entry is a claim's entry in the queue of its key.
 type Entry struct {
-	Number  int64         // of this Join; the node has that of the last one
+	Number  int64         // of this Join; the node has the largest that has come
 	Order   int64         // the wall clock at the first, in ms: who is first
 	Channel string        // where grants are told of
 	Window  time.Duration // for how long a grant sets the key

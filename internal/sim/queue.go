@@ -102,7 +102,7 @@ func (s *Store) enter(c *node.Command) {
 			return strings.Compare(a.token, b.token)
 		})
 	}
-	w.number, w.lease, w.window, w.channel = e.Number, time.Now().Add(s.local(e.Lease)), e.Window, e.Channel
+	w.number, w.lease, w.window, w.channel = max(w.number, e.Number), time.Now().Add(s.local(e.Lease)), e.Window, e.Channel
 }
 
 func (s *Store) queued(c *node.Command) node.Outcome {
