@@ -174,7 +174,7 @@ func (l *Lock) handOver() bool {
 	if q == nil || len(l.claim.Keys) > 1 {
 		return false
 	}
-	next := q.Next(l.Key(), l.claim)
+	next := q.Next(l.Key(), l.claim, time.Until(l.hold.Until()))
 	if next == nil {
 		return false
 	}

@@ -56,7 +56,7 @@ func (s *split) Do(ctx context.Context, batch []node.Command) error {
 
 func TestAServerThatHangsHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := node.New(0, "n", &split{new(sim.Store), "k0"})
+		n := node.New(0, "n", &split{new(sim.Store), "k0"}, false)
 		hung := make(voter, 100)
 		for range 100 {
 			n.Acquire(claim(0), time.Hour, hung)

@@ -9,10 +9,13 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// Listen implements Store, on a connection of its own. A Cluster passes what is
-// published on to all its servers, which would cost more than waiting does.
+// pushes reports whether the deployment tells of grants. A Cluster would pass what
+// is published on to all its servers, which would cost more than waiting does.
+func (s *Redis) pushes() bool { return s.topology == nil }
+
+// Listen implements Store, on a connection of its own.
 func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number int64)) error {
-	if s.topology != nil {
+	if !s.pushes() {
 		return ErrNoPush
 	}
 	client, err := s.connected()

@@ -54,7 +54,7 @@ type Node struct {
 	name  string
 	index int
 	store Store
-	queue bool // releases of one key look for those who wait for it
+	queue bool // releases of one key give it to those who wait for it
 
 	// ctx is that of all calls. It has Done and no deadline: with a deadline
 	// rueidis may close a connection in synchronous mode, and leave a key
@@ -76,8 +76,12 @@ type Node struct {
 }
 
 // New returns the voter with the given index of its panel, 0 ≤ index < MaxNodes.
-// With queue, a release of one key gives it to whoever is first in its queue.
+// With queue, a release of one key gives it to whoever is first in its queue, if
+// the store can tell of that.
 func New(index int, name string, store Store, queue bool) *Node {
+	if s, ok := store.(*Redis); ok && !s.pushes() {
+		queue = false
+	}
 	n := &Node{name: name, index: index, store: store, queue: queue, servers: make(map[string]*server)}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.idle.L = &n.mu
@@ -86,6 +90,9 @@ func New(index int, name string, store Store, queue bool) *Node {
 
 // Name is what errors call the node.
 func (n *Node) Name() string { return n.name }
+
+// Queues reports whether those who wait for a key stand in a queue here.
+func (n *Node) Queues() bool { return n.queue }
 
 // Check says why a lock over these keys can never be taken here, if so.
 func (n *Node) Check(keys []string) error { return n.store.Check(keys) }
@@ -169,9 +176,12 @@ func (n *Node) Join(c *Claim, entry *Entry, j Joiner) {
 	command := Command{Kind: Join, Claim: c, Entry: entry, joiner: j}
 	name := n.store.Server(c.Keys)
 	n.mu.Lock()
-	if n.closed {
+	switch {
+	case n.closed:
 		command.Err = errClosed
-	} else {
+	case !n.queue:
+		command.Err = unasked(ErrNoPush)
+	default:
 		command.Err = n.server(name).refusal()
 	}
 	if command.Err != nil {

@@ -164,12 +164,11 @@ func (c *Command) readPlace(result rueidis.RedisResult) (Outcome, error) {
 		return Unknown, errors.New("unexpected reply of a queue")
 	}
 	held, err := answer[1].ToInt64()
-	first, err2 := answer[2].ToString()
-	order, err3 := strconv.ParseFloat(first, 64)
-	if err != nil || err2 != nil || err3 != nil {
+	owner, err2 := answer[2].ToString()
+	if err != nil || err2 != nil {
 		return Unknown, errors.New("unexpected reply of a queue")
 	}
-	c.Held, c.First = time.Duration(held)*time.Millisecond, int64(order)
+	c.Held, c.Owner = time.Duration(held)*time.Millisecond, owner
 	return Refused, nil
 }
 

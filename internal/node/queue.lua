@@ -28,35 +28,42 @@ local function first(skip)
   end
 end
 
--- Gives the key, which is ours or absent, to the first waiter that hears of it, and tells whether there was one.
+-- Gives the key, which is ours or absent, to the first waiter that hears of it, and returns its token. If there is
+-- none, whatever the key is then is the caller's to see to. A waiter is told only of what is done.
 local function grant(skip)
   while true do
     local token, number, window, channel = first(skip)
     if not token then
-      return false
+      return nil
     end
     drop(token)
+    redis.call('SET', KEYS[1], token, 'PX', window)
     local heard = redis.pcall('PUBLISH', channel, token .. ' ' .. number)
     if type(heard) == 'number' and heard > 0 then
-      redis.call('SET', KEYS[1], token, 'PX', window)
-      return true
+      return token
     end
   end
 end
 
--- Puts one waiter into the queue, or renews its lease. A clock that is behind buys no place.
+-- Puts one waiter into the queue, or renews its lease. A clock that is behind buys no place, and one that is ahead
+-- costs none. The number is the largest that has come: calls may overtake each other.
 local function enter(token, number, order, channel, window, lease)
   if not redis.call('ZSCORE', queue, token) then
-    redis.call('ZADD', queue, math.max(tonumber(order), now - 1000), token)
+    redis.call('ZADD', queue, math.min(math.max(tonumber(order), now - 1000), now), token)
+  end
+  local before = string.match(redis.call('HGET', entries, token) or '', '^%d+')
+  if before and tonumber(before) > tonumber(number) then
+    number = before
   end
   redis.call('HSET', entries, token, number .. ' ' .. string.format('%.0f', now + tonumber(lease)) .. ' ' .. window .. ' ' .. channel)
-  redis.call('PEXPIRE', queue, 2 * lease)
-  redis.call('PEXPIRE', entries, 2 * lease)
+  for _, key in ipairs({queue, entries}) do
+    if redis.call('PTTL', key) < 2 * lease then -- never shorter: others may have longer leases
+      redis.call('PEXPIRE', key, 2 * lease)
+    end
+  end
 end
 
--- The answer to one who waits: who is first, and for how long the key is held, or -1.
-local function queued()
-  local token = first()
-  local order = token and redis.call('ZSCORE', queue, token) or '0'
-  return {0, redis.call('PTTL', KEYS[1]), order}
+-- The answer to one who waits: for how long the key is held, or -1, and by whom.
+local function queued(owner)
+  return {0, redis.call('PTTL', KEYS[1]), type(owner) == 'string' and owner or ''}
 end

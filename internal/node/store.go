@@ -53,7 +53,7 @@ type Command struct {
 	Entry *Entry // of Join
 	// Filled in if a Join is Refused, which means that the claim waits:
 	Held  time.Duration // for how long the key is still held; below 0 if that is not known
-	First int64         // Entry.Order of who is first
+	Owner string        // the token of who holds it; empty if that is not known
 
 	joiner Joiner    // of Join: is told of the outcome
 	voter  Voter     // of the others: is told of the outcome; nil if nobody is
@@ -65,7 +65,7 @@ type Command struct {
 
 // Entry is a claim's entry in the queue of its key.
 type Entry struct {
-	Number  int64         // of this Join; the node has that of the last one
+	Number  int64         // of this Join; the node has the largest that has come
 	Order   int64         // the wall clock at the first, in ms: who is first
 	Channel string        // where grants are told of
 	Window  time.Duration // for how long a grant sets the key

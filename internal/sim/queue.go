@@ -63,9 +63,9 @@ func (s *Store) grant(key, skip string) bool {
 			return false
 		}
 		s.drop(key, w.token)
+		s.set(key, w.token, w.window)
 		if heard := s.heard[w.channel]; heard != nil {
 			s.tell(heard, w.token, w.number)
-			s.set(key, w.token, w.window)
 			return true
 		}
 	}
@@ -89,7 +89,8 @@ func (s *Store) enter(c *node.Command) {
 	if i >= 0 {
 		w = s.queues[key][i]
 	} else {
-		w = &waiter{token: c.Claim.Token, order: max(e.Order, time.Now().UnixMilli()-1000)}
+		now := time.Now().UnixMilli()
+		w = &waiter{token: c.Claim.Token, order: min(max(e.Order, now-1000), now)}
 		if s.queues == nil {
 			s.queues = make(map[string][]*waiter)
 		}
@@ -101,17 +102,14 @@ func (s *Store) enter(c *node.Command) {
 			return strings.Compare(a.token, b.token)
 		})
 	}
-	w.number, w.lease, w.window, w.channel = e.Number, time.Now().Add(s.local(e.Lease)), e.Window, e.Channel
+	w.number, w.lease, w.window, w.channel = max(w.number, e.Number), time.Now().Add(s.local(e.Lease)), e.Window, e.Channel
 }
 
 func (s *Store) queued(c *node.Command) node.Outcome {
 	key := c.Claim.Keys[0]
-	c.Held, c.First = -1, 0
+	c.Held, c.Owner = -1, ""
 	if held, ok := s.keys[key]; ok {
-		c.Held = time.Until(held.expires)
-	}
-	if w := s.first(key, ""); w != nil {
-		c.First = w.order
+		c.Held, c.Owner = time.Until(held.expires), held.token
 	}
 	return node.Refused
 }

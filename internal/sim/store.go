@@ -183,7 +183,7 @@ func (s *Store) Do(ctx context.Context, batch []node.Command) error {
 	for i := range batch {
 		if batch[i].Err = err; err == nil {
 			c := commands[i]
-			batch[i].Outcome, batch[i].Held, batch[i].First = c.Outcome, c.Held, c.First
+			batch[i].Outcome, batch[i].Held, batch[i].Owner = c.Outcome, c.Held, c.Owner
 		}
 	}
 	if errors.Is(err, node.ErrNotConnected) {

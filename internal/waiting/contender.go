@@ -3,8 +3,9 @@ package waiting
 import (
 	"crypto/rand"
 	"errors"
-	mathrand "math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis-kit/redlock/internal/keeper"
@@ -15,8 +16,8 @@ const (
 	// longestWindow is for how long a grant sets a key, unless the ttl is shorter or
 	// the nodes are far: a process that is stopped keeps the key no longer.
 	longestWindow = 500 * time.Millisecond
-	// recheck is how long after a vote a quorum is waited for before the contender
-	// asks again: a push may have been lost, or the votes be split.
+	// recheck is how long after a vote a quorum is waited for, at least, before the
+	// contender asks again: a push may have been lost, or the votes be split.
 	recheck = 5 * time.Millisecond
 	// remembered is how many calls a vote may be late by.
 	remembered = 64
@@ -38,14 +39,15 @@ type contender struct {
 	seats  []seat                     // by node
 	timer  *time.Timer                // of the next call
 	phase  phase
-	pause  time.Duration // until the next call while votes are split
+	pause  time.Duration // until the next call while there are votes, but no quorum
+	short  time.Duration // with what that begins
 }
 
 // seat is what is known of one node.
 type seat struct {
 	vote  int64 // the highest number that a grant has carried; 0 if none
 	floor int64 // votes with a lower number are void
-	first int64 // the order of who was first, by the last answer
+	rival bool  // one that came before holds the node's vote, by the last answer
 	err   error // of the last call
 }
 
@@ -56,7 +58,6 @@ const (
 	calm    phase = iota // no votes, or a quorum
 	waiting              // for the rest of the votes
 	asked                // again: a push may have been lost
-	parting              // about to yield, after a random pause
 )
 
 func newContender(q *Queue, l *line) *contender {
@@ -64,34 +65,42 @@ func newContender(q *Queue, l *line) *contender {
 	for _, n := range q.nodes {
 		trip = max(trip, n.Trip([]string{l.key}))
 	}
-	ttl := l.waiters[0].ttl
 	c := &contender{
 		queue:  q,
 		line:   l,
-		claim:  node.NewClaim([]string{l.key}, rand.Text(), len(q.nodes)),
 		order:  time.Now().UnixMilli(),
-		window: min(max(longestWindow, 8*trip), ttl),
+		window: min(max(longestWindow, 8*trip), l.waiters[0].ttl),
 		seats:  make([]seat, len(q.nodes)),
-		pause:  recheck,
 	}
+	c.claim = c.newClaim()
 	c.heartbeat = c.window / 2
 	c.lease = 3 * c.heartbeat
+	c.short = min(max(recheck, 2*trip), c.heartbeat)
+	c.pause = c.short
 	c.timer = time.AfterFunc(time.Hour, c.beat)
 	c.timer.Stop()
 	return c
 }
 
-func (c *contender) begin() {
-	c.queue.ears.open()
-	c.join(everyNode)
+// newClaim returns a claim whose token tells how old the contender is.
+func (c *contender) newClaim() *node.Claim {
+	token := rand.Text() + "-" + strconv.FormatInt(c.order, 10)
+	return node.NewClaim([]string{c.line.key}, token, len(c.queue.nodes))
 }
+
+// cameBefore reports whether a token is that of a contender that is older. It is
+// the same for all who compare the two, whatever their clocks, and the nodes', say.
+func (c *contender) cameBefore(token string) bool {
+	_, text, _ := strings.Cut(token, "-")
+	order, err := strconv.ParseInt(text, 10, 64)
+	return err == nil && (order < c.order || order == c.order && token < c.claim.Token)
+}
+
+func (c *contender) begin() { c.join(everyNode) }
 
 // leave gives up: the keys that nodes have granted, or still grant, go to whoever
 // is next. The contender is over.
-func (c *contender) leave() {
-	c.queue.release(c.claim)
-	c.queue.ears.rest()
-}
+func (c *contender) leave() { c.queue.release(c.claim) }
 
 // join joins a node, or all with everyNode.
 func (c *contender) join(to int) {
@@ -129,9 +138,9 @@ func (c *contender) Joined(i int, command *node.Command) {
 	s.err = command.Err
 	switch command.Outcome {
 	case node.Done:
-		s.vote = max(s.vote, number)
+		s.vote, s.rival = max(s.vote, number), false
 	case node.Refused:
-		s.floor, s.first = max(s.floor, number), command.First
+		s.floor, s.rival = max(s.floor, number), c.cameBefore(command.Owner)
 		if command.Held >= 0 && command.Held < c.heartbeat && c.phase == calm {
 			// A dead holder wakes nobody.
 			c.timer.Reset(command.Held + time.Millisecond)
@@ -157,7 +166,7 @@ func (c *contender) count() {
 	}
 	switch {
 	case len(valid) == 0:
-		c.phase, c.pause = calm, recheck
+		c.phase = calm
 	case c.phase == calm:
 		c.phase = waiting
 		c.timer.Reset(c.pause)
@@ -179,7 +188,6 @@ func (c *contender) win(until keeper.Instant) {
 	l.holder = c.claim
 	q.end(l)
 	w.grant <- Grant{Claim: c.claim, Until: until}
-	q.ears.rest()
 }
 
 // beat makes the next call: the heartbeat, or what the phase asks for.
@@ -193,20 +201,19 @@ func (c *contender) beat() {
 	var yielded *node.Claim
 	next := c.heartbeat
 	switch c.phase {
+	case calm:
+		c.pause = c.short
 	case waiting:
 		c.phase, next = asked, c.pause
 	case asked:
-		// Whoever is first never yields: that is what ends split votes.
-		if !c.isFirst() {
-			c.phase = parting
-			c.timer.Reset(mathrand.N(c.pause))
-			q.mu.Unlock()
-			return
-		}
 		c.pause = min(2*c.pause, c.heartbeat)
-		next = c.pause
-	case parting:
-		yielded = c.yield()
+		// Whoever came first never yields: that is what ends split votes.
+		if next = c.pause; c.hasRival() {
+			yielded, next = c.yield(), c.heartbeat
+		}
+	}
+	for i := range c.seats { // the answers will tell
+		c.seats[i].rival = false
 	}
 	q.mu.Unlock()
 	if yielded != nil {
@@ -228,23 +235,18 @@ func (c *contender) beat() {
 func (c *contender) yield() *node.Claim {
 	q, old := c.queue, c.claim
 	delete(q.contenders, old.Token)
-	c.claim = node.NewClaim(old.Keys, rand.Text(), len(q.nodes))
+	c.claim = c.newClaim()
 	q.contenders[c.claim.Token] = c
 	for i := range c.seats {
 		c.seats[i].vote, c.seats[i].floor = 0, 0
 	}
-	c.phase, c.pause = calm, recheck
+	c.phase = calm
 	return old
 }
 
-// isFirst reports whether no node knows of one who came before.
-func (c *contender) isFirst() bool {
-	for _, s := range c.seats {
-		if s.first > 0 && s.first < c.order {
-			return false
-		}
-	}
-	return true
+// hasRival reports whether one that came before holds the vote of some node.
+func (c *contender) hasRival() bool {
+	return slices.ContainsFunc(c.seats, func(s seat) bool { return s.rival })
 }
 
 // failure is why so few nodes have a queue that the contender cannot win by it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis-kit/redlock/internal/node"
@@ -13,8 +14,10 @@ const (
 	// idle is for how long nobody has waited before the nodes are not listened to
 	// any more.
 	idle = 30 * time.Second
-	// relisten is the pause before a node is listened to again.
-	relisten = 100 * time.Millisecond
+	// relisten is the pause before a node is listened to again. It doubles while
+	// that is in vain, up to longestRelisten.
+	relisten        = 100 * time.Millisecond
+	longestRelisten = time.Second
 )
 
 // ears listen to the grants that the nodes tell of, with a connection per node,
@@ -71,12 +74,17 @@ func (e *ears) rest() {
 }
 
 func (e *ears) listen(ctx context.Context, i int, n *node.Node) {
-	for ctx.Err() == nil {
-		err := n.Listen(ctx, e.queue.channel, func() { e.queue.rejoin(i) }, func(token string, number int64) { e.queue.heard(i, token, number) })
+	for pause := relisten; ctx.Err() == nil; pause = min(2*pause, longestRelisten) {
+		var heard atomic.Bool
+		ready := func() { heard.Store(true); e.queue.rejoin(i) }
+		err := n.Listen(ctx, e.queue.channel, ready, func(token string, number int64) { e.queue.heard(i, token, number) })
 		if errors.Is(err, node.ErrNoPush) {
 			return
 		}
-		timer := time.NewTimer(relisten)
+		if heard.Load() {
+			pause = relisten
+		}
+		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():

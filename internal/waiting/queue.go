@@ -36,7 +36,8 @@ const row = 100 * time.Millisecond
 type Queue struct {
 	keeper   *keeper.Keeper
 	nodes    []*node.Node
-	handoffs int // in a row, inside the process
+	granted  bool // enough nodes grant the key to those who wait
+	handoffs int  // in a row, inside the process
 	channel  string
 	ears     ears
 
@@ -58,6 +59,7 @@ type line struct {
 	contender *contender  // nil while there is a holder, or nobody waits
 	handed    int         // how often the key was handed over in a row
 	since     time.Time   // when that began
+	taken     int         // Waiters that Next has taken
 	used      bool        // somebody has waited in it
 }
 
@@ -90,6 +92,13 @@ func New(k *keeper.Keeper, nodes []*node.Node, handoffs int) *Queue {
 		lines:      make(map[string]*line),
 		contenders: make(map[string]*contender),
 	}
+	queues := 0
+	for _, n := range nodes {
+		if n.Queues() {
+			queues++
+		}
+	}
+	q.granted = queues >= q.need()
 	q.ears.queue = q
 	q.ears.ctx, q.ears.stop = context.WithCancel(context.Background())
 	return q
@@ -190,8 +199,9 @@ func (q *Queue) Hold(key string, claim *node.Claim) {
 // whom the key is to be passed, nil if there is none, or if other processes are to
 // have their turn first. In these cases the holder holds no more, and a place in
 // the nodes' queues is taken for those who wait here: that must come before the
-// release.
-func (q *Queue) Next(key string, claim *node.Claim) *Waiter {
+// release. left is for how long the keys are still set: if that is longer than the
+// Waiter asks for, they must be set anew for it.
+func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter {
 	q.mu.Lock()
 	l := q.lines[key]
 	if l == nil || l.holder != claim {
@@ -203,8 +213,9 @@ func (q *Queue) Next(key string, claim *node.Claim) *Waiter {
 		if l.handed == 0 {
 			l.since = now
 		}
-		if l.handed < q.handoffs && now.Sub(l.since) < row {
+		if l.handed < q.handoffs && now.Sub(l.since) < row && left <= l.waiters[0].ttl {
 			l.handed++
+			l.taken++
 			w := l.next()
 			w.taken = true
 			q.mu.Unlock()
@@ -223,9 +234,10 @@ func (w *Waiter) Pass(g Grant) {
 	q := w.queue
 	q.mu.Lock()
 	w.line.holder = g.Claim
+	w.line.taken--
 	w.taken = w.leaving // if so, Leave takes the grant
+	w.grant <- g        // before a Leave that looks whether it has come
 	q.mu.Unlock()
-	w.grant <- g
 }
 
 // Restore puts w, which Next took, back to the front: there is nothing to pass.
@@ -233,6 +245,7 @@ func (w *Waiter) Restore() {
 	q, l := w.queue, w.line
 	q.mu.Lock()
 	w.taken = false
+	l.taken--
 	if w.leaving {
 		w.grant <- Grant{}
 	} else {
@@ -302,6 +315,8 @@ func (q *Queue) drop(l *line) {
 // spareLines is how many are kept.
 const spareLines = 64
 
+func (l *line) empty() bool { return l.holder == nil && len(l.waiters) == 0 && l.taken == 0 }
+
 // next takes the first Waiter. There must be one.
 func (l *line) next() *Waiter {
 	w := l.waiters[0]
@@ -313,17 +328,18 @@ func (l *line) next() *Waiter {
 // contend begins or ends the line's contender, as it has to be. q.mu is held. It
 // returns what is to be done once it is not.
 func (q *Queue) contend(l *line) func() {
-	wanted := l.holder == nil && len(l.waiters) > 0 && !q.closed
+	wanted := l.holder == nil && len(l.waiters) > 0 && !q.closed && q.granted
 	switch {
 	case wanted && l.contender == nil:
 		l.contender = newContender(q, l)
 		q.contenders[l.contender.claim.Token] = l.contender
+		q.ears.open()
 		return l.contender.begin
 	case !wanted && l.contender != nil:
 		c := l.contender
 		q.end(l)
 		return c.leave
-	case l.holder == nil && len(l.waiters) == 0:
+	case l.empty():
 		q.drop(l)
 	}
 	return func() {}
@@ -336,7 +352,8 @@ func (q *Queue) end(l *line) {
 	delete(q.contenders, c.claim.Token)
 	c.over = true
 	c.timer.Stop()
-	if l.holder == nil && len(l.waiters) == 0 {
+	q.ears.rest()
+	if l.empty() {
 		q.drop(l)
 	}
 }

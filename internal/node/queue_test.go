@@ -1,0 +1,151 @@
+package node_test
+
+import (
+	"context"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redistest"
+)
+
+// listening returns a channel of the tokens that were told of on "grants".
+func listening(t *testing.T, s *node.Redis) <-chan string {
+	told, ready := make(chan string, 100), make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Listen(ctx, "grants", func() { close(ready) }, func(token string, number int64) { told <- token + " " + strconv.FormatInt(number, 10) })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	<-ready
+	return told
+}
+
+// next receives from told.
+func next(t *testing.T, told <-chan string) string {
+	t.Helper()
+	select {
+	case text := <-told:
+		return text
+	case <-time.After(10 * time.Second):
+		require.FailNow(t, "nothing was told")
+		return ""
+	}
+}
+
+// join joins the queue of "k", and returns what came of it.
+func join(t *testing.T, s *node.Redis, token string, e node.Entry) node.Command {
+	t.Helper()
+	e.Number++
+	if e.Window == 0 {
+		e.Window, e.Lease = 10*time.Second, 15*time.Second
+	}
+	if e.Channel == "" {
+		e.Channel = "grants"
+	}
+	batch := []node.Command{{Kind: node.Join, Claim: node.NewClaim([]string{"k"}, token, 1), Entry: &e}}
+	require.NoError(t, s.Do(t.Context(), batch))
+	require.NoError(t, batch[0].Err)
+	return batch[0]
+}
+
+func leave(t *testing.T, s *node.Redis, token string) node.Outcome {
+	t.Helper()
+	batch := []node.Command{{Kind: node.Leave, Claim: node.NewClaim([]string{"k"}, token, 1)}}
+	require.NoError(t, s.Do(t.Context(), batch))
+	require.NoError(t, batch[0].Err)
+	return batch[0].Outcome
+}
+
+func holding(t *testing.T, server *redistest.Server, token string) {
+	t.Helper()
+	_, err := server.Do("SET", "k", token, "PX", "60000")
+	require.NoError(t, err)
+}
+
+func TestAQueueGrantsInOrder(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	told := listening(t, s)
+	now := time.Now().UnixMilli()
+	holding(t, server, "holder")
+	require.Equal(t, node.Refused, join(t, s, "second", node.Entry{Order: now - 20}).Outcome)
+	require.Equal(t, node.Refused, join(t, s, "dead", node.Entry{Order: now - 30, Channel: "nobody listens"}).Outcome)
+	c := join(t, s, "first", node.Entry{Order: now - 40, Number: 6})
+	join(t, s, "first", node.Entry{Order: now - 40, Number: 4}) // overtaken
+	require.Equal(t, "holder", c.Owner)
+	require.InDelta(t, time.Minute, c.Held, float64(10*time.Second))
+
+	require.Equal(t, node.Refused, leave(t, s, "nobody"))
+	require.Equal(t, node.Done, leave(t, s, "holder"))
+	require.Equal(t, "first 7", next(t, told))
+	require.Equal(t, node.Done, join(t, s, "first", node.Entry{}).Outcome, "it has it")
+	require.Equal(t, node.Done, leave(t, s, "first"))
+	require.Equal(t, "second 1", next(t, told), "the dead is passed over")
+	owner, _ := server.Get(t, "k")
+	require.Equal(t, "second", owner)
+	require.Equal(t, node.Done, leave(t, s, "second"))
+	require.Empty(t, server.Keys(t))
+}
+
+func TestAClockThatIsWrongChangesAPlaceByLittle(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	told := listening(t, s)
+	now := time.Now().UnixMilli()
+	holding(t, server, "holder")
+	join(t, s, "ahead", node.Entry{Order: now + time.Hour.Milliseconds()})
+	time.Sleep(5 * time.Millisecond)
+	join(t, s, "right", node.Entry{Order: time.Now().UnixMilli()})
+	join(t, s, "early", node.Entry{Order: now - 5000})
+	join(t, s, "behind", node.Entry{Order: now - time.Hour.Milliseconds()})
+	leave(t, s, "holder")
+	var order []string
+	for range 4 {
+		token, _ := server.Get(t, "k")
+		require.Equal(t, token+" 1", next(t, told))
+		order = append(order, token)
+		leave(t, s, token)
+	}
+	require.ElementsMatch(t, []string{"early", "behind"}, order[:2], "a second at most")
+	require.Equal(t, []string{"ahead", "right"}, order[2:])
+}
+
+// One with a short ttl has a short lease.
+func TestAShortLeaseLeavesLongOnesAlone(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	holding(t, server, "holder")
+	join(t, s, "long", node.Entry{})
+	join(t, s, "short", node.Entry{Window: 10 * time.Millisecond, Lease: 15 * time.Millisecond})
+	for _, key := range []string{"k:waiters", "k:waiting"} {
+		left, err := server.Do("PTTL", key)
+		require.NoError(t, err)
+		require.Greater(t, left.(int64), int64(20_000))
+	}
+}
+
+// Whoever is told counts on it.
+func TestAGrantThatFailsIsNotToldOf(t *testing.T) {
+	if !redistest.AtLeast(t, 6, 0) {
+		t.Skip("no ACLs")
+	}
+	server := redistest.Start(t)
+	s := connect(t, server)
+	told := listening(t, s)
+	holding(t, server, "holder")
+	join(t, s, "waiter", node.Entry{})
+	_, err := server.Do("ACL", "SETUSER", "default", "-set")
+	require.NoError(t, err)
+	require.Equal(t, node.Done, leave(t, s, "holder"))
+	_, held := server.Get(t, "k")
+	require.False(t, held)
+	_, err = server.Do("PUBLISH", "grants", "nothing 0")
+	require.NoError(t, err)
+	require.Equal(t, "nothing 0", next(t, told))
+}

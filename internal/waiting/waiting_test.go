@@ -1,0 +1,589 @@
+package waiting
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	ms  = time.Millisecond
+	ttl = time.Minute
+)
+
+// world is nodes in memory, and the processes that wait on them.
+type world struct {
+	t         *testing.T
+	stores    []*sim.Store
+	processes []*process
+	log       []string // who got the key, in order
+}
+
+// process is what a Locker has of waiting.
+type process struct {
+	*Queue
+	world *world
+	name  string
+	gate  *gate
+}
+
+// gate is what a process sends and hears through: while it is stopped, that waits.
+type gate struct {
+	mu   sync.Mutex // guards shut
+	shut chan struct{}
+}
+
+func (g *gate) pass() {
+	g.mu.Lock()
+	shut := g.shut
+	g.mu.Unlock()
+	if shut != nil {
+		<-shut
+	}
+}
+
+func (g *gate) stop() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shut = make(chan struct{})
+}
+
+func (g *gate) resume() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	close(g.shut)
+	g.shut = nil
+}
+
+// link is a node as one process has it.
+type link struct {
+	*sim.Store
+	gate *gate
+}
+
+func (l link) Do(ctx context.Context, batch []node.Command) error {
+	l.gate.pass()
+	defer l.gate.pass()
+	return l.Store.Do(ctx, batch)
+}
+
+func (l link) Listen(ctx context.Context, channel string, ready func(), heard func(string, int64)) error {
+	return l.Store.Listen(ctx, channel, ready, func(token string, number int64) { l.gate.pass(); heard(token, number) })
+}
+
+// run runs a test over n nodes in virtual time. All that is left of the processes
+// must end then.
+func run(t *testing.T, n int, test func(t *testing.T, w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t}
+		for range n {
+			w.stores = append(w.stores, &sim.Store{})
+		}
+		defer func() {
+			for _, s := range w.stores {
+				s.Resume()
+			}
+			for _, p := range w.processes {
+				p.close()
+			}
+		}()
+		test(t, w)
+	})
+}
+
+func (w *world) process(name string, handoffs int) *process {
+	var nodes []*node.Node
+	var g gate
+	for i, s := range w.stores {
+		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), link{s, &g}, true))
+	}
+	k := keeper.New(keeper.Config{
+		Nodes: nodes, Panel: quorum.NewPanel(len(nodes)), Drift: 0.01,
+		Cause: func(keeper.Loss) error { return errors.New("lost") },
+	})
+	p := &process{New(k, nodes, handoffs), w, name, &g}
+	w.processes = append(w.processes, p)
+	return p
+}
+
+func (p *process) close() {
+	p.keeper.Close(errors.New("closed"))
+	p.Close()
+	for _, n := range p.nodes {
+		_ = n.Close(time.Second)
+	}
+	p.keeper.Wait()
+}
+
+// crash has the process say, hear and do nothing more.
+func (p *process) crash() {
+	p.mu.Lock()
+	p.closed = true
+	for _, l := range p.lines {
+		if l.contender != nil {
+			p.end(l)
+		}
+	}
+	p.mu.Unlock()
+	p.ears.close()
+	synctest.Wait()
+}
+
+// got waits until w is granted, and notes it.
+func (p *process) got(w *Waiter, within time.Duration) Grant {
+	p.world.t.Helper()
+	select {
+	case g := <-w.Granted():
+		require.Greater(p.world.t, g.Until, p.keeper.Now())
+		p.world.log = append(p.world.log, p.name)
+		return g
+	case <-time.After(within):
+		require.FailNow(p.world.t, "not granted", "%s, within %v", p.name, within)
+		return Grant{}
+	}
+}
+
+// hold sets the key on all nodes, as somebody's who knows no queue.
+func (w *world) hold(key string) {
+	for _, s := range w.stores {
+		s.Set(key, "holder", time.Hour)
+	}
+}
+
+// release is the release of what hold set.
+func (w *world) release(key string, nodes ...int) {
+	for i, s := range w.stores {
+		if len(nodes) == 0 || contains(nodes, i) {
+			_ = s.Do(context.Background(), []node.Command{{Kind: node.Leave, Claim: node.NewClaim([]string{key}, "holder", 1)}})
+		}
+	}
+}
+
+func contains(all []int, i int) bool {
+	for _, j := range all {
+		if i == j {
+			return true
+		}
+	}
+	return false
+}
+
+// owners is who holds the key, by node; "" for nobody.
+func (w *world) owners(key string) []string {
+	owners := make([]string, len(w.stores))
+	for i, s := range w.stores {
+		owners[i], _ = s.Get(key)
+	}
+	return owners
+}
+
+// cut has Joins reach only some nodes from now on.
+func (w *world) cut(nodes ...int) {
+	for i, s := range w.stores {
+		s.Faults(func(op sim.Op, _ int) sim.Fault {
+			return sim.Fault{LoseRequest: op == sim.Join && !contains(nodes, i)}
+		})
+	}
+}
+
+func (w *world) heal() {
+	for _, s := range w.stores {
+		s.Faults(nil)
+	}
+}
+
+// split has two contenders, of which each is alone in the queues of one half of
+// four nodes, be granted the key at once.
+func (w *world) split(apart time.Duration) (one, other *process, first, second *Waiter) {
+	w.hold("k")
+	one, other = w.process("one", 0), w.process("other", 0)
+	w.cut(0, 1)
+	first = one.Enter("k", ttl)
+	synctest.Wait()
+	time.Sleep(apart)
+	w.cut(2, 3)
+	second = other.Enter("k", ttl)
+	synctest.Wait()
+	w.heal()
+	w.release("k")
+	return one, other, first, second
+}
+
+func TestSplitVotesEnd(t *testing.T) {
+	for _, apart := range []time.Duration{0, ms, 100 * ms} {
+		t.Run(fmt.Sprint("apart=", apart), func(t *testing.T) {
+			run(t, 4, func(t *testing.T, w *world) {
+				one, other, first, second := w.split(apart)
+				began := time.Now()
+				var g Grant
+				winner, loser, next := one, other, second
+				select {
+				case g = <-first.Granted():
+				case g = <-second.Granted():
+					winner, loser, next = other, one, first
+				case <-time.After(time.Minute):
+					require.FailNow(t, "split for ever", "%q", w.owners("k"))
+				}
+				t.Logf("%s has it after %v", winner.name, time.Since(began))
+				require.Less(t, time.Since(began), 100*ms)
+				winner.Return("k", g)
+				loser.Return("k", loser.got(next, 10*ms))
+			})
+		})
+	}
+}
+
+// A holder's end, which its Keeper tells of, may come between Next and Restore.
+func TestAWaiterThatWasTakenKeepsItsLine(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		p := w.process("p", 1)
+		claim := node.NewClaim([]string{"k"}, "held", 3)
+		p.Hold("k", claim)
+		waiter := p.Enter("k", ttl)
+		require.Same(t, waiter, p.Next("k", claim, 0))
+		p.Released("k", claim)
+		other := p.Enter("k", ttl)
+		waiter.Restore()
+		for range 2 { // other may have been granted before Restore
+			select {
+			case g := <-waiter.Granted():
+				p.Return("k", g)
+			case g := <-other.Granted():
+				p.Return("k", g)
+			case <-time.After(100 * ms):
+				require.FailNow(t, "not granted")
+			}
+		}
+		require.False(t, p.Busy("k"))
+		require.Empty(t, p.lines)
+	})
+}
+
+// A Waiter that leaves while the key is passed to it gives it back.
+func TestAKeyThatIsPassedToOneThatLeavesIsNotLost(t *testing.T) {
+	for range 20000 {
+		p := New(nil, nil, 1)
+		claim := node.NewClaim([]string{"k"}, "held", 1)
+		p.Hold("k", claim)
+		waiter := p.Enter("k", ttl)
+		require.Same(t, waiter, p.Next("k", claim, 0))
+		left := make(chan struct{})
+		go func() { defer close(left); waiter.Leave() }()
+		waiter.Pass(Grant{Claim: claim})
+		<-left
+		require.False(t, p.Busy("k"), "somebody is to have it")
+		p.Close()
+	}
+}
+
+// enter has the processes wait, one after the other.
+func (w *world) enter(processes ...*process) []*Waiter {
+	var waiters []*Waiter
+	for _, p := range processes {
+		waiters = append(waiters, p.Enter("k", ttl))
+		time.Sleep(2 * ms) // in the order of their clocks
+	}
+	return waiters
+}
+
+func TestFirstComeFirstServed(t *testing.T) {
+	for _, n := range []int{1, 2, 3, 5} {
+		t.Run(fmt.Sprint("nodes=", n), func(t *testing.T) {
+			run(t, n, func(t *testing.T, w *world) {
+				w.hold("k")
+				a, b, c := w.process("a", 0), w.process("b", 0), w.process("c", 0)
+				order := []*process{b, a, c}
+				waiters := w.enter(order...)
+				w.release("k")
+				for i, p := range order {
+					began := time.Now()
+					p.Return("k", p.got(waiters[i], 20*ms))
+					require.Less(t, time.Since(began), 2*ms, "by a push")
+				}
+				time.Sleep(ms)
+				require.Equal(t, make([]string, n), w.owners("k"))
+				for _, p := range order {
+					require.Empty(t, p.lines)
+					require.Empty(t, p.contenders)
+				}
+			})
+		})
+	}
+}
+
+// Each process goes to the end of the nodes' queues when it has had its turn,
+// however many of its goroutines wait; they take turns.
+func TestProcessesTakeTurns(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		a, b := w.process("a", 0), w.process("b", 0)
+		waiters := w.enter(a, a, a, b, b)
+		w.release("k")
+		for _, i := range []int{0, 3, 1, 4, 2} {
+			p := waiters[i].queue
+			select {
+			case g := <-waiters[i].Granted():
+				time.Sleep(2 * ms)
+				p.Return("k", g)
+			case <-time.After(time.Second):
+				require.FailNow(t, "out of turn", "%d", i)
+			}
+		}
+	})
+}
+
+func TestAKeyIsHandedOverSoOften(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		p := w.process("p", 2)
+		held := node.NewClaim([]string{"k"}, "held", 3)
+		p.Hold("k", held)
+		first, second, third := p.Enter("k", ttl), p.Enter("k", ttl), p.Enter("k", ttl)
+		for _, waiter := range []*Waiter{first, second} {
+			require.Same(t, waiter, p.Next("k", held, ttl))
+			waiter.Pass(Grant{Claim: held, Until: 1 << 60, Handed: true})
+			require.Same(t, held, p.got(waiter, ms).Claim)
+		}
+		require.Nil(t, p.Next("k", held, ttl), "others have their turn")
+		p.Return("k", p.got(third, time.Second))
+
+		p.Hold("k", held)
+		short := p.Enter("k", time.Second)
+		require.Nil(t, p.Next("k", held, ttl), "the keys would be there for a minute, whatever became of it")
+		p.Return("k", p.got(short, time.Second))
+	})
+}
+
+func TestOneThatCrashesWhileItWaitsDelaysNobody(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		dead, p := w.process("dead", 0), w.process("p", 0)
+		waiters := w.enter(dead, p)
+		dead.crash()
+		w.release("k")
+		began := time.Now()
+		p.Return("k", p.got(waiters[1], time.Second))
+		require.Less(t, time.Since(began), 2*ms, "pushes to it go nowhere")
+	})
+}
+
+// Its connections stand: only the window ends its turn.
+func TestOneThatIsStoppedWhenItIsGrantedDelaysOthersByAWindow(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		stopped, p := w.process("stopped", 0), w.process("p", 0)
+		waiters := w.enter(stopped, p)
+		stopped.gate.stop() // it neither sends nor hears
+		w.release("k")
+		began := time.Now()
+		p.Return("k", p.got(waiters[1], time.Second))
+		require.InDelta(t, longestWindow, time.Since(began), float64(10*ms))
+		stopped.gate.resume()
+		stopped.Return("k", stopped.got(waiters[0], time.Second))
+		require.Equal(t, []string{"p", "stopped"}, w.log)
+	})
+}
+
+// It dies after it has been told, before it has extended.
+func TestTheWindowOfOneThatCrashesWhenItIsGrantedPasses(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		dead, p := w.process("dead", 0), w.process("p", 0)
+		waiters := w.enter(dead, p)
+		w.release("k")
+		dead.got(waiters[0], 10*ms)
+		dead.crash()
+		began := time.Now()
+		p.Return("k", p.got(waiters[1], time.Second))
+		require.InDelta(t, longestWindow, time.Since(began), float64(10*ms))
+	})
+}
+
+func TestAHolderThatCrashesDelaysTheNextByItsTTL(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		for _, s := range w.stores {
+			s.Set("k", "dead", 3*time.Second)
+		}
+		began := time.Now()
+		p := w.process("p", 0)
+		p.Return("k", p.got(p.Enter("k", ttl), time.Minute))
+		require.InDelta(t, 3*time.Second, time.Since(began), float64(10*ms))
+	})
+}
+
+// A push that is lost is made up for by asking again: after a few ms if another
+// has come, or else with the heartbeat.
+func TestLostPushesCostLittle(t *testing.T) {
+	for lost, most := range map[int]time.Duration{1: 2 * ms, 2: 20 * ms, 3: longestWindow/2 + 2*ms} {
+		t.Run(fmt.Sprint("lost=", lost), func(t *testing.T) {
+			run(t, 3, func(t *testing.T, w *world) {
+				w.hold("k")
+				p := w.process("p", 0)
+				waiter := p.Enter("k", ttl)
+				time.Sleep(ms)
+				for _, s := range w.stores[:lost] {
+					s.Pushes(func() (time.Duration, bool) { return 0, true })
+				}
+				w.release("k")
+				began := time.Now()
+				p.Return("k", p.got(waiter, time.Second))
+				require.LessOrEqual(t, time.Since(began), most)
+			})
+		})
+	}
+}
+
+// A vote is counted from the Join whose number it carries, however late the push.
+func TestALatePushIsNoLongerVote(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		p := w.process("p", 0)
+		began := p.keeper.Now()
+		waiter := p.Enter("k", ttl)
+		time.Sleep(100 * ms)
+		w.release("k")
+		g := p.got(waiter, ms)
+		require.Equal(t, began.Add(p.keeper.Validity(longestWindow)), g.Until)
+		p.Return("k", g)
+
+		// Everything is late: the grant is over when it is told of.
+		w.hold("k")
+		for _, s := range w.stores {
+			s.Pushes(func() (time.Duration, bool) { return 2 * time.Second, false })
+		}
+		waiter = p.Enter("k", ttl)
+		time.Sleep(ms)
+		w.cut() // it does not learn of it by asking
+		w.release("k")
+		select {
+		case g := <-waiter.Granted():
+			require.FailNow(t, "granted", "until %v at %v", g.Until, p.keeper.Now())
+		case <-time.After(3 * time.Second):
+		}
+		w.heal()
+		p.Return("k", p.got(waiter, time.Second))
+	})
+}
+
+// A vote that a later Join was not confirmed of is void.
+func TestAVoteThatANodeNoLongerHoldsIsVoid(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		p := w.process("p", 0)
+		waiter := p.Enter("k", ttl)
+		time.Sleep(ms)
+		w.release("k", 0) // one vote
+		time.Sleep(ms)
+		w.stores[0].Set("k", "another", time.Hour) // as after a restart
+		time.Sleep(20 * ms)                        // it has asked again
+		w.release("k", 1)
+		select {
+		case <-waiter.Granted():
+			require.FailNow(t, "granted", "%q", w.owners("k"))
+		case <-time.After(2 * ms):
+		}
+		w.release("k", 2)
+		p.Return("k", p.got(waiter, 2*ms))
+	})
+}
+
+func TestNodesThatHangOrForgetDoNotStopTheOthers(t *testing.T) {
+	run(t, 5, func(t *testing.T, w *world) {
+		w.hold("k")
+		a, b := w.process("a", 0), w.process("b", 0)
+		w.stores[0].Pause()
+		waiters := w.enter(a, b)
+		w.stores[1].Wipe() // it has no queue any more, and no key
+		time.Sleep(ms)
+		for i := 2; i < 5; i++ {
+			w.release("k", i)
+		}
+		began := time.Now()
+		a.Return("k", a.got(waiters[0], time.Second))
+		b.Return("k", b.got(waiters[1], time.Second))
+		require.Less(t, time.Since(began), 100*ms)
+	})
+}
+
+// With the votes of a majority a holder goes on; one that has a stray vote of the
+// rest asks no more often than by its heartbeat, and yields it to who came before.
+func TestAStrayVoteCostsLittle(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		a, b := w.process("a", 0), w.process("b", 0)
+		waiters := w.enter(a, b)
+		w.release("k")
+		held := a.got(waiters[0], ms)
+		for _, s := range w.stores[:2] {
+			s.Set("k", held.Claim.Token, time.Hour)
+		}
+		w.stores[2].Wipe()
+		var calls atomic.Int64
+		for _, s := range w.stores {
+			s.Faults(func(sim.Op, int) sim.Fault { calls.Add(1); return sim.Fault{} })
+		}
+		time.Sleep(10 * time.Second)
+		t.Logf("%d calls in 10 s", calls.Load())
+		require.Less(t, calls.Load(), int64(10*3*10))
+		a.Return("k", held)
+		b.Return("k", b.got(waiters[1], time.Second))
+	})
+}
+
+func TestOneThatLeavesIsPassedOver(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		a, b := w.process("a", 0), w.process("b", 0)
+		waiters := w.enter(a, b, a)
+		waiters[0].Leave()
+		w.release("k")
+		synctest.Wait()
+		waiters[2].Leave() // granted, and nobody has taken it
+		time.Sleep(ms)
+		g := b.got(waiters[1], 10*ms)
+		b.Return("k", g)
+		time.Sleep(ms)
+		require.Equal(t, make([]string, 3), w.owners("k"))
+		require.Empty(t, a.lines)
+	})
+}
+
+// The connections on which the nodes are listened to are given up some time after
+// the last wait.
+func TestListeningEndsWhenNobodyWaits(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		p := w.process("p", 0)
+		for range 100 {
+			p.Return("k", p.got(p.Enter("k", ttl), time.Second))
+			held := node.NewClaim([]string{"k"}, "held", 3)
+			go p.Hold("k", held) // ends the contender as it begins
+			waiter := p.Enter("k", ttl)
+			synctest.Wait()
+			waiter.Leave()
+			p.Released("k", held)
+		}
+		listening := func() bool {
+			p.ears.mu.Lock()
+			defer p.ears.mu.Unlock()
+			return p.ears.on != nil
+		}
+		require.True(t, listening())
+		time.Sleep(idle + ms)
+		require.False(t, listening())
+	})
+}
