@@ -59,7 +59,7 @@ bench: installed
 	go run $(BENCHSTAT) -col /impl bench.out
 
 # The same work through redlock, its peers and the floor: docs/performance.md.
-# It takes about ten minutes, with both hands off the machine. PEERS=-quick is
+# It takes about twenty minutes, with both hands off the machine. PEERS=-quick is
 # a look.
 bench-peers: installed
 	cd benchmarks && go run . -out ../docs/bench $(PEERS)
