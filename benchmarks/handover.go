@@ -28,6 +28,7 @@ type handoverResult struct {
 
 	longest  time.Duration // wait
 	gaps     int
+	passed   int // those between two processes
 	overlaps int // of two holders
 
 	commands map[string]int // that clients sent
@@ -40,14 +41,15 @@ func runHandover(ctx context.Context, s settings) (section, error) {
 		Title: "Hand-over between processes",
 		Text: "Processes want the same lock all the time; each holds it for 2 ms. The gap is from the call that releases it " +
 			"until the next holder is inside: its median and 99th percentile, and their ratios to rueidislock's of the " +
-			"same round; the median of the rounds, and the quartiles. Shares are the holds of the process that " +
+			"same round; the median of the rounds, and the quartiles. Not every release passes the lock to another process: the one " +
+			"that released it may be first again. Shares are the holds of the process that " +
 			"had most, divided by those of the one that had least. The longest wait is that of all rounds. Commands are those that " +
 			"clients sent to any server, per hold. rueidislock has a Cluster of three masters in place of three " +
 			"independent servers. redsync polls: whoever releases often takes the lock again while the others " +
 			"sleep, so its median gap is short and its waits are long.",
 	}
 	for _, n := range handoverNodes {
-		columns := []string{"gap p50", "ratio", "gap p99", "ratio of the p99", "holds per second", "shares", "longest wait", "commands per hold"}
+		columns := []string{"gap p50", "ratio", "gap p99", "ratio of the p99", "to another process", "holds per second", "shares", "longest wait", "commands per hold"}
 		t := newTable("Hand-over, "+nodesName(n), columns)
 		err := withHost(func(h *host) error {
 			servers := startWithCluster(h, n, 0)
@@ -124,14 +126,22 @@ func handOver(ctx context.Context, h *host, s settings, on *servers, name string
 	return ctx.Err()
 }
 
+// turnOf is a turn, and whose it was.
+type turnOf struct {
+	process int
+	turn
+}
+
 // insideOf are the turns that began between from and to, in order.
-func insideOf(turns [][]turn, from, to int64) (all []turn) {
-	for _, t := range slices.Concat(turns...) {
-		if t.Inside >= from && t.Inside < to {
-			all = append(all, t)
+func insideOf(turns [][]turn, from, to int64) (all []turnOf) {
+	for process, own := range turns {
+		for _, t := range own {
+			if t.Inside >= from && t.Inside < to {
+				all = append(all, turnOf{process, t})
+			}
 		}
 	}
-	slices.SortFunc(all, func(a, b turn) int { return int(a.Inside - b.Inside) })
+	slices.SortFunc(all, func(a, b turnOf) int { return int(a.Inside - b.Inside) })
 	return all
 }
 
@@ -145,6 +155,9 @@ func (r *handoverResult) add(turns [][]turn, begin, end int64) {
 			r.overlaps++
 		}
 		gaps = append(gaps, float64(gap))
+		if all[i+1].process != all[i].process {
+			r.passed++
+		}
 	}
 	slices.Sort(gaps)
 	r.gaps += len(gaps)
@@ -196,15 +209,18 @@ func handoverReport(s settings, sec *section, t table, n, processes int, results
 			set(1, spreadOf(ratios(r.p50, base.p50)).String())
 			set(3, spreadOf(ratios(r.p99, base.p99)).String())
 		}
-		set(4, fmt.Sprintf("%.0f", spreadOf(r.rate).median))
-		set(5, shares(r.share))
-		set(6, duration(float64(r.longest)))
-		sent := 0
-		for _, n := range r.commands {
-			sent += n
+		if r.gaps > 0 {
+			set(4, fmt.Sprintf("%.0f %%", 100*float64(r.passed)/float64(r.gaps)))
 		}
+		set(5, fmt.Sprintf("%.0f", spreadOf(r.rate).median))
+		set(6, shares(r.share))
+		set(7, duration(float64(r.longest)))
 		if r.holds > 0 {
-			set(7, figure(float64(sent)/float64(r.holds)))
+			sent := 0
+			for _, n := range r.commands {
+				sent += n
+			}
+			set(8, figure(float64(sent)/float64(r.holds)))
 		}
 		if r.overlaps > 0 {
 			t.note("%s: in %d of %d hand-overs the next holder was inside BEFORE the release.", row, r.overlaps, r.gaps)

@@ -225,6 +225,7 @@ func TestHandoverCountsGapsWaitsAndShares(t *testing.T) {
 		{{Asked: 90, Inside: 148, Leaving: 160}},
 	}, 100, 200)
 	assert.Equal(t, 4, r.gaps)
+	assert.Equal(t, 4, r.passed)
 	assert.Equal(t, 1, r.overlaps, "148 is before 150")
 	assert.Equal(t, []float64{12.5}, r.p50, "of -2, 5, 20, 30")
 	assert.Equal(t, []float64{3}, r.share)
