@@ -60,7 +60,7 @@ bench: installed
 	go run $(BENCHSTAT) -col /impl bench.out
 
 # The same work through redlock, other libraries and the floor: docs/performance.md.
-# It takes about ten minutes, in which the machine should do nothing else. With
+# It takes about twenty minutes, in which the machine should do nothing else. With
 # PEERS=-quick it is short and rough.
 bench-peers: installed
 	cd benchmarks && go run . -out ../docs/bench $(PEERS)
