@@ -116,6 +116,7 @@ func (k *Keeper) Hold(h *Hold, ctx context.Context, claim *node.Claim, start Ins
 		h.max = start.Add(terms.MaxHold)
 	}
 	h.carried.Store(int64(start) - 1)
+	h.extended.Store(int64(start) - 1)
 	deadline := start.Add(k.Lasts(terms))
 	h.deadline.Store(int64(deadline))
 	if deadline <= k.clock.now() {
