@@ -108,10 +108,15 @@ func run(t *testing.T, n int, test func(t *testing.T, w *world)) {
 }
 
 func (w *world) process(name string, handoffs int) *process {
+	return w.processOver(name, handoffs, len(w.stores))
+}
+
+// processOver is a process for which so many nodes have queues.
+func (w *world) processOver(name string, handoffs, queues int) *process {
 	var nodes []*node.Node
 	var g gate
 	for i, s := range w.stores {
-		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), link{s, &g}, true))
+		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), link{s, &g}, i < queues))
 	}
 	k := keeper.New(keeper.Config{
 		Nodes: nodes, Panel: quorum.NewPanel(len(nodes)), Drift: 0.01,
@@ -500,6 +505,27 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 		}
 		w.heal()
 		p.Return("k", p.got(waiter, time.Second))
+	})
+}
+
+// Clusters keep no queues.
+func TestWhereFewNodesHaveQueuesNobodyStandsInThem(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		p := w.processOver("p", 1, 1)
+		waiter := p.Enter("k", ttl)
+		require.Nil(t, waiter.line.contender)
+		require.False(t, p.Busy("k"), "it is asked for")
+		held := node.NewClaim([]string{"k"}, "held", 3)
+		p.Hold("k", held)
+		require.True(t, p.Busy("k"))
+		require.Same(t, waiter, p.Next("k", held, ttl))
+		waiter.Pass(Grant{Claim: held, Until: 1 << 60})
+		p.Return("k", p.got(waiter, ms))
+
+		most := w.processOver("most", 0, 2)
+		most.Return("k", most.got(most.Enter("k", ttl), ms))
+		time.Sleep(ms)
+		require.Equal(t, []string{"", "", ""}, w.owners("k"))
 	})
 }
 
