@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,8 @@ type Arena struct {
 	Proxies []*redistest.Proxy
 	TTL     time.Duration
 	Drift   float64
+
+	waits [redlock.WaitHandedOver + 1]atomic.Int64 // how acquisitions ended that succeeded, by kind
 
 	t          testing.TB
 	restarting sync.Mutex // held while nodes are away
@@ -40,13 +43,13 @@ func arena(t testing.TB, servers []*redistest.Server, ttl time.Duration) *Arena 
 }
 
 // Open is a Locker as a process of its own would have it.
-func (a *Arena) Open() *redlock.Locker {
+func (a *Arena) Open(opts ...redlock.Option) *redlock.Locker {
 	a.t.Helper()
 	var urls []string
 	for _, p := range a.Proxies {
 		urls = append(urls, p.URL())
 	}
-	l, err := redlock.Open(context.Background(), urls, redlock.WithDriftFactor(a.Drift))
+	l, err := redlock.Open(context.Background(), urls, append(opts, redlock.WithDriftFactor(a.Drift))...)
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -64,10 +67,37 @@ func (a *Arena) Contention(processes, perProcess int, keys []string, seed uint64
 		Seed:      seed,
 		History:   h,
 	}
-	for range processes {
-		c.Lockers = append(c.Lockers, a.Open())
+	for i := range processes {
+		if i%2 == 0 { // one without middleware, one with
+			c.Lockers = append(c.Lockers, a.Open(redlock.WithMiddleware(a.countWaits)))
+		} else {
+			c.Lockers = append(c.Lockers, a.Open())
+		}
 	}
 	return c
+}
+
+// countWaits is a middleware.
+func (a *Arena) countWaits(next redlock.Handler) redlock.Handler {
+	return func(ctx context.Context, op *redlock.Op) error {
+		err := next(ctx, op)
+		if op.Kind == redlock.OpAcquire && err == nil {
+			a.waits[op.Wait].Add(1)
+		}
+		return err
+	}
+}
+
+// Waits tells how the acquisitions ended, in half of the processes, since it was
+// asked last.
+func (a *Arena) Waits() map[redlock.WaitKind]int64 {
+	waits := make(map[redlock.WaitKind]int64)
+	for kind := range a.waits {
+		if n := a.waits[kind].Swap(0); n > 0 {
+			waits[redlock.WaitKind(kind)] = n
+		}
+	}
+	return waits
 }
 
 // Keys is how many keys are left on all servers.

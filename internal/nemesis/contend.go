@@ -52,7 +52,11 @@ func (c *Contention) Run(ctx context.Context) {
 // a critical section of 0 to 2 ttl.
 func (c *Contention) turn(ctx context.Context, l *redlock.Locker, id int, random *rand.Rand) {
 	hold := history.Hold{Key: c.Keys[random.IntN(len(c.Keys))], Contender: id, Need: c.Need}
-	opts := []redlock.LockOption{redlock.WithRetry(redlock.ExponentialRetry(5*time.Millisecond, c.TTL/2))}
+	policy := redlock.ExponentialRetry(5*time.Millisecond, c.TTL/2)
+	if random.IntN(2) == 0 { // longer than any hold: it waits for a grant
+		policy = redlock.FixedRetry(3*c.TTL, c.TTL, -1)
+	}
+	opts := []redlock.LockOption{redlock.WithRetry(policy)}
 	work := time.Duration(random.Int64N(int64(2 * c.TTL)))
 	if random.IntN(2) == 0 {
 		work = 0

@@ -103,6 +103,11 @@ func (b battle) run(t *testing.T) *history.History {
 	s := h.Summary()
 	t.Logf("seed %d: %d acquisitions, %d holds, %d lost, %d faults; longest wait %v; ctx seen ended at most %v after validity, %v without the time that this process was stalled, keys then had at least %v left; stalled for at most %v",
 		b.seed, s.Operations, s.Holds, s.Lost, s.Faults, s.LongestWait.Round(ms), s.Lateness.Round(10*time.Microsecond), s.Unexplained.Round(10*time.Microsecond), s.Slack.Round(10*time.Microsecond), s.Stall.Round(10*time.Microsecond))
+	waits := a.Waits()
+	t.Logf("how acquisitions ended, in half of the processes: %v", waits)
+	if len(b.faults) == 0 && b.processes > 1 {
+		require.NotZero(t, waits[redlock.WaitGranted], "they wait in queues")
+	}
 	require.Less(t, s.LongestWait, time.Minute, "P6: starvation")
 	require.NotZero(t, s.Operations)
 	if violations := h.Check(); b.waived {

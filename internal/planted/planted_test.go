@@ -45,6 +45,11 @@ const (
 	breaker   = "internal/node/breaker.go"
 	greeting  = "internal/node/handshake.go"
 	scheduler = "internal/keeper/schedule.go"
+
+	contender = "internal/waiting/contender.go"
+	queue     = "internal/waiting/queue.go"
+	queueLua  = "internal/node/queue.lua"
+	waiting   = "./internal/waiting"
 )
 
 var mistakes = []mistake{
@@ -121,7 +126,7 @@ var mistakes = []mistake{
 		"	s.work(claims)\n	s.work(extending)\n", "	s.work(claims)\n",
 		test("./internal/node", "TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers"), "TestWhatAServer"},
 	{"releases are swallowed when a node goes down", breaker,
-		"		if c.Kind == Release {\n", "		if false {\n",
+		"		if c.releases() {\n", "		if false {\n",
 		test("./internal/node", "TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers|TestEachVoterIsToldOnceAndNoKeyStays"), "keys are left"},
 	{"all servers of a Cluster have one queue", voter,
 		"	s, ok := n.servers[name]\n", "	name = \"\"\n	s, ok := n.servers[name]\n",
@@ -150,6 +155,59 @@ var mistakes = []mistake{
 	{"a new hold's timer waits for the Keeper", keeper,
 		"	h.arm()\n\n	k.mu.Lock()\n	defer k.mu.Unlock()\n", "	k.mu.Lock()\n	defer k.mu.Unlock()\n	h.arm()\n",
 		test("./internal/keeper", "TestANewHoldsDeadlineDoesNotWaitForTheKeeper"), "while the Keeper's mutex was held"},
+
+	{"a grant counts from when it is told of", contender,
+		"return c.sent[s.vote%remembered].Add(", "return c.queue.keeper.Now().Add(",
+		test(waiting, "TestALatePushIsNoLongerVote"), "TestALatePush"},
+	{"a grant counts from the last Join", contender,
+		"c.sent[s.vote%remembered]", "c.sent[c.number%remembered]",
+		test(waiting, "TestALatePushIsNoLongerVote"), "granted"},
+	{"a grant that the node denies counts", contender,
+		"s.vote == 0 || s.vote < s.floor ||", "s.vote == 0 ||",
+		test(waiting, "TestAVoteThatANodeNoLongerHoldsIsVoid"), "granted"},
+	{"a window has no drift", contender,
+		".Add(c.queue.keeper.Validity(c.window))", ".Add(c.window)",
+		test(waiting, "TestALatePushIsNoLongerVote"), "TestALatePush"},
+	{"the latest of the votes says for how long a grant is valid", contender,
+		"c.win(valid[len(valid)-need])", "c.win(valid[len(valid)-1])",
+		test(waiting, "TestAGrantIsValidForAsLongAsAQuorumIs"), "TestAGrantIsValid"},
+	{"both of two contenders think that they came first", contender,
+		"max(s.floor, number), c.cameBefore(command.Owner)", "max(s.floor, number), false",
+		test(waiting, "TestSplitVotesEnd"), "split for ever"},
+	{"of two that came at once both think that they were first", contender,
+		" || order == c.order && token < c.claim.Token", "",
+		test(waiting, "TestSplitVotesEnd"), "apart=0s"},
+	{"what is given back is not released", queue,
+		"	q.release(g.Claim)\n	q.Released", "	q.Released",
+		test(waiting, "TestFirstComeFirstServed"), "TestFirstCome"},
+	{"a grant that cannot be used is kept", "wait.go",
+		"			w.locker.queue.Return(w.request.keys[0], g)\n", "",
+		test(".", "TestAGrantThatCannotBeUsedGoesToTheNext"), "TestAGrantThat"},
+	{"a Waiter that leaves misses what is passed to it", queue,
+		"	w.grant <- g        // before a Leave that looks whether it has come\n	q.mu.Unlock()\n", "	q.mu.Unlock()\n	w.grant <- g\n",
+		test(waiting, "TestAKeyIsPassedBeforeItsWaiterCanLeave"), "TestAKeyIsPassed"},
+	{"a line is dropped while one of its Waiters is taken", queue,
+		" && l.taken == 0", "",
+		test(waiting, "TestAWaiterThatWasTakenKeepsItsLine"), "TestAWaiterThatWasTaken"},
+	{"a lock that was lost stays the process's", "locker.go",
+		"kept.Ended = l.ended", "kept.Ended = func(*keeper.Hold) {}",
+		test(".", "TestThoseWhoWaitBehindALockThatIsLostGoOn"), "TestThoseWhoWait"},
+	{"what is handed over is fresher than it was", "wait.go",
+		"Until: until, Handed: true", "Until: until.Add(time.Second), Handed: true",
+		test(".", "TestALockThatIsHandedOverIsNoFresher"), "TestALockThatIsHandedOver"},
+	{"what is handed over outlives the next holder's ttl", queue,
+		" && left <= l.waiters[0].ttl", "",
+		test(".", "TestALockIsNotHandedOverForLongerThanAskedFor"), "TestALockIsNotHandedOver"},
+	{"a node tells of a grant before it has set the key", queueLua,
+		"    redis.call('SET', KEYS[1], token, 'PX', window)\n    local heard = redis.pcall('PUBLISH', channel, token .. ' ' .. number)\n",
+		"    local heard = redis.pcall('PUBLISH', channel, token .. ' ' .. number)\n    redis.call('SET', KEYS[1], token, 'PX', window)\n",
+		test("./internal/node", "TestAGrantThatFailsIsNotToldOf"), "TestAGrantThatFails"},
+	{"a node grants the key to one that nobody listens for", queueLua,
+		"type(heard) == 'number' and heard > 0", "type(heard) == 'number'",
+		test("./internal/node", "TestAQueueGrantsInOrder"), "TestAQueueGrants"},
+	{"a node tells the number of the Join that ran last", queueLua,
+		"tonumber(before) > tonumber(number)", "false",
+		test("./internal/node", "TestAQueueGrantsInOrder"), "TestAQueueGrants"},
 }
 
 // stopped is arm with its goroutine stopped for a while, once, between its look

@@ -104,11 +104,13 @@ func New(k *keeper.Keeper, nodes []*node.Node, handoffs int) *Queue {
 	return q
 }
 
-// Busy reports whether this Locker holds the key, or has somebody wait for it.
+// Busy reports whether this Locker holds the key, or has somebody wait for a grant
+// of it: whoever asks the nodes then asks in vain, or out of turn.
 func (q *Queue) Busy(key string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.lines[key] != nil
+	l := q.lines[key]
+	return l != nil && (q.granted || l.holder != nil)
 }
 
 // Enter has one more wait for the key, which is to be held for ttl.

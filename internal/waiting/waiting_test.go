@@ -108,10 +108,15 @@ func run(t *testing.T, n int, test func(t *testing.T, w *world)) {
 }
 
 func (w *world) process(name string, handoffs int) *process {
+	return w.processOver(name, handoffs, len(w.stores))
+}
+
+// processOver is a process for which so many nodes have queues.
+func (w *world) processOver(name string, handoffs, queues int) *process {
 	var nodes []*node.Node
 	var g gate
 	for i, s := range w.stores {
-		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), link{s, &g}, true))
+		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), link{s, &g}, i < queues))
 	}
 	k := keeper.New(keeper.Config{
 		Nodes: nodes, Panel: quorum.NewPanel(len(nodes)), Drift: 0.01,
@@ -259,6 +264,7 @@ func TestAWaiterThatWasTakenKeepsItsLine(t *testing.T) {
 		require.Same(t, waiter, p.Next("k", claim, 0))
 		p.Released("k", claim)
 		other := p.Enter("k", ttl)
+		require.Same(t, waiter.line, other.line)
 		waiter.Restore()
 		for range 2 { // other may have been granted before Restore
 			select {
@@ -277,7 +283,7 @@ func TestAWaiterThatWasTakenKeepsItsLine(t *testing.T) {
 
 // A Waiter that leaves while the key is passed to it gives it back.
 func TestAKeyThatIsPassedToOneThatLeavesIsNotLost(t *testing.T) {
-	for range 20000 {
+	for range 2000 {
 		p := New(nil, nil, 1)
 		claim := node.NewClaim([]string{"k"}, "held", 1)
 		p.Hold("k", claim)
@@ -290,6 +296,28 @@ func TestAKeyThatIsPassedToOneThatLeavesIsNotLost(t *testing.T) {
 		require.False(t, p.Busy("k"), "somebody is to have it")
 		p.Close()
 	}
+}
+
+// The same, for sure: a Leave that comes between would find neither a Waiter that
+// is taken nor a grant.
+func TestAKeyIsPassedBeforeItsWaiterCanLeave(t *testing.T) {
+	run(t, 1, func(t *testing.T, w *world) {
+		p := w.process("p", 1)
+		claim := node.NewClaim([]string{"k"}, "held", 1)
+		p.Hold("k", claim)
+		waiter := p.Enter("k", ttl)
+		require.Same(t, waiter, p.Next("k", claim, 0))
+		waiter.grant <- Grant{} // Pass stops in the middle
+		go waiter.Pass(Grant{Claim: claim, Until: 1 << 60})
+		synctest.Wait()
+		free := p.mu.TryLock()
+		if free {
+			p.mu.Unlock()
+		}
+		<-waiter.grant
+		p.Return("k", <-waiter.grant)
+		require.False(t, free)
+	})
 }
 
 // enter has the processes wait, one after the other.
@@ -477,6 +505,44 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 		}
 		w.heal()
 		p.Return("k", p.got(waiter, time.Second))
+	})
+}
+
+// Clusters keep no queues.
+func TestWhereFewNodesHaveQueuesNobodyStandsInThem(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		p := w.processOver("p", 1, 1)
+		waiter := p.Enter("k", ttl)
+		require.Nil(t, waiter.line.contender)
+		require.False(t, p.Busy("k"), "it is asked for")
+		held := node.NewClaim([]string{"k"}, "held", 3)
+		p.Hold("k", held)
+		require.True(t, p.Busy("k"))
+		require.Same(t, waiter, p.Next("k", held, ttl))
+		waiter.Pass(Grant{Claim: held, Until: 1 << 60})
+		p.Return("k", p.got(waiter, ms))
+
+		most := w.processOver("most", 0, 2)
+		most.Return("k", most.got(most.Enter("k", ttl), ms))
+		time.Sleep(ms)
+		require.Equal(t, []string{"", "", ""}, w.owners("k"))
+	})
+}
+
+func TestAGrantIsValidForAsLongAsAQuorumIs(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		w.cut(0, 1)
+		p := w.process("p", 0)
+		began := p.keeper.Now()
+		waiter := p.Enter("k", ttl)
+		w.release("k", 2)
+		time.Sleep(ms)
+		w.cut(2) // the heartbeat reaches this one, and gets its vote
+		w.stores[2].Pushes(func() (time.Duration, bool) { return 0, true })
+		time.Sleep(longestWindow/2 + ms)
+		w.release("k", 0)
+		require.Equal(t, began.Add(p.keeper.Validity(longestWindow)), p.got(waiter, ms).Until)
 	})
 }
 
