@@ -225,7 +225,8 @@ func (h *Hold) Extend(ctx context.Context, ttl, timeout time.Duration) (*quorum.
 	for i, n := range k.config.Nodes {
 		n.Extend(node.Extension{Slot: &slots[i], Claim: h.claim, TTL: h.keyTTL(start, ttl), Due: h.deadlineTime(), Voter: poll})
 	}
-	verdict := poll.Wait(ctx, k.stop, timeout, max(h.left(start), 0), func(i int) (time.Time, error) {
+	// If the hold has ended meanwhile, the nodes say so themselves, at once.
+	verdict := poll.Wait(ctx, k.stop, timeout, max(h.left(start), margin), func(i int) (time.Time, error) {
 		return k.config.Nodes[i].Unsent(h.claim)
 	})
 	ballot := poll.Ballot()
@@ -246,14 +247,17 @@ func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Ballot, bool) {
 	k.dispatch(r)
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
+	waited := true
 	select {
 	case <-r.settled:
 	case <-timer.C:
 		r.giveUp(patience)
 	case <-h.ctx.Done():
+		waited = false
 	case <-k.stop:
+		waited = false
 	}
-	return r.outcome(patience)
+	return r.outcome(patience, waited)
 }
 
 // settle draws the consequence of an extension's votes, and reports whether
@@ -302,9 +306,11 @@ func (h *Hold) keyTTL(start Instant, ttl time.Duration) time.Duration {
 	return max(h.keeper.KeyTTL(ttl, h.max.Sub(start)), time.Millisecond)
 }
 
-// left is what remains at an instant until the hold's deadline.
+// left is what remains at an instant until the hold's deadline, or what remained
+// when it ended before.
 func (h *Hold) left(now Instant) time.Duration {
-	return Instant(h.deadline.Load()).Sub(now)
+	deadline := h.deadline.Load()
+	return Instant(max(deadline, -deadline)).Sub(now)
 }
 
 // deadlineTime is the hold's deadline as a time.
