@@ -239,7 +239,8 @@ func (h *Hold) Extend(ctx context.Context, ttl, timeout time.Duration) (*quorum.
 	for i, n := range k.config.Nodes {
 		n.Extend(node.Extension{Slot: &slots[i], Claim: h.claim, TTL: h.keyTTL(start, ttl), Due: h.deadlineTime(), Voter: poll})
 	}
-	verdict := poll.Wait(ctx, k.stop, timeout, max(h.left(start), 0), func(i int) (time.Time, error) {
+	// If the hold has ended meanwhile, the nodes say so themselves, at once.
+	verdict := poll.Wait(ctx, k.stop, timeout, max(h.left(start), margin), func(i int) (time.Time, error) {
 		return k.config.Nodes[i].Unsent(h.claim)
 	})
 	ballot := poll.Ballot()
@@ -260,14 +261,17 @@ func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Ballot, bool) {
 	k.dispatch(r)
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
+	waited := true
 	select {
 	case <-r.settled:
 	case <-timer.C:
 		r.giveUp(patience)
 	case <-h.ctx.Done():
+		waited = false
 	case <-k.stop:
+		waited = false
 	}
-	return r.outcome(patience)
+	return r.outcome(patience, waited)
 }
 
 // settle draws the consequence of an extension's votes, and reports whether

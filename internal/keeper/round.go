@@ -94,12 +94,16 @@ func (r *round) giveUp(after time.Duration) {
 	}
 }
 
-// outcome is what a round that somebody waits for has come to after a time, and
-// whether the hold was extended by it.
-func (r *round) outcome(after time.Duration) (*quorum.Ballot, bool) {
+// outcome is what a round that somebody waits for has come to, and whether the
+// hold was extended by it. If the whole time was waited for it, the nodes that
+// have not answered have failed.
+func (r *round) outcome(after time.Duration, waited bool) (*quorum.Ballot, bool) {
 	r.mu.Lock()
 	if r.ballot.Verdict() == quorum.Open {
 		defer r.mu.Unlock()
+		if !waited {
+			return r.ballot.Clone(), false
+		}
 		return r.close(after), false
 	}
 	r.mu.Unlock()
