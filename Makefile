@@ -1,5 +1,5 @@
-# What a developer runs, with Go and make. `make deps` installs what else the
-# tests need, and says so; nothing else here installs anything.
+# What developers run. It needs Go and make. `make deps` installs what else the tests
+# need, and says what; nothing else here installs anything.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 BENCHSTAT = golang.org/x/perf/cmd/benchstat@v0.0.0-20250813145418-2f7363a06fe1
@@ -8,8 +8,8 @@ COUNT = 6
 DURATION = 1h
 SEED = 1
 
-# What the tests need and is not here, by Debian's names of packages: a server
-# and, on Linux, a C compiler with its library, for the race detector and for the
+# What the tests need and the machine lacks, as names of Debian packages: a server
+# and, on Linux, a C compiler with its library, for the race detector and to set the
 # clocks of servers.
 MISSING = \
 	missing=; \
@@ -47,25 +47,26 @@ installed:
 
 test: installed
 	go test -race ./...
+	cd examples && go test -race ./...
 	cd benchmarks && go test ./...
 
 lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
-	for module in . benchmarks; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
+	for module in . examples benchmarks; do (cd $$module && go vet ./... && go run $(STATICCHECK) ./...) || exit 1; done
 
-# Ratios to the floor, raw rueidis in the same run, are what counts: see README.
+# What counts are the ratios to the floor, plain rueidis in the same run: docs/proof.md.
 bench: installed
 	go test -run '^$$' -bench . -benchmem -count=$(COUNT) . | tee bench.out
 	go run $(BENCHSTAT) -col /impl bench.out
 
-# The same work through redlock, its peers and the floor: docs/performance.md.
-# It takes about ten minutes, with both hands off the machine. PEERS=-quick is
-# a look.
+# The same work through redlock, other libraries and the floor: docs/performance.md.
+# It takes about twenty minutes, in which the machine should do nothing else. With
+# PEERS=-quick it is short and rough.
 bench-peers: installed
 	cd benchmarks && go run . -out ../docs/bench $(PEERS)
 
-# Everything at once for DURATION, from SEED, and beside it the simulation for as
-# long: see docs/proof.md. Histories go to soak-SEED/.
+# All kinds of faults for DURATION, from SEED, and at the same time the simulation:
+# see docs/proof.md. Histories go to soak-SEED/.
 soak: installed
 	go test -v -count=1 -timeout=0 -run '^TestSimulation$$' . -sim.for=$(DURATION) -sim.seed=$(SEED) & \
 	go test -v -count=1 -timeout=0 -run '^TestSoak$$' ./internal/nemesis \

@@ -4,25 +4,21 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
-
-	"github.com/cenkalti/backoff/v4"
 
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/waiting"
 )
 
-// request is what is asked of take.
+// request is what take is asked for.
 type request struct {
 	keys   []string
 	ttl    time.Duration
 	config lockConfig
 	wait   bool
-	values context.Context // what the lock's context has the values of
+	values context.Context // the lock's context has its values
 }
 
 func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, opts []LockOption, wait bool) (*Lock, error) {
@@ -41,32 +37,25 @@ func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, 
 	return l.acquireThrough(ctx, r)
 }
 
-// take takes the keys: in one attempt or, with wait, in as many as the retry
-// policy and ctx allow (invariant 8).
+// take acquires the keys: in one attempt or, with wait, in as many as the retry policy
+// and ctx allow (invariant 8).
 func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 	if err := r.config.checkTTL(r.ttl, l.keeper.Validity(r.ttl)); err != nil {
 		return nil, err
 	}
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("%w: %s: nothing was tried: %w", ErrNotAcquired, quoted(r.keys), errors.Join(ctxErrors(ctx)...))
+		return nil, &opError{op: "acquire", keys: r.keys, what: ErrNotAcquired, how: "nothing was tried", why: errors.Join(ctxErrors(ctx)...)}
 	}
 	if !l.begin() {
-		return nil, fmt.Errorf("%w: acquire %s", ErrClosed, quoted(r.keys))
+		return nil, &opError{op: "acquire", keys: r.keys, what: ErrClosed}
 	}
 	defer l.operations.Done()
 
-	var pauses backoff.BackOff
-	var last *QuorumError      // what the latest attempt that was decided came to
-	var waiter *waiting.Waiter // from the first refusal on, where there are queues
-	defer func() {
-		if waiter != nil {
-			waiter.Leave()
-		}
-	}()
-	// Whoever comes when this process holds the key, or waits for it, asks nobody.
-	ask := !l.queues(r) || !l.queue.Busy(r.keys[0])
+	w := wait{locker: l, request: r, op: op}
+	defer w.end()
+	var last *QuorumError // of the latest attempt that was decided
 	verdict := quorum.Rejected
-	for {
+	for ask := !w.behindOthersHere(); ; ask = true {
 		if ask {
 			var lock *Lock
 			var failed *QuorumError
@@ -78,7 +67,7 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 			if verdict != quorum.Open || last == nil {
 				last = failed
 			}
-		} else if last == nil {
+		} else {
 			last = l.heldHere(r)
 		}
 		if why := l.interruption(ctx); why != nil {
@@ -87,45 +76,28 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 		if !r.wait {
 			return nil, last
 		}
-		if pauses == nil {
-			if pauses = r.config.retry(); pauses == nil {
-				return nil, argumentError("WithRetry: the policy returned nil: must return a backoff.BackOff; after: %w", last)
-			}
-			pauses.Reset()
-		}
-		pause := pauses.NextBackOff()
-		if pause == backoff.Stop {
-			if !ask && waiter == nil { // not even once
-				ask, r.wait = true, false
-				continue
-			}
-			return nil, last
-		}
-		if waiter == nil && l.queues(r) && verdict == quorum.Rejected {
-			waiter = l.queue.Enter(r.keys[0], r.ttl)
-		}
-		grant, on := l.pause(ctx, pause, waiter, op)
-		if !on {
+		lock, outcome, err := w.pause(ctx, verdict == quorum.Rejected)
+		switch {
+		case err != nil:
+			return nil, &opError{op: "acquire", keys: r.keys, what: err, why: last}
+		case lock != nil:
+			return lock, nil
+		case outcome == interrupted:
 			return nil, last.because(l.interruption(ctx))
+		case outcome == over && ask:
+			return nil, last
+		case outcome == over: // nobody has been asked yet
+			r.wait = false
 		}
-		if grant.Claim != nil {
-			waiter = nil
-			if lock := l.granted(ctx, r, grant, op); lock != nil {
-				return lock, nil
-			}
-			l.queue.Return(r.keys[0], grant)
-		} else if waiter != nil {
-			op.queueFailed(waiter.Failure())
-		}
-		ask = true
 	}
 }
 
-// attempt asks every node once, with a token of its own. Whatever it leaves
-// behind if it fails is released, in the background (invariant 4).
+// attempt asks every node once, with a fresh token. If it fails, whatever it may have set
+// is released in the background (invariant 4).
 func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.Verdict, *QuorumError) {
 	lock := &Lock{locker: l, config: r.config, ttl: r.ttl}
 	lock.context = heldContext{values: r.values, lock: lock}
+	terms := keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold}
 	lock.claim = &lock.own
 	claim, keyTTL := lock.claim, l.keeper.KeyTTL(r.ttl, r.config.maxHold)
 	claim.Init(r.keys, rand.Text(), len(l.nodes))
@@ -136,12 +108,11 @@ func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.
 	for _, n := range l.nodes {
 		n.Acquire(claim, keyTTL, poll)
 	}
-	verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(r.ttl), l.keeper.Validity(r.ttl), func(i int) (time.Time, error) {
+	verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(r.ttl), l.keeper.Lasts(terms), func(i int) (time.Time, error) {
 		return l.nodes[i].Unsent(claim)
 	})
 	op.attempted(began, poll)
 	if verdict == quorum.Carried {
-		terms := keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold}
 		if l.keeper.Hold(&lock.hold, &lock.context, claim, start, terms) {
 			poll.Close()
 			return lock, verdict, nil
@@ -158,32 +129,14 @@ func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.
 	return nil, verdict, l.quorumError("acquire", r.keys, ballot, reason)
 }
 
-// abandon has the keys of a claim that has ended released, in the background.
+// abandon releases the keys of a claim that has ended, in the background.
 func (l *Locker) abandon(claim *node.Claim) {
 	for _, n := range l.nodes {
 		n.Abandon(claim)
 	}
 }
 
-// pause waits for d, or until the waiter, if there is one, is granted the lock. It
-// reports false if ctx or the Locker ended before.
-func (l *Locker) pause(ctx context.Context, d time.Duration, waiter *waiting.Waiter, op *Op) (waiting.Grant, bool) {
-	began := op.now()
-	defer op.waited(began)
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case g := <-waiter.Granted():
-		return g, true
-	case <-timer.C:
-		return waiting.Grant{}, true
-	case <-ctx.Done():
-	case <-l.closing:
-	}
-	return waiting.Grant{}, false
-}
-
-// interruption is what ended a wait, if anything did.
+// interruption returns what ended a wait: the closing of the Locker, ctx, or nothing.
 func (l *Locker) interruption(ctx context.Context) []error {
 	if l.isClosing() {
 		return []error{ErrClosed}
@@ -200,7 +153,7 @@ func (l *Locker) isClosing() bool {
 	}
 }
 
-// ctxErrors is ctx's error, and its cause where that says more.
+// ctxErrors returns ctx's error, and its cause if that says more.
 func ctxErrors(ctx context.Context) []error {
 	err, cause := ctx.Err(), context.Cause(ctx)
 	switch {
@@ -212,7 +165,7 @@ func ctxErrors(ctx context.Context) []error {
 	return []error{err, cause}
 }
 
-// lockConfig is the Locker's configuration with the options of one lock.
+// lockConfig returns the Locker's configuration with the options of one lock applied.
 func (l *Locker) lockConfig(opts []LockOption) (lockConfig, error) {
 	config := l.config.lock
 	for i, o := range opts {
@@ -224,8 +177,8 @@ func (l *Locker) lockConfig(opts []LockOption) (lockConfig, error) {
 	return config, config.check()
 }
 
-// lockKeys checks the keys, which are its own, and returns them sorted and without
-// duplicates.
+// lockKeys checks the keys and returns them sorted and without duplicates. It changes
+// keys.
 func (l *Locker) lockKeys(ctx context.Context, keys []string) ([]string, error) {
 	if len(keys) == 0 {
 		return nil, argumentError("no keys: at least one is needed")
@@ -249,7 +202,7 @@ func (l *Locker) lockKeys(ctx context.Context, keys []string) ([]string, error) 
 		}
 		for _, key := range lock.claim.Keys {
 			if slices.Contains(keys, key) {
-				return nil, fmt.Errorf("%w: %q, valid until %s: waiting for it would be a deadlock", ErrAlreadyHeld, key, clockTime(lock.Until()))
+				return nil, &opError{op: "acquire", keys: []string{key}, what: ErrAlreadyHeld, how: "valid until " + clockTime(lock.Until()) + ": waiting for it would be a deadlock"}
 			}
 		}
 	}

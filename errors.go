@@ -10,58 +10,65 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// What can become of a lock, for errors.Is.
+// The errors of this package, for [errors.Is].
 var (
-	// ErrNotAcquired: others hold the lock.
+	// ErrNotAcquired means that the lock was not acquired because others hold it.
 	ErrNotAcquired = errors.New("redlock: lock not acquired")
-	// ErrNoQuorum: too many nodes failed or timed out to decide.
+	// ErrNoQuorum means that so many nodes failed or timed out that there was no
+	// decision.
 	ErrNoQuorum = errors.New("redlock: no quorum of nodes")
-	// ErrLost: the lock ended before it was released. It is also the cause
-	// with which the lock's context ended.
+	// ErrLost means that the lock ended before it was released. The cause of the
+	// lock's context matches it too.
 	ErrLost = errors.New("redlock: lock lost")
-	// ErrReleased is the cause of a lock's context after Release.
+	// ErrReleased is the cause of a lock's context after [Lock.Release].
 	ErrReleased = errors.New("redlock: lock released")
-	// ErrNotHeld: Extend or Release of a lock that is no longer ours.
+	// ErrNotHeld means that [Lock.Extend], [Lock.AutoExtend] or [Lock.Release] was
+	// called on a lock that has ended, or that the nodes no longer hold.
 	ErrNotHeld = errors.New("redlock: lock not held")
-	// ErrAlreadyHeld: this ctx already holds the key, and waiting for it
-	// would be a deadlock.
+	// ErrAlreadyHeld means that the ctx of an acquire already holds the key, so that
+	// waiting for it would be a deadlock.
 	ErrAlreadyHeld = errors.New("redlock: key already held by this context")
-	// ErrClosed: the Locker was closed. It is also the cause of the contexts
-	// of the locks it held.
+	// ErrClosed means that the [Locker] was closed. It is also the cause of the
+	// contexts of the locks that were held then.
 	ErrClosed = errors.New("redlock: locker closed")
 )
 
-// QuorumError tells what the nodes said to an operation that a quorum of them
-// did not grant. errors.Is finds in it the sentinel that says what follows
-// (ErrNotAcquired, ErrNoQuorum, ErrNotHeld, ErrLost) and, if a ctx ended the
-// operation, the ctx's error. What the nodes said is in Nodes only: a node's
-// timeout is never taken for the end of a ctx of yours.
+// QuorumError describes an operation that a quorum of nodes did not grant, and what
+// each node answered. Find it with [errors.As].
+//
+// It matches the error that says what follows ([ErrNotAcquired], [ErrNoQuorum],
+// [ErrNotHeld]) and, if a ctx ended the operation, the ctx's error. The errors of
+// the nodes are in Nodes only, and do not match: the timeout of a node is never
+// mistaken for the end of your ctx.
 type QuorumError struct {
 	Op    string      // "acquire", "extend", "release" or "close"
 	Keys  []string    // of the lock, sorted; none for "close"
-	Total int         // nodes
-	Need  int         // nodes that had to grant
-	Got   int         // nodes that did
+	Total int         // number of nodes
+	Need  int         // how many had to grant
+	Got   int         // how many did
 	Nodes []NodeError // those that did not, in the order they were given
 
 	reasons []error
 }
 
-// NodeError is what one node answered, or why it did not.
+// NodeError says why one node did not grant an operation.
 type NodeError struct {
 	Node string // its address
-	Err  error
+	Err  error  // what it answered, or why there was no answer
 }
 
+// Error returns the address and the text of Err.
 func (e NodeError) Error() string { return e.Node + ": " + e.Err.Error() }
 
 // Unwrap returns Err.
 func (e NodeError) Unwrap() error { return e.Err }
 
+// Error returns one line: the operation, its keys, the votes, and what each node that
+// did not grant answered.
 func (e *QuorumError) Error() string {
 	var b strings.Builder
 	b.WriteString("redlock: " + e.Op)
-	if len(e.Keys) > 0 { // closing is of all
+	if len(e.Keys) > 0 { // "close" has none
 		b.WriteString(" " + quoted(e.Keys))
 	}
 	b.WriteString(": ")
@@ -79,13 +86,14 @@ func (e *QuorumError) Error() string {
 	}
 	for _, reason := range e.reasons {
 		if !isSentinel(reason) {
-			b.WriteString(": " + reason.Error())
+			b.WriteString(": " + bare(reason))
 		}
 	}
 	return b.String()
 }
 
-// Unwrap returns the sentinels and the ctx's error, if one ended the operation.
+// Unwrap returns the errors that e matches: one of this package's, and the ctx's
+// error if a ctx ended the operation.
 func (e *QuorumError) Unwrap() []error { return e.reasons }
 
 func (e *QuorumError) because(reasons []error) *QuorumError {
@@ -103,7 +111,7 @@ func isSentinel(err error) bool {
 
 var errUnanswered = errors.New("not waited for")
 
-// quorumError describes a ballot that was not carried, or not in time.
+// quorumError describes a ballot that a quorum did not grant, or not in time.
 func (l *Locker) quorumError(op string, keys []string, ballot *quorum.Ballot, reasons ...error) *QuorumError {
 	e := &QuorumError{
 		Op:      op,
@@ -125,9 +133,9 @@ func (l *Locker) quorumError(op string, keys []string, ballot *quorum.Ballot, re
 	return e
 }
 
-// lostError is the cause with which a lost lock's context ends. It is made
-// before that, so its text waits until it is asked for: an error in it may be
-// a middleware's (invariant 2).
+// lostError is the cause with which a lost lock's context ends. It is made before
+// the context ends, and may hold an error of a middleware, whose Error method may
+// block. So its text is only made when somebody asks for it (invariant 2).
 type lostError struct {
 	keys  []string
 	until time.Time
@@ -166,9 +174,9 @@ func jumped(jump *keeper.Jump) string {
 }
 
 func (e *lostError) Error() string {
-	text := fmt.Sprintf("%v: %s: valid until %s: %s", ErrLost, quoted(e.keys), clockTime(e.until), e.how)
+	text := fmt.Sprintf("redlock: hold %s: %s: valid until %s: %s", quoted(e.keys), bare(ErrLost), clockTime(e.until), e.how)
 	if e.err != nil {
-		text += e.err.Error()
+		text += bare(e.err)
 	}
 	return text
 }
@@ -180,7 +188,37 @@ func (e *lostError) Unwrap() []error {
 	return []error{ErrLost, e.err}
 }
 
-func clockTime(t time.Time) string { return t.Format("15:04:05.000") }
+// opError is why an operation failed that was not decided by a ballot.
+type opError struct {
+	op   string
+	keys []string
+	what error  // a sentinel, as a rule
+	how  string // or ""
+	why  error  // or nil
+}
+
+func (e *opError) Error() string {
+	text := "redlock: " + e.op + " " + quoted(e.keys) + ": " + bare(e.what)
+	if e.how != "" {
+		text += ": " + e.how
+	}
+	if e.why != nil {
+		text += ": " + bare(e.why)
+	}
+	return text
+}
+
+func (e *opError) Unwrap() []error {
+	if e.why == nil {
+		return []error{e.what}
+	}
+	return []error{e.what, e.why}
+}
+
+// bare is an error's text without the prefix that the error has around it.
+func bare(err error) string { return strings.TrimPrefix(err.Error(), "redlock: ") }
+
+func clockTime(t time.Time) string { return t.Format("15:04:05.000Z07:00") }
 
 func quoted(keys []string) string {
 	if len(keys) == 1 {
@@ -189,7 +227,7 @@ func quoted(keys []string) string {
 	return fmt.Sprintf("%q", keys)
 }
 
-// argumentError says what an argument was and what is accepted.
+// argumentError returns an error that says what an argument was and what is accepted.
 func argumentError(format string, args ...any) error {
 	return fmt.Errorf("redlock: "+format, args...)
 }

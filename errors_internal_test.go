@@ -19,14 +19,14 @@ func TestALossByAJumpOfTheClockSaysSo(t *testing.T) {
 		want string
 	}{
 		{keeper.Loss{}, "not extended"},
-		{keeper.Loss{Jump: &keeper.Jump{By: time.Hour + 1, At: at}}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000"},
-		{keeper.Loss{Jump: &keeper.Jump{By: time.Hour, At: at}, Capped: true}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000"},
-		{keeper.Loss{Jump: &keeper.Jump{By: time.Hour, At: at, Suspended: true}}, "the machine was suspended for 1h0m0s, until 13:00:05.000"},
-		{keeper.Loss{Jump: &keeper.Jump{By: time.Hour, At: at}, Err: refused}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000: not extended: refused"},
+		{keeper.Loss{Jump: &keeper.Jump{By: time.Hour + 1, At: at}}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000Z"},
+		{keeper.Loss{Jump: &keeper.Jump{By: time.Hour, At: at}, Capped: true}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000Z"},
+		{keeper.Loss{Jump: &keeper.Jump{By: time.Hour, At: at, Suspended: true}}, "the machine was suspended for 1h0m0s, until 13:00:05.000Z"},
+		{keeper.Loss{Jump: &keeper.Jump{By: time.Hour, At: at}, Err: refused}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000Z: not extended: refused"},
 	} {
 		c.loss.Claim, c.loss.Until = &node.Claim{Keys: []string{"k"}}, at
 		err := (&Locker{}).lostError(c.loss)
-		require.EqualError(t, err, `redlock: lock lost: "k": valid until 13:00:05.000: `+c.want)
+		require.EqualError(t, err, `redlock: hold "k": lock lost: valid until 13:00:05.000Z: `+c.want)
 		require.ErrorIs(t, err, ErrLost)
 		require.Equal(t, c.loss.Err != nil, errors.Is(err, refused))
 	}

@@ -2,13 +2,13 @@ package redlock_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
-
-	"github.com/alicebob/miniredis/v2"
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/middleware"
@@ -28,22 +28,12 @@ func announce(name string) redlock.Middleware {
 }
 
 func ExampleWithMiddleware() {
-	server, err := miniredis.Run()
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer server.Close()
-
-	ctx := context.Background()
-	locker, err := redlock.Open(ctx, []string{"redis://" + server.Addr()},
+	locker, stop := openNodes( // a Locker over three nodes in memory
 		redlock.WithMiddleware(announce("outer"), announce("middle")),
 		redlock.WithMiddleware(announce("inner")))
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer locker.Close()
+	defer stop()
 
-	err = redlock.Do(ctx, locker, "order:456", 30*time.Second, func(context.Context) error {
+	err := redlock.Do(context.Background(), locker, "order:456", 30*time.Second, func(context.Context) error {
 		fmt.Println("— the work —")
 		return nil
 	})
@@ -70,6 +60,52 @@ func ExampleWithMiddleware() {
 	// inner after release
 	// middle after release
 	// outer after release
+}
+
+// A middleware that refuses to lock anything but jobs.
+func ExampleMiddleware() {
+	jobsOnly := func(next redlock.Handler) redlock.Handler {
+		return func(ctx context.Context, op *redlock.Op) error {
+			if op.Kind == redlock.OpAcquire && !strings.HasPrefix(op.Keys[0], "job:") {
+				return fmt.Errorf("no lock on %q: keys must begin with %q", op.Keys[0], "job:")
+			}
+			return next(ctx, op)
+		}
+	}
+	locker, stop := openNodes(redlock.WithMiddleware(jobsOnly))
+	defer stop()
+	ctx := context.Background()
+
+	fmt.Println(redlock.Do(ctx, locker, "job:7", 30*time.Second, makeReport))
+	fmt.Println(redlock.Do(ctx, locker, "user:7", 30*time.Second, makeReport))
+	// Output:
+	// <nil>
+	// no lock on "user:7": keys must begin with "job:"
+}
+
+func ExamplePanicError() {
+	faulty := func(next redlock.Handler) redlock.Handler {
+		return func(ctx context.Context, op *redlock.Op) error {
+			if op.Kind == redlock.OpLost {
+				panic("no such column") // on a goroutine of the Locker
+			}
+			return next(ctx, op)
+		}
+	}
+	locker, stop := openNodes(redlock.WithMiddleware(faulty))
+	defer stop()
+
+	lock, err := locker.Acquire(context.Background(), "job", 500*time.Millisecond)
+	if err != nil {
+		log.Fatal(err)
+	}
+	<-lock.Context().Done() // nobody extends it
+
+	var panicked *redlock.PanicError
+	if errors.As(locker.Close(), &panicked) {
+		fmt.Println(panicked.Value)
+	}
+	// Output: no such column
 }
 
 func Example_middleware() {

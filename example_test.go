@@ -3,17 +3,47 @@ package redlock_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log"
 	"time"
+
+	"github.com/alicebob/miniredis/v2"
 
 	"github.com/redis-kit/redlock"
 )
 
 type Profile struct{ Name string }
 
-func update(context.Context) (Profile, error)       { return Profile{}, nil }
+func update(context.Context) (Profile, error)       { return Profile{Name: "Ada"}, nil }
 func processPayment(context.Context, string) error  { return nil }
+func makeReport(context.Context) error              { return nil }
 func migrateBatch(ctx context.Context, _ int) error { return ctx.Err() }
+
+// openNodes returns a Locker over three nodes in memory, for examples that run.
+func openNodes(opts ...redlock.Option) (locker *redlock.Locker, stop func()) {
+	urls, stopNodes := startNodes(3)
+	locker, err := redlock.Open(context.Background(), urls, opts...)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return locker, func() { _ = locker.Close(); stopNodes() }
+}
+
+func startNodes(n int) (urls []string, stop func()) {
+	var nodes []*miniredis.Miniredis
+	for range n {
+		node, err := miniredis.Run()
+		if err != nil {
+			log.Fatal(err)
+		}
+		nodes, urls = append(nodes, node), append(urls, "redis://"+node.Addr())
+	}
+	return urls, func() {
+		for _, node := range nodes {
+			node.Close()
+		}
+	}
+}
 
 func Example() {
 	ctx := context.Background()
@@ -28,78 +58,75 @@ func Example() {
 		func(ctx context.Context) (Profile, error) { return update(ctx) })
 
 	switch {
-	case errors.Is(err, redlock.ErrNotAcquired): // others hold it
-	case errors.Is(err, redlock.ErrNoQuorum): // too many nodes are down
-	case errors.Is(err, redlock.ErrLost): // it ended while update ran
 	case err == nil:
-		log.Println(profile.Name)
+		log.Println("updated", profile.Name)
+	case errors.Is(err, redlock.ErrNotAcquired):
+		log.Println("somebody else is at it:", err)
+	case errors.Is(err, redlock.ErrNoQuorum):
+		log.Println("too many nodes are down:", err) // says what each node answered
+	case errors.Is(err, redlock.ErrLost):
+		log.Println("update may have done half of its work:", err)
+	default:
+		log.Println("update failed:", err)
 	}
 }
 
-func ExampleLocker_Acquire() {
-	ctx := context.Background()
-	locker, err := redlock.Open(ctx, []string{"redis://r1:6379"})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer locker.Close()
+func ExampleWith() {
+	locker, stop := openNodes() // a Locker over three nodes in memory
+	defer stop()
 
-	lock, err := locker.Acquire(ctx, "payment:order:456", 10*time.Second)
-	if errors.Is(err, redlock.ErrNotAcquired) {
-		return // others hold it
-	} else if err != nil {
-		log.Fatal(err) // says which node answered what
-	}
-	defer lock.Release(ctx)
-
-	if err := processPayment(lock.Context(), "456"); err != nil {
-		log.Println(err, context.Cause(lock.Context()))
-	}
+	profile, err := redlock.With(context.Background(), locker, "user:123:profile", 30*time.Second,
+		func(ctx context.Context) (Profile, error) { return update(ctx) })
+	fmt.Println(profile.Name, err)
+	// Output: Ada <nil>
 }
 
-func ExampleLock_AutoExtend() {
-	ctx := context.Background()
-	locker, err := redlock.Open(ctx, []string{"redis://r1:6379"})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer locker.Close()
+func ExampleWithAll() {
+	locker, stop := openNodes()
+	defer stop()
 
-	lock, err := locker.Acquire(ctx, "data-migration", 30*time.Second)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer lock.Release(ctx) // stops the extension too
+	// Two transfers in opposite directions cannot block each other: each gets
+	// both accounts or none.
+	balance, err := redlock.WithAll(context.Background(), locker, []string{"account:bob", "account:ann"}, 30*time.Second,
+		func(ctx context.Context) (int, error) {
+			lock, _ := redlock.FromContext(ctx)
+			fmt.Println("transfer under", lock.Keys())
+			return 42, nil
+		})
+	fmt.Println(balance, err)
+	// Output:
+	// transfer under [account:ann account:bob]
+	// 42 <nil>
+}
 
-	// Extend whenever less than 5 s remain.
-	if err := lock.AutoExtend(5 * time.Second); err != nil {
-		log.Fatal(err)
-	}
-	for batch := range 100 {
-		if err := migrateBatch(lock.Context(), batch); err != nil {
-			log.Fatal(err)
+func ExampleDo() {
+	locker, stop := openNodes()
+	defer stop()
+
+	err := redlock.Do(context.Background(), locker, "report", 30*time.Second, func(ctx context.Context) error {
+		return errors.New("no paper")
+	})
+	fmt.Println(err)
+	// Output: no paper
+}
+
+func ExampleFromContext() {
+	locker, stop := openNodes()
+	defer stop()
+
+	// Far down in the program, only the ctx is there.
+	work := func(ctx context.Context) error {
+		lock, ok := redlock.FromContext(ctx)
+		if !ok {
+			return errors.New("not under a lock")
 		}
+		fmt.Println(lock.Key(), lock.Valid(), time.Until(lock.Until()) > 20*time.Second)
+		return nil
 	}
+	fmt.Println(work(context.Background()))
+	fmt.Println(redlock.Do(context.Background(), locker, "report", 30*time.Second, work))
+	// Output:
+	// not under a lock
+	// report true true
+	// <nil>
 }
-
-func ExampleWithRetry() {
-	ctx := context.Background()
-
-	locker, err := redlock.Open(ctx, []string{"redis://r1:6379", "redis://r2:6379", "redis://r3:6379"},
-		redlock.WithRetry(redlock.FixedRetry(200*time.Millisecond, 100*time.Millisecond, 5)),
-		redlock.WithGrace(time.Second))
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer locker.Close()
-
-	// One lock may differ: wait for as long as ctx allows, hold for a minute at most.
-	err = redlock.Do(ctx, locker, "report", 20*time.Second, makeReport,
-		redlock.WithRetry(redlock.ExponentialRetry(50*time.Millisecond, 2*time.Second)),
-		redlock.WithMaxHold(time.Minute))
-	if err != nil {
-		log.Println(err)
-	}
-}
-
-func makeReport(context.Context) error { return nil }

@@ -151,7 +151,7 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {
 	require.EqualError(t, held.AutoExtend(50*ms), `redlock: extend "k": threshold 50ms: must be 0 (the default) or above the grace, 100ms, and below the ttl, 1s`)
 	none := redlock.RetryPolicy(func() backoff.BackOff { return nil })
 	_, err = l.Acquire(t.Context(), "k", ttl, redlock.WithRetry(none))
-	require.ErrorContains(t, err, "redlock: WithRetry: the policy returned nil: must return a backoff.BackOff; after: ")
+	require.ErrorContains(t, err, "redlock: acquire \"k\": WithRetry: the policy returned nil: must return a backoff.BackOff: ")
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
 	require.NoError(t, held.Release(t.Context()))
 }

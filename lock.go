@@ -2,7 +2,6 @@ package redlock
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -12,10 +11,11 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// Lock is a lock that was acquired. Its methods are safe for concurrent use.
+// Lock is a lock that has been acquired. Its methods are safe for concurrent use.
 //
-// It ends when it is released, when its validity ends without an extension,
-// when a quorum of its nodes no longer holds it, or when its Locker is closed.
+// A lock ends when it is released, when its validity ends without an extension,
+// when so many nodes answer that they do not hold it that no quorum is left, or
+// when its [Locker] is closed. It never becomes valid again.
 type Lock struct {
 	locker  *Locker
 	claim   *node.Claim // its own, or one that was handed over
@@ -26,39 +26,40 @@ type Lock struct {
 	context heldContext
 
 	releasing sync.Once
-	released  error // the outcome of Release
+	released  error // what Release returned; guarded by releasing
 }
 
-// Key is the first of Keys.
+// Key returns the key of the lock: the first of [Lock.Keys].
 func (l *Lock) Key() string { return l.claim.Keys[0] }
 
-// Keys are the keys that are held, sorted, without duplicates.
+// Keys returns the keys of the lock, sorted and without duplicates.
 func (l *Lock) Keys() []string { return slices.Clone(l.claim.Keys) }
 
-// Token is the value of the keys on the nodes: random, and fresh for every
-// attempt.
+// Token returns the value of the keys on the nodes. It is random, and a new one is
+// made for every attempt.
 func (l *Lock) Token() string { return l.claim.Token }
 
-// Until is the end of validity: until then, no other process can hold the
-// lock, as long as clocks keep to the drift and no node loses its data. It
-// moves forward with each extension, and carries a monotonic reading.
+// Until returns the end of validity. No other process can own the lock before
+// then, as long as clocks run within the drift allowance and no node loses its
+// data. Each extension moves it forward. It has a monotonic clock reading.
 func (l *Lock) Until() time.Time { return l.hold.Until() }
 
-// Valid tells whether the lock is still held.
+// Valid reports whether the lock is still held. It compares the clock with the
+// end of validity, less the grace of [WithGrace], and asks no node.
 func (l *Lock) Valid() bool { return l.hold.Valid() }
 
-// Context ends when the lock does: with a cause that is ErrLost, ErrReleased
-// or ErrClosed. It has the values of the ctx that acquired the lock, and not
-// its end.
+// Context returns a context that ends when the lock does, with a cause that
+// matches [ErrLost], [ErrReleased] or [ErrClosed]. It has the values of the ctx
+// that the lock was acquired with, but does not end with that ctx.
 func (l *Lock) Context() context.Context { return l.hold.Context() }
 
-// Extend makes the lock valid for at least ttl from now, less the drift; ttl 0
-// means the one it was acquired with. It never shortens a lock, and does not
-// exceed WithMaxHold.
+// Extend makes the lock valid for at least ttl from now, less the drift
+// allowance. A ttl of 0 is the one that the lock was acquired with. Extend never
+// shortens a lock, and never goes beyond [WithMaxHold].
 //
-// The error matches ErrNotHeld if the lock has ended, or has been found to be
-// lost; it then ends at once. It matches ErrNoQuorum if too many nodes failed;
-// the lock is then valid until Until, as before.
+// The error matches [ErrNotHeld] if the lock had ended, or if the nodes answered
+// that it is lost; it then ends at once. It matches [ErrNoQuorum] if too many nodes
+// failed or timed out; the lock then stays valid until [Lock.Until], as before.
 func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 	if ttl == 0 {
 		ttl = l.ttl
@@ -110,10 +111,11 @@ func (l *Lock) notExtended(ballot *quorum.Ballot) *QuorumError {
 	return l.locker.quorumError("extend", l.Keys(), ballot, ErrNoQuorum)
 }
 
-// AutoExtend extends the lock by its ttl whenever less than threshold remains
-// of its validity, until it ends; threshold 0 means WithExtendThreshold's, by
-// default two thirds of the ttl. It must be below the ttl and above the grace.
-// The error matches ErrNotHeld if the lock has ended.
+// AutoExtend starts to extend the lock by its ttl whenever less than threshold
+// remains of its validity. It goes on until the lock ends, [Lock.StopAutoExtend]
+// is called or [WithMaxHold] is reached. A threshold of 0 is that of
+// [WithExtendThreshold], by default two thirds of the ttl. Any other must be below
+// the ttl and above the grace. The error matches [ErrNotHeld] if the lock has ended.
 func (l *Lock) AutoExtend(threshold time.Duration) error {
 	if threshold == 0 {
 		threshold = l.config.thresholdOf(l.ttl)
@@ -128,18 +130,21 @@ func (l *Lock) AutoExtend(threshold time.Duration) error {
 	return nil
 }
 
-// StopAutoExtend lets the lock end with its validity.
+// StopAutoExtend stops what [Lock.AutoExtend] or [With] started. The lock then ends
+// with its validity, unless [Lock.Extend] extends it.
 func (l *Lock) StopAutoExtend() { l.hold.StopAuto() }
 
-// Release ends the lock and deletes its keys where they are still ours. It
-// returns as soon as a quorum has confirmed, and waits for nodes that do not
-// answer no longer than the node timeout; of ctx only the values are used, so
-// that cleaning up works under one that has ended. What failed is tried again
-// in the background for as long as its ttl.
+// Release ends the lock and deletes its keys where they still hold its token. It
+// returns as soon as a quorum has confirmed, and waits for silent nodes no longer
+// than the node timeout. What failed is tried again in the background, until it
+// succeeds or the ttl has passed.
 //
-// Release is idempotent: it happens once, and later calls return what it
-// returned. The error matches ErrNotHeld if the lock had ended before, and
-// ErrNoQuorum if too many nodes failed to confirm.
+// Only the values of ctx are used, not its end, so a release works under a ctx
+// that has ended.
+//
+// Release is idempotent: later calls return the error of the first. The error
+// matches [ErrNotHeld] if the lock had ended before, and [ErrNoQuorum] if too many
+// nodes did not confirm.
 func (l *Lock) Release(ctx context.Context) error {
 	l.releasing.Do(func() {
 		if l.locker.chain == nil {
@@ -147,8 +152,14 @@ func (l *Lock) Release(ctx context.Context) error {
 			return
 		}
 		defer l.drop() // whatever the middleware does
-		l.released = errPanicked
+		panicked := true
+		defer func() {
+			if panicked {
+				l.released = &opError{op: "release", keys: l.claim.Keys, what: ErrNoQuorum, how: "a middleware panicked"}
+			}
+		}()
 		l.released = l.through(ctx, l.op(OpRelease, l.ttl, runRelease))
+		panicked = false
 	})
 	return l.released
 }
@@ -169,7 +180,6 @@ func (l *Lock) release(op *Op) error {
 	for _, n := range l.locker.nodes {
 		n.Release(l.claim, poll)
 	}
-	l.locker.left(l)
 	verdict := poll.Wait(context.Background(), nil, l.locker.config.timeoutOf(l.ttl), l.ttl, func(i int) (time.Time, error) {
 		return l.locker.nodes[i].Unsent(l.claim)
 	})
@@ -185,7 +195,8 @@ func (l *Lock) release(op *Op) error {
 	return l.locker.quorumError("release", l.Keys(), ballot, ErrNoQuorum)
 }
 
-// ended is why the lock ended. It must have ended, or no longer be valid.
+// ended returns the cause with which the lock ended. Only call it for a lock that
+// has ended or is no longer valid.
 func (l *Lock) ended() error {
 	l.hold.Expire() // Valid goes by the clock; the timer may not have run yet
 	<-l.Context().Done()
@@ -193,7 +204,7 @@ func (l *Lock) ended() error {
 }
 
 func (l *Lock) notHeld(op string) error {
-	return fmt.Errorf("%w: %s %s: %w", ErrNotHeld, op, quoted(l.Keys()), l.ended())
+	return &opError{op: op, keys: l.claim.Keys, what: ErrNotHeld, why: l.ended()}
 }
 
 // heldContext gives a lock's context the values of the ctx that acquired it,

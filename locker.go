@@ -18,8 +18,9 @@ import (
 	"github.com/redis-kit/redlock/internal/waiting"
 )
 
-// Locker takes locks by a quorum of its nodes. It is safe for concurrent use;
-// one per process and set of nodes is enough. It must be closed.
+// Locker acquires locks by a quorum of its nodes. It is safe for concurrent use;
+// one per process and set of nodes is enough. Make one with [Open] or [New], and
+// close it with [Locker.Close].
 type Locker struct {
 	config lockerConfig
 	nodes  []*node.Node
@@ -31,25 +32,27 @@ type Locker struct {
 	panicked atomic.Pointer[PanicError] // the first
 
 	closing chan struct{} // closed when Close begins
-	mu      sync.Mutex    // guards closed, and operations against Close
+	mu      sync.Mutex    // guards closed, and operations.Add
 	closed  bool
-	// operations are those under way. Each holds the Locker open: Close waits
-	// for them, and none begins after it.
+	// operations are those under way. Close waits for them. An Add that comes
+	// while Close waits would be a race: begin adds under mu, and only while
+	// closed is false, so every Add comes before the Wait.
 	operations sync.WaitGroup
 }
 
-// New is a Locker over clients that stay the caller's: Close does not close
-// them, and they must not be closed before it. Each stands for one deployment
-// that is independent of the others: a server, a Sentinel group, a Cluster. An
-// odd number is best; the quorum is more than half. All processes that contend
-// for a lock must use the same nodes.
+// New returns a [Locker] that uses the given clients. It does not own them:
+// close them after the Locker. Use [Open] to have the Locker make its own.
 //
-// The clients should be made with Tune: without it, rueidis may send the
-// commands for one key over several connections, where they overtake each
-// other and leave a key behind for its ttl.
+// Each client is one node: a server, a Sentinel group or a Cluster, which must be
+// independent of the others. The quorum is more than half of them, so an odd
+// number is best. All processes that contend for a lock must use the same nodes.
 //
-// New refuses two clients of which the addresses (their Nodes) tell that they
-// are of the same server, whatever the database: it would vote twice.
+// Make the clients with [Tune]. Without it, rueidis may send the commands for
+// one key over several connections, where they can overtake each other and leave
+// a key behind until its ttl has passed.
+//
+// New returns an error if two clients have an address in common, even with
+// different databases: that server would vote twice.
 func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
 	occupied := make(sites)
 	for i, client := range nodes {
@@ -78,7 +81,7 @@ func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
 	return newLocker(config, voters), nil
 }
 
-// voter is a deployment, and what errors call it.
+// voter is a deployment with the name that errors give it.
 type voter struct {
 	name  string
 	store node.Store
@@ -108,7 +111,7 @@ func newLocker(config lockerConfig, voters []voter) *Locker {
 	return l
 }
 
-// configure checks what New and Open are given.
+// configure applies and checks the options of New and Open.
 func configure(nodes int, opts []Option) (lockerConfig, error) {
 	config := defaults
 	if nodes == 0 {
@@ -126,45 +129,51 @@ func configure(nodes int, opts []Option) (lockerConfig, error) {
 	return config, config.check()
 }
 
-// Acquire takes the lock on key for ttl, and waits for it by the retry policy
-// and until ctx ends. The lock is not extended by itself, unless AutoExtend is
-// called on it.
+// Acquire acquires the lock on key for ttl, between [MinTTL] and [MaxTTL]. While
+// others hold it, Acquire tries again, for as long as the retry policy
+// ([WithRetry]) and ctx allow. The ttl does not bound the wait.
 //
-// The error matches ErrNotAcquired if others hold the lock, and ErrNoQuorum if
-// too many nodes failed to decide; it also matches ctx's error if that ended
-// the wait. It is ErrAlreadyHeld if ctx holds the key already, and ErrClosed
-// after Close.
+// The lock is not extended unless [Lock.AutoExtend] is called. [With] does that
+// and releases the lock too.
+//
+// The error matches [ErrNotAcquired] if others hold the lock, and [ErrNoQuorum]
+// if so many nodes failed or timed out that there was no decision. If ctx ended
+// the wait, it matches ctx's error too. It matches [ErrAlreadyHeld] if ctx already
+// holds the key, and [ErrClosed] after [Locker.Close]. What each node said is in
+// a [QuorumError].
 func (l *Locker) Acquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.acquire(ctx, []string{key}, ttl, opts, true)
 }
 
-// TryAcquire is Acquire with one attempt.
+// TryAcquire is [Locker.Acquire] with a single attempt.
 func (l *Locker) TryAcquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.acquire(ctx, []string{key}, ttl, opts, false)
 }
 
-// AcquireAll is Acquire for several keys, all or none of them. On a Cluster
-// node they must share a hash slot.
+// AcquireAll is [Locker.Acquire] for several keys: it acquires all of them or
+// none. If a node is a Cluster, the keys must share a hash slot.
 func (l *Locker) AcquireAll(ctx context.Context, keys []string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.acquire(ctx, slices.Clone(keys), ttl, opts, true)
 }
 
-// TryAcquireAll is AcquireAll with one attempt.
+// TryAcquireAll is [Locker.AcquireAll] with a single attempt.
 func (l *Locker) TryAcquireAll(ctx context.Context, keys []string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.acquire(ctx, slices.Clone(keys), ttl, opts, false)
 }
 
-// Close ends the contexts of the locks that are held with ErrClosed, and the
-// waits for locks with an error that is ErrClosed. It releases what is held,
-// waiting for nodes that do not answer no longer than the node timeout (1 s
-// unless WithNodeTimeout was given), and closes the connections that Open made;
-// where rueidis is dialling an address that is silent, or several Sentinels one
-// after the other, that takes until it gives up: a second each, by default.
-// Nothing of the Locker's own is left running when it returns.
+// Close ends the contexts of held locks with [ErrClosed], and pending acquires
+// with an error that matches it. It releases the locks, and closes the
+// connections that [Open] made. Nothing of the Locker is left running when it
+// returns. Closing again does nothing and does not wait.
 //
-// The error matches ErrNoQuorum if so many nodes did not answer that keys may
-// remain on a quorum; they expire by their ttl. It has the first PanicError, if
-// there was one. Closing again does nothing, and does not wait.
+// Close waits for nodes for as long as they answer. It gives up a node that has
+// been silent for the node timeout ([WithNodeTimeout]; 1 s by default). If rueidis
+// is dialling a silent address, Close also waits until that dial gives up, 1 s by
+// default; several Sentinels are dialled one after the other.
+//
+// The error matches [ErrNoQuorum] if so many nodes were given up that keys may
+// remain on a quorum; they expire by their ttl. If a middleware panicked on one of
+// the Locker's goroutines, the error has the first [PanicError].
 func (l *Locker) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -210,8 +219,8 @@ func (l *Locker) closeNodes() error {
 	return l.quorumError("close", nil, ballot, ErrNoQuorum)
 }
 
-// begin holds the Locker open for an operation, which ends with
-// l.operations.Done. It reports false after Close.
+// begin registers an operation, for which Close then waits. The operation ends
+// with l.operations.Done. begin reports false if the Locker is closed.
 func (l *Locker) begin() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

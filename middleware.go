@@ -11,51 +11,53 @@ import (
 // Handler carries out an operation.
 type Handler func(ctx context.Context, op *Op) error
 
-// Middleware wraps the handler of every operation of a Locker. What it passes
-// on as ctx is what the next one sees and, for OpHold, what fn gets.
+// Middleware wraps the handler of every operation of a [Locker]. The ctx that it
+// passes to next is the one that the next middleware sees and, for [OpHold], the one
+// that fn gets. It is called concurrently.
 //
-// It is called on the caller's goroutine for OpAcquire, OpHold, OpRelease and
-// an Extend that was asked for; on one of the Locker's for automatic extension
-// and OpLost, and must not block there, nor close the Locker: it can hold up the
-// extension of that lock, but never the end of its context. It is called
-// concurrently.
+// It runs on the caller's goroutine for [OpAcquire], [OpHold], [OpRelease], and for
+// an [OpExtend] that comes from [Lock.Extend]. For automatic extensions and
+// [OpLost] it runs on a goroutine of the Locker. There it must not block or close the
+// Locker. If it does block, it delays the extension of that lock, but never the end
+// of its context.
 //
-// A middleware that returns an error without calling next refuses the
-// operation; only a release cannot be refused: the lock ends all the same. If
-// it fails an acquisition that succeeded, the lock is released.
+// A middleware that returns an error without calling next refuses the operation.
+// Only a release cannot be refused: the lock ends anyway. If a middleware returns an
+// error after an acquire has succeeded, the lock is released.
 //
-// A middleware calls next on its own goroutine, and returns when next has
-// returned. One that returns before, on OpHold, leaves fn to run without the
-// lock: With releases it and returns, with an error, and fn's ctx ends.
+// A middleware must call next on the goroutine that it was called on, and return
+// after next has returned. If it returns earlier for OpHold, fn goes on without the
+// lock: With releases it, ends fn's ctx and returns an error.
 //
-// A panic passes to the caller, with the lock released. On a goroutine of the
-// Locker's, where it would end the process, it becomes the middleware's error, a
-// PanicError. The middleware further out gets it from next: so the one that logs
-// should be given first. If an automatic extension was not tried for it, it is
-// in the cause of the loss that may follow. And Close returns the first.
+// A panic reaches the caller, after the lock has been released. On a goroutine of the
+// Locker a panic would end the process, so it becomes an error there: a [PanicError],
+// which the middleware further out gets from next. So put the one that logs first. If
+// the panic kept an extension from being tried and the lock is then lost, the cause of
+// the loss has the PanicError. [Locker.Close] returns the first of them.
 type Middleware func(next Handler) Handler
 
-// PanicError is what becomes of a panic of a middleware on a goroutine of the
-// Locker's, on automatic extension and OpLost. Find it with errors.As. On
-// OpLost it is joined with the cause of the loss.
+// PanicError is a panic of a [Middleware] on a goroutine of the [Locker]: in an
+// automatic extension, or in [OpLost], where it is joined with the cause of the loss.
+// Find it with [errors.As].
 type PanicError struct {
-	Value any    // what it panicked with
-	Stack []byte // as debug.Stack formats it
+	Value any    // what the middleware panicked with
+	Stack []byte // as [debug.Stack] formats it
 }
 
+// Error returns the text of Value, without the stack.
 func (e *PanicError) Error() string {
 	return fmt.Sprintf("redlock: a middleware panicked: %v", e.Value)
 }
 
-// WithMiddleware wraps every operation of the Locker. The first is the
-// outermost, and the option may be given several times:
+// WithMiddleware wraps every operation of the [Locker]. The first middleware is the
+// outermost. The option can be given several times; it adds to what is there:
 //
 //	WithMiddleware(a, b), WithMiddleware(c)
 //
 //	a before ─ b before ─ c before ─ operation ─ c after ─ b after ─ a after
 //
-// The chain is built once, by New or Open. Without middleware an operation
-// costs nothing for it.
+// [New] and [Open] build the chain once. Without middleware, an operation does not pay
+// for it. The default is none.
 func WithMiddleware(middleware ...Middleware) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig {
 		c.middleware = append(slices.Clip(c.middleware), middleware...)
@@ -63,31 +65,31 @@ func WithMiddleware(middleware ...Middleware) Option {
 	})
 }
 
-// chain builds the handler of all operations; nil without middleware.
+// chain returns the handler of all operations, or nil without middleware.
 func chain(middleware []Middleware) Handler {
 	if len(middleware) == 0 {
 		return nil
 	}
 	handler := Handler(func(ctx context.Context, op *Op) error { return op.run(ctx, op) })
-	for i := len(middleware) - 1; i >= 0; i-- {
-		handler = guarded(middleware[i](handler))
+	for _, m := range slices.Backward(middleware) {
+		handler = guarded(m(handler))
 	}
 	return handler
 }
 
-// guarded is the handler of one middleware, whose panics do not leave it on the
-// Locker's own goroutines.
+// guarded returns the handler of one middleware with its panics turned into errors on
+// the Locker's own goroutines.
 func guarded(handler Handler) Handler {
 	return func(ctx context.Context, op *Op) (err error) {
 		if op.background {
-			// op is the middleware's to spoil from here on.
+			// A middleware may change op, so Lock and Kind are read now.
 			defer op.Lock.recovered(op.Kind, &err)
 		}
 		return handler(ctx, op)
 	}
 }
 
-// recovered is deferred around a middleware.
+// recovered is deferred around a middleware. It turns a panic into *err.
 func (l *Lock) recovered(kind Kind, err *error) {
 	value := recover()
 	if value == nil {

@@ -11,26 +11,29 @@ import (
 	"github.com/redis-kit/redlock/internal/waiting"
 )
 
-// Kind is what an Op is.
+// Kind says which operation an [Op] is.
 type Kind uint8
 
 const (
-	// OpAcquire is an Acquire or TryAcquire, with the whole wait.
+	// OpAcquire is one acquire ([Locker.Acquire], [Locker.TryAcquire], [With], …), with
+	// the whole wait.
 	OpAcquire Kind = iota + 1
-	// OpHold is the function that With runs under the lock.
+	// OpHold is the function that [With] runs under the lock.
 	OpHold
-	// OpExtend is one extension, asked for or automatic.
+	// OpExtend is one extension, by [Lock.Extend] or automatic.
 	OpExtend
-	// OpRelease is a Release, also the one that ends a With.
+	// OpRelease is a [Lock.Release], including the one at the end of [With].
 	OpRelease
-	// OpLost tells that a lock ended without being released: it is lost, or its
-	// Locker was closed. The handler's error is the cause. Nothing can be
-	// refused or altered any more.
+	// OpLost is the notice that a lock ended without being released: it was lost, or its
+	// [Locker] was closed. The handler returns the cause. It is too late to refuse or to
+	// change anything.
 	OpLost
 )
 
 var kindNames = [...]string{OpAcquire: "acquire", OpHold: "hold", OpExtend: "extend", OpRelease: "release", OpLost: "lost"}
 
+// String returns the name of the operation: "acquire", "hold", "extend", "release" or
+// "lost".
 func (k Kind) String() string {
 	if k < OpAcquire || k > OpLost {
 		return fmt.Sprintf("Kind(%d)", uint8(k))
@@ -38,18 +41,18 @@ func (k Kind) String() string {
 	return kindNames[k]
 }
 
-// Op is one operation, as middleware sees it. It is the operation's own: a
-// Middleware must not keep it, nor change Keys.
+// Op is one operation, as a [Middleware] sees it. A Middleware must not keep it after it
+// returns, and must not change Keys.
 type Op struct {
 	Kind Kind
 	Keys []string
-	// TTL is what is asked for. A middleware may change it before it calls the
-	// next handler, for OpAcquire and OpExtend.
+	// TTL is the ttl that is asked for. For OpAcquire and OpExtend, a middleware may
+	// change it before it calls next.
 	TTL time.Duration
 	// Lock is nil for OpAcquire until it has succeeded.
 	Lock *Lock
 
-	// Filled in by the time the handler returns:
+	// The following are set by the time next returns:
 
 	Attempts int           // OpAcquire: how often the nodes were asked
 	Waited   time.Duration // OpAcquire: the time spent between attempts
@@ -60,48 +63,49 @@ type Op struct {
 	locker     *Locker
 	run        Handler // carries the operation out, as the innermost handler
 	request    request // OpAcquire
-	acquired   *Lock   // OpAcquire: what must be released should the chain fail
-	ran        bool    // OpExtend: a middleware has not kept it from being tried
-	background bool    // it is on a goroutine of the Locker's
+	acquired   *Lock   // OpAcquire: must be released if the chain fails
+	ran        bool    // OpExtend: it was tried; no middleware prevented it
+	background bool    // it runs on a goroutine of the Locker
 	first      [1]Try  // where Tries begins: most operations need no more
 }
 
-// Try is one question put to all nodes.
+// Try is one round in which all nodes were asked.
 type Try struct {
 	Start time.Time
 	Took  time.Duration
 	Votes []Vote // one per node, in the order they were given
 }
 
-// Vote is one node's part in a Try.
+// Vote is what one node answered in a [Try].
 type Vote struct {
 	Node string // its address
 	Kind VoteKind
 	Err  error // why it did not grant; nil if it did
 }
 
-// VoteKind is what a Vote is.
+// VoteKind is the kind of a [Vote].
 type VoteKind uint8
 
 const (
-	// VoteSilent: there was no answer when the operation was over, which may
-	// have been before the node could give one.
+	// VoteSilent means that there was no answer when the operation ended. The others may
+	// have decided it before the node could answer.
 	VoteSilent VoteKind = iota
-	// VoteUnasked: there was nothing to ask the node, for no fault of its own.
+	// VoteUnasked means that there was nothing to ask the node. That is no failure.
 	VoteUnasked
-	// VoteGranted: the node did as it was asked.
+	// VoteGranted means that the node did what it was asked to.
 	VoteGranted
-	// VoteRefused: the node answered that it does not.
+	// VoteRefused means that the node answered no: another owner holds a key, or, for an
+	// extension or a release, the key is not there.
 	VoteRefused
-	// VoteFailed: the node did not answer in time, or answered with an error.
+	// VoteFailed means that the node did not answer in time, or answered with an error.
 	VoteFailed
 )
 
 // maxTries bounds what is remembered of an endless wait.
 const maxTries = 100
 
-// What follows records an operation for the middleware. Without any, op is nil
-// and nothing is recorded.
+// The methods below record an operation for the middleware. Without middleware op is nil
+// and they do nothing.
 
 func (op *Op) now() (t time.Time) {
 	if op != nil {

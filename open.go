@@ -15,8 +15,8 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// Open is a Locker with a client of its own for each URL, tuned and closed by
-// the Locker:
+// Open returns a [Locker] with one node for each URL. It makes the clients, tuned as
+// by [Tune], and [Locker.Close] closes them.
 //
 //	redis://[user:password@]host[:port][/db]   one server (valkey:// too)
 //	rediss://…                                 the same over TLS (valkeys:// too)
@@ -24,16 +24,15 @@ import (
 //	redis://host:port?addr=host2:port2         one Cluster, by several of its servers
 //	redis://sentinel:port?master_set=name      one Sentinel group
 //
-// as rueidis.ParseURL reads them, and rediss:// for a Cluster or a Sentinel group
-// too: then all its servers, Sentinels included, are dialled with TLS. What is
-// special in a user or a password must be percent-encoded. For anything else
-// make clients with Tune, and use New.
+// The URLs are those of [rueidis.ParseURL]. With rediss://, all servers of a Cluster
+// or a Sentinel group are dialled with TLS, Sentinels included. Special characters in
+// a user name or a password must be percent-encoded. For anything else, make clients
+// with Tune and use [New].
 //
-// Nodes that are down do not fail Open: they are connected to within a second of
-// answering, and take part from then on. Open waits until each node has been tried
-// once, which takes a node that says nothing the time to dial (1 s unless the
-// URL has dial_timeout), or until ctx's deadline; it fails if ctx is cancelled,
-// or had ended before.
+// Open succeeds while nodes are down, even all of them. They take part within a second
+// of answering. Open waits until each node has been dialled once, or until ctx's
+// deadline. Dialling a silent node takes 1 s, unless its URL has a dial_timeout. Open
+// fails if ctx is cancelled, or has already ended.
 func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 	config, err := configure(len(urls), opts)
 	if err != nil {
@@ -66,24 +65,31 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 	return l, nil
 }
 
-// Tune returns o with what a Locker needs of a client, as Open has it, for TLS,
-// Sentinel, Cluster and whatever else New is to be given:
+// Tune returns o with the settings that a [Locker] needs, for clients that are given
+// to [New]. [Open] uses the same. Tune sets
 //
-//   - pipelining always, over one connection: commands keep their order, and a
-//     wait that is given up does not close the connection;
-//   - no client-side cache, which would be of no use;
-//   - timeouts short enough to find a dead connection within seconds, where o
-//     has none: 1 s to dial, 2 s for an answer, probes each second;
-//   - with Sentinel, the same to dial and probe the Sentinels, which rueidis
-//     otherwise waits for without a limit, and a look at the topology every
-//     5 s, where o has none;
-//   - with a Cluster, no more than 5 redirections of a command, where o has no
-//     limit.
+//   - always-on pipelining over one connection, so that commands keep their order and
+//     giving up a wait does not close the connection;
+//   - no client-side cache, since a lock never reads from one.
+//
+// Where o leaves them at 0, it also sets
+//
+//   - timeouts that find a dead connection within seconds: 1 s to dial, 2 s for an
+//     answer, TCP keep-alive probes every second;
+//   - with Sentinel, the same for dialling the Sentinels, for which rueidis otherwise
+//     waits without a limit, and a refresh of the topology every 5 s;
+//   - with a Cluster, at most 5 redirections of a command;
+//   - a DialCtxFn that dials as rueidis does, and remembers what a server says when it
+//     refuses a connection, unless o has a DialFn.
 func Tune(o rueidis.ClientOption) rueidis.ClientOption {
 	o.AlwaysPipelining = true
 	o.DisableAutoPipelining = false
 	o.PipelineMultiplex = -1
 	o.DisableCache = true
+	// rueidis would not see through it to set the option on the socket.
+	if o.DialCtxFn == nil && o.DialFn == nil && !o.DisableTCPNoDelay {
+		o.DialCtxFn = node.Attentive(nil)
+	}
 	if o.Dialer.Timeout == 0 {
 		o.Dialer.Timeout = time.Second
 	}
@@ -108,7 +114,7 @@ func Tune(o rueidis.ClientOption) rueidis.ClientOption {
 	return o
 }
 
-// parse reads the URLs. Its errors do not repeat them: they may hold passwords.
+// parse reads the URLs. Its errors do not quote them: they may hold passwords.
 func parse(urls []string) ([]rueidis.ClientOption, error) {
 	options := make([]rueidis.ClientOption, len(urls))
 	occupied := make(sites)
@@ -121,17 +127,20 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 		if j, addr, ok := occupied.occupy(i, o.InitAddress, o.Sentinel.MasterSet); !ok {
 			return nil, argumentError("urls[%d] and urls[%d] are the same node, %s: a node votes once", j, i, addr)
 		}
+		if o.DialCtxFn != nil { // that of a socket
+			o.DialCtxFn = node.Attentive(o.DialCtxFn)
+		}
 		options[i] = Tune(o)
 	}
 	return options, nil
 }
 
-// sites is which node is at an address, as far as addresses tell: one server may
-// have several, and several databases, but it fails as a whole.
+// sites maps addresses to nodes. It finds two nodes that are the same server, which
+// fails as a whole however many databases it has.
 type sites map[string]int
 
-// occupy notes the addresses of node i. It reports false, with the node that was
-// there before and the address, if there was one.
+// occupy notes the addresses of node i. If another node has one of them, occupy reports
+// false, and returns that node and the address.
 func (s sites) occupy(i int, addrs []string, group string) (before int, addr string, ok bool) {
 	for _, addr := range addrs {
 		where := site(addr) + " " + group
@@ -143,9 +152,9 @@ func (s sites) occupy(i int, addrs []string, group string) (before int, addr str
 	return 0, "", true
 }
 
-// site is the address in one of the ways in which it can be written. This machine
-// is one whatever it is called: a server that listens on ::1 only, beside
-// another with the same port on 127.0.0.1, is not provided for.
+// site returns one spelling for all the ways to write an address. All addresses of this
+// machine are the same site. So two servers that listen on the same port, one on ::1
+// only and one on 127.0.0.1 only, are taken for one.
 func site(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil || strings.HasPrefix(addr, "/") {
@@ -169,7 +178,7 @@ func parseURL(text string) (o rueidis.ClientOption, reason string) {
 		return o, "not a URL"
 	}
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 && strings.Contains(rest[i:], "@") {
-		// What was meant for a password would be taken for a path, and repeated.
+		// Part of the password would be taken for a path, and quoted in errors.
 		return o, "an @ after the host (what is special in a password must be percent-encoded)"
 	}
 	o, err := rueidis.ParseURL(text)

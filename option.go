@@ -2,19 +2,19 @@ package redlock
 
 import "time"
 
-// Option configures a Locker.
+// Option configures a [Locker]. It is given to [New] or [Open].
 type Option interface {
 	applyLocker(lockerConfig) lockerConfig
 }
 
-// LockOption configures one lock; given to New or Open, it is the Locker's
-// default.
+// LockOption configures one lock. Given to [New] or [Open], it is the default for all
+// locks of the [Locker].
 type LockOption interface {
 	Option
 	applyLock(lockConfig) lockConfig
 }
 
-// lockerConfig and lockConfig are passed by value: so they stay off the heap.
+// lockerConfig and lockConfig are passed by value, so that they stay off the heap.
 type lockerConfig struct {
 	drift       float64
 	nodeTimeout time.Duration
@@ -51,17 +51,17 @@ func (o lockOption) applyLocker(c lockerConfig) lockerConfig {
 	return c
 }
 
-// WithDriftFactor sets the part of a ttl by which clocks may drift apart while
-// it runs, 0 ≤ f ≤ 0.1. Validity ends that much sooner, and another 2 ms. The
-// default is 0.01.
+// WithDriftFactor sets the part of a ttl by which the clocks of nodes and clients may
+// drift apart while it runs. Validity ends that much, and another 2 ms, before the ttl.
+// It must be between 0 and 0.1. The default is 0.01.
 func WithDriftFactor(f float64) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.drift = f; return c })
 }
 
-// WithNodeTimeout sets for how long an operation waits for a node that does not
-// answer. It must be above 0. The default is a quarter of the lock's ttl, but
-// at least 50 ms and at most 1 s. A node that hangs delays an operation only
-// if no quorum of the others decides it.
+// WithNodeTimeout sets how long an operation waits for a node that does not answer. A
+// node that hangs delays an operation only if the others cannot decide it. The timeout
+// must be above 0. The default is a quarter of the lock's ttl, but at least 50 ms and at
+// most 1 s.
 func WithNodeTimeout(d time.Duration) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig {
 		c.nodeTimeout, c.timeoutSet = d, true
@@ -69,51 +69,55 @@ func WithNodeTimeout(d time.Duration) Option {
 	})
 }
 
-// WithoutWaitQueue has those who wait for a lock only ask for it again and again,
-// as their retry policy says. By default they also stand in a queue on the nodes,
-// which give the lock to whoever came first as soon as it is released.
+// WithoutWaitQueue turns the queues on the nodes off. By default, whoever waits for a lock
+// on one key also stands in a queue that each node keeps for that key, and is granted the
+// lock as soon as it is released, in the order of arrival. Without the queues it asks again
+// after each pause of its [RetryPolicy], and no more. A Cluster keeps no queues, nor does a
+// node that does not let its user publish and subscribe (see SECURITY.md).
 func WithoutWaitQueue() Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.noQueue = true; return c })
 }
 
-// WithLocalHandoff sets how often in a row a lock that is released is handed over
-// to another goroutine of this process that waits for it, without asking the
-// nodes, before other processes have their turn; for 100 ms at most. It must not
-// be negative; 0 means never. The default is 32.
+// WithLocalHandoff sets how often in a row a lock that is released is handed over to
+// another goroutine of this process that waits for it, without asking the nodes, before
+// other processes have their turn. A row ends after 100 ms, too. n must not be negative; 0
+// means never. The default is 32. Each holder has a [Lock] of its own, and the one before
+// is released.
 func WithLocalHandoff(n int) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.handoff = n; return c })
 }
 
-// WithRetry sets how an Acquire waits. The default is
-// FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3).
+// WithRetry sets how [Locker.Acquire], [Locker.AcquireAll] and [With] wait for a lock that
+// others hold. The default is FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3),
+// see [FixedRetry].
 func WithRetry(p RetryPolicy) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.retry = p; return c })
 }
 
-// WithExtendThreshold has a lock that is extended automatically extended
-// whenever less than d remains of its validity. It must be below the ttl; 0, the
-// default, means two thirds of the ttl.
+// WithExtendThreshold sets when a lock is extended automatically: whenever less than d
+// remains of its validity. It must be below the ttl. The default, 0, means two thirds of
+// the ttl.
 func WithExtendThreshold(d time.Duration) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.threshold = d; return c })
 }
 
-// WithoutAutoExtend has With, WithAll and Do not extend the lock: fn's ctx ends
-// when the ttl's validity does.
+// WithoutAutoExtend keeps [With], [WithAll] and [Do] from extending the lock. fn's ctx
+// then ends with the validity that the ttl gives, unless fn calls [Lock.Extend].
 func WithoutAutoExtend() LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.manual = true; return c })
 }
 
-// WithGrace ends the lock, and so the contexts of whoever works under it, this
-// long before its validity ends: time to stop in. It must be below the validity
-// that the ttl gives, below WithMaxHold, and, where the lock is extended
-// automatically, below the threshold. The default is 0.
+// WithGrace ends the lock, and with it fn's ctx and [Lock.Context], this long before
+// validity ends. That leaves time to stop while the lock is still ours. It must be below
+// the validity that the ttl gives, below [WithMaxHold] and, unless [WithoutAutoExtend] is
+// given, below the threshold ([WithExtendThreshold]). The default is 0.
 func WithGrace(d time.Duration) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.grace = d; return c })
 }
 
-// WithMaxHold never lets a lock be valid for longer than d from the start of
-// its acquisition, however often it is extended. It must be at least MinTTL; 0,
-// the default, means no limit.
+// WithMaxHold limits how long a lock can be held: it is not valid for longer than d from
+// the start of the attempt that acquired it, however often it is extended. It must be at
+// least [MinTTL]. The default, 0, means no limit.
 func WithMaxHold(d time.Duration) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.maxHold = d; return c })
 }
@@ -149,7 +153,7 @@ func (c lockConfig) check() error {
 	return nil
 }
 
-// checkTTL refuses what does not fit the lock's ttl, of which validity remains.
+// checkTTL refuses options that do not fit the ttl and the validity that it gives.
 func (c lockConfig) checkTTL(ttl, validity time.Duration) error {
 	switch {
 	case ttl < MinTTL || ttl > MaxTTL:
@@ -166,7 +170,7 @@ func (c lockConfig) checkTTL(ttl, validity time.Duration) error {
 	return nil
 }
 
-// thresholdOf is the threshold for a lock of this ttl.
+// thresholdOf returns the threshold for a lock of this ttl.
 func (c lockConfig) thresholdOf(ttl time.Duration) time.Duration {
 	if c.threshold > 0 {
 		return c.threshold
@@ -174,7 +178,7 @@ func (c lockConfig) thresholdOf(ttl time.Duration) time.Duration {
 	return ttl / 3 * 2
 }
 
-// timeoutOf is the node timeout for operations on a lock of this ttl.
+// timeoutOf returns the node timeout for operations on a lock of this ttl.
 func (c lockerConfig) timeoutOf(ttl time.Duration) time.Duration {
 	if c.timeoutSet {
 		return c.nodeTimeout
@@ -182,7 +186,7 @@ func (c lockerConfig) timeoutOf(ttl time.Duration) time.Duration {
 	return min(max(ttl/4, minNodeTimeout), maxNodeTimeout)
 }
 
-// MinTTL and MaxTTL are the shortest and the longest ttl that are accepted.
+// MinTTL and MaxTTL are the shortest and the longest accepted ttl: 10 ms and ten years.
 const (
 	MinTTL = 10 * time.Millisecond
 	MaxTTL = 10 * 365 * 24 * time.Hour

@@ -7,15 +7,18 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// RetryPolicy makes the pauses between the attempts of one Acquire. It is a
-// factory because a backoff.BackOff holds state: each wait gets its own, which
-// is Reset before its first pause. A policy is called concurrently. The wait
-// ends when NextBackOff returns backoff.Stop, or when ctx does; nothing else
-// bounds it, in particular not the ttl.
+// RetryPolicy decides how long to pause between the attempts of an acquire. It is
+// a function that returns a new [backoff.BackOff] for each acquire, because a
+// BackOff has state. It is called concurrently. The BackOff is Reset before its
+// first pause.
+//
+// The wait ends when NextBackOff returns [backoff.Stop], or when ctx ends. Nothing
+// else bounds it, in particular not the ttl.
 type RetryPolicy func() backoff.BackOff
 
-// FixedRetry pauses for delay plus a random part of jitter, at most max times;
-// with max < 0 until ctx ends. A negative delay or jitter counts as 0.
+// FixedRetry returns a policy that pauses for delay plus a random part of jitter.
+// It allows max more attempts after the first; if max is negative, as many as ctx
+// allows. A negative delay or jitter counts as 0.
 func FixedRetry(delay, jitter time.Duration, max int) RetryPolicy {
 	pause := fixed{delay: atLeast(delay, 0), jitter: atLeast(jitter, 0)}
 	return func() backoff.BackOff {
@@ -26,10 +29,11 @@ func FixedRetry(delay, jitter time.Duration, max int) RetryPolicy {
 	}
 }
 
-// ExponentialRetry pauses for a random time between 0 and a bound that starts
-// at initial and doubles up to max, until ctx ends: "full jitter"
-// (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
-// initial and max below 1 ms count as 1 ms, and max below initial as initial.
+// ExponentialRetry returns a policy that pauses for a random time below a bound. The
+// bound starts at initial and doubles with each attempt, up to max: "full jitter"
+// (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). It
+// goes on until ctx ends. An initial below 1 ms counts as 1 ms, and a max below
+// initial as initial.
 func ExponentialRetry(initial, max time.Duration) RetryPolicy {
 	initial = atLeast(initial, time.Millisecond)
 	max = atLeast(max, initial)
@@ -44,7 +48,7 @@ func ExponentialRetry(initial, max time.Duration) RetryPolicy {
 	}
 }
 
-// NoRetry makes one attempt.
+// NoRetry returns a policy that allows a single attempt.
 func NoRetry() RetryPolicy {
 	return func() backoff.BackOff { return &backoff.StopBackOff{} }
 }

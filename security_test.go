@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,7 @@ func aclLine(t *testing.T, comment string) []string {
 
 const (
 	aclServer   = "every server that holds locks"
+	aclQueue    = "for the queues of those who wait"
 	aclCluster  = "in a Cluster, besides"
 	aclGroup    = "in a Sentinel group, besides"
 	aclSentinel = "the Sentinels themselves"
@@ -167,6 +169,55 @@ func TestTheACLOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
 	before := probes()
 	eventually(t, "another probe", func() bool { return probes() != before })
 	require.Empty(t, refused(t, s))
+}
+
+// With the rights for the queues a wait is ended by a grant. Without any one of
+// them it ends all the same, and every lock is released.
+func TestTheACLForTheQueuesOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
+	s := redistest.Start(t)
+	line := aclLine(t, aclQueue)
+	if !redistest.AtLeast(t, 6, 2) {
+		line = slices.DeleteFunc(line, func(rule string) bool { return strings.HasPrefix(rule, "&") })
+	}
+	must(t, s, aclLine(t, aclServer)...)
+	must(t, s, line...)
+	allowName(t, s)
+	wait := func() (redlock.WaitKind, error) {
+		var ended redlock.WaitKind
+		url := "redis://redlock:" + password + "@" + s.Addr()
+		l := openURLs(t, []string{url}, redlock.WithMiddleware(on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+			err := next(ctx, op)
+			ended = op.Wait
+			return err
+		})))
+		other := openURLs(t, []string{url})
+		held, err := other.TryAcquire(t.Context(), "lock:k", time.Minute)
+		require.NoError(t, err)
+		time.AfterFunc(100*ms, func() { _ = held.Release(t.Context()) })
+		lock, err := l.Acquire(t.Context(), "lock:k", time.Minute, redlock.WithRetry(redlock.FixedRetry(300*ms, 0, -1)))
+		if err == nil {
+			err = lock.Release(t.Context())
+		}
+		return ended, errors.Join(err, l.Close(), other.Close())
+	}
+	must(t, s, "ACL", "LOG", "RESET")
+	ended, err := wait()
+	require.NoError(t, err)
+	require.Equal(t, redlock.WaitGranted, ended)
+	require.Empty(t, slices.DeleteFunc(refused(t, s), func(what string) bool { return what == "ping" }))
+	for _, rule := range line {
+		command, ok := strings.CutPrefix(rule, "+")
+		if !ok {
+			continue
+		}
+		must(t, s, "ACL", "SETUSER", "redlock", "-"+command)
+		must(t, s, "ACL", "LOG", "RESET")
+		_, err := wait()
+		require.NoError(t, err, command)
+		require.NotEmpty(t, refused(t, s), command)
+		must(t, s, line...)
+		eventually(t, "no lock is left", func() bool { _, held := s.Get(t, "lock:k"); return !held })
+	}
 }
 
 func TestAWrongPasswordIsAnErrorThatDoesNotRepeatIt(t *testing.T) {

@@ -53,7 +53,7 @@ func TestSimulation(t *testing.T) {
 		})
 	}
 	all.Wait()
-	t.Logf("%d histories from seed %d in %v: %d holds, %d of them lost, least slack of I2 %v",
+	t.Logf("%d histories from seed %d in %v: %d holds, %d of them lost, least slack of P2 %v",
 		histories.Load(), *simSeed, time.Since(began).Round(time.Millisecond), holds.Load(), lost.Load(), time.Duration(least.Load()))
 }
 
@@ -107,13 +107,13 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 		cancel()
 		plague.Wait()
 
-		// I6: after healing, a lone contender acquires.
+		// P6: after healing, a lone contender acquires.
 		w.heal()
 		lone, cancel := context.WithTimeout(context.Background(), 4*w.ttl)
 		lock, err := c.Lockers[0].Acquire(lone, "k", w.ttl, redlock.WithRetry(redlock.FixedRetry(10*ms, 10*ms, -1)))
 		cancel()
 		if err != nil {
-			t.Errorf("seed %d: I6: %v", seed, err)
+			t.Errorf("seed %d: P6: %v", seed, err)
 		} else if err := lock.Release(context.Background()); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
@@ -122,11 +122,11 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 				t.Errorf("seed %d: %v", seed, err)
 			}
 		}
-		// I5: no key outlives its use.
+		// P5: no key outlives its use.
 		time.Sleep(w.ttl + 100*ms)
 		for i, s := range w.stores {
 			if s.Len() > 0 {
-				t.Errorf("seed %d: I5: node %d has %d keys", seed, i, s.Len())
+				t.Errorf("seed %d: P5: node %d has %d keys", seed, i, s.Len())
 			}
 		}
 		for _, v := range c.History.Check() {

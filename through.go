@@ -2,14 +2,13 @@ package redlock
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/redis-kit/redlock/internal/keeper"
 )
 
-// acquireThrough is take through the middleware. A lock that was acquired does
-// not outlive a middleware that fails or panics.
+// acquireThrough runs take inside the middleware. If a middleware fails or panics after
+// the lock was acquired, the lock is released.
 func (l *Locker) acquireThrough(ctx context.Context, r request) (*Lock, error) {
 	op := &Op{Kind: OpAcquire, Keys: r.keys, TTL: r.ttl, locker: l, run: runAcquire, request: r}
 	kept := false
@@ -39,16 +38,16 @@ func runAcquire(ctx context.Context, op *Op) error {
 	return err
 }
 
-// op is an operation on the lock.
+// op returns an operation on the lock.
 func (l *Lock) op(kind Kind, ttl time.Duration, run Handler) *Op {
 	return &Op{Kind: kind, Keys: l.claim.Keys, TTL: ttl, Lock: l, locker: l.locker, run: run}
 }
 
-// through carries out an operation through the middleware.
+// through runs an operation inside the middleware.
 func (l *Lock) through(ctx context.Context, op *Op) error { return l.locker.chain(ctx, op) }
 
-// notRun is what becomes of an operation that no middleware refused, and that was
-// not carried out.
+// notRun returns the error of an operation that no middleware refused and that was not
+// run all the same.
 func (l *Lock) notRun(op *Op) error {
 	return argumentError("%s %s: a middleware returned nil without calling next", op.Kind, quoted(op.Keys))
 }
@@ -58,15 +57,11 @@ func runExtend(ctx context.Context, op *Op) error {
 	return op.Lock.extend(ctx, op.TTL, op)
 }
 
-// errPanicked is the outcome of a release whose middleware panicked.
-var errPanicked = fmt.Errorf("%w: release: a middleware panicked", ErrNoQuorum)
-
 func runRelease(_ context.Context, op *Op) error { return op.Lock.release(op) }
 
 func runLost(_ context.Context, op *Op) error { return op.Lock.ended() }
 
-// drop ends the lock, if it has not ended, and has its keys released in the
-// background.
+// drop ends the lock, if it has not ended, and releases its keys in the background.
 func (l *Lock) drop() {
 	if !l.locker.begin() {
 		return // Close ends it
@@ -78,8 +73,8 @@ func (l *Lock) drop() {
 	}
 }
 
-// extendDue is an automatic extension through the middleware. The error is
-// that of a middleware that kept it from being tried.
+// extendDue runs an automatic extension inside the middleware. It returns an error only
+// if a middleware kept the extension from being tried.
 func (l *Locker) extendDue(h *keeper.Hold) error {
 	lock, _ := FromContext(h.Context())
 	op := lock.op(OpExtend, lock.ttl, runDue)
@@ -109,5 +104,5 @@ func (l *Locker) tellLost(h *keeper.Hold) {
 	lock, _ := FromContext(h.Context())
 	op := lock.op(OpLost, lock.ttl, runLost)
 	op.background = true
-	_ = lock.through(lock.Context(), op) // the cause, which the middleware was told
+	_ = lock.through(lock.Context(), op) // the cause, which the middleware has seen
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
+
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
@@ -16,18 +18,19 @@ import (
 type WaitKind uint8
 
 const (
-	// WaitNone: there was no wait, or it was in vain.
+	// WaitNone means that there was no wait, or that it was in vain.
 	WaitNone WaitKind = iota
-	// WaitPolled: the lock was free when it was asked for again.
+	// WaitPolled means that a later attempt found the lock free.
 	WaitPolled
-	// WaitGranted: the nodes gave the lock to whoever was first in their queues.
+	// WaitGranted means that the nodes granted the lock, as it was first in their queues.
 	WaitGranted
-	// WaitHandedOver: another goroutine of this process passed the lock on.
+	// WaitHandedOver means that another goroutine of this process passed the lock on.
 	WaitHandedOver
 )
 
 var waitNames = [...]string{WaitNone: "none", WaitPolled: "polled", WaitGranted: "granted", WaitHandedOver: "handed over"}
 
+// String returns "none", "polled", "granted" or "handed over".
 func (k WaitKind) String() string {
 	if int(k) >= len(waitNames) {
 		return fmt.Sprintf("WaitKind(%d)", uint8(k))
@@ -35,8 +38,81 @@ func (k WaitKind) String() string {
 	return waitNames[k]
 }
 
-// queues reports whether those who ask for r wait in a queue.
-func (l *Locker) queues(r request) bool { return l.queue != nil && r.wait && len(r.keys) == 1 }
+// wait is what one acquisition has between its attempts: pauses, by the retry policy, and
+// from the first refusal on, where there is a queue, a place in it.
+type wait struct {
+	locker  *Locker
+	request request
+	op      *Op
+	pauses  backoff.BackOff
+	waiter  *waiting.Waiter
+}
+
+// pauseOutcome is how a pause ended that brought no lock.
+type pauseOutcome uint8
+
+const (
+	passed      pauseOutcome = iota // it is time for the next attempt
+	interrupted                     // ctx ended, or the Locker was closed
+	over                            // there was none: the policy allows no more
+)
+
+// queues reports whether the acquisition may wait in a queue.
+func (w *wait) queues() bool {
+	return w.locker.queue != nil && w.request.wait && len(w.request.keys) == 1
+}
+
+// behindOthersHere reports whether this process holds the key, or waits for it: then it is
+// of no use to ask the nodes.
+func (w *wait) behindOthersHere() bool {
+	return w.queues() && w.locker.queue.Busy(w.request.keys[0])
+}
+
+// pause waits for the policy's next pause, or until the lock is granted. The place in the
+// queue is taken when the lock has been refused.
+func (w *wait) pause(ctx context.Context, refused bool) (*Lock, pauseOutcome, error) {
+	if w.pauses == nil {
+		if w.pauses = w.request.config.retry(); w.pauses == nil {
+			return nil, over, argumentError("WithRetry: the policy returned nil: must return a backoff.BackOff")
+		}
+		w.pauses.Reset()
+	}
+	d := w.pauses.NextBackOff()
+	if d == backoff.Stop {
+		return nil, over, nil
+	}
+	if w.waiter == nil && refused && w.queues() {
+		w.waiter = w.locker.queue.Enter(w.request.keys[0], w.request.ttl)
+	}
+	began := w.op.now()
+	defer w.op.waited(began)
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case g := <-w.waiter.Granted():
+		w.waiter = nil
+		lock := w.locker.granted(ctx, w.request, g, w.op)
+		if lock == nil {
+			w.locker.queue.Return(w.request.keys[0], g)
+		}
+		return lock, passed, nil
+	case <-timer.C:
+		if w.waiter != nil {
+			w.op.queueFailed(w.waiter.Failure())
+		}
+		return nil, passed, nil
+	case <-ctx.Done():
+	case <-w.locker.closing:
+	}
+	return nil, interrupted, nil
+}
+
+// end gives the place in the queue up.
+func (w *wait) end() {
+	if w.waiter != nil {
+		w.waiter.Leave()
+	}
+}
 
 // granted returns the lock that a grant makes, or nil if it came too late.
 func (l *Locker) granted(ctx context.Context, r request, g waiting.Grant, op *Op) *Lock {

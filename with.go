@@ -3,37 +3,37 @@ package redlock
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 )
 
-// With takes the lock on key, as Acquire does, runs fn under it, keeps it
-// extended until fn has returned, and releases it.
+// With acquires the lock on key, as [Locker.Acquire] does, runs fn, keeps the lock
+// extended until fn returns, and releases it.
 //
-// fn's ctx is a child of ctx. It also ends, with a cause that is ErrLost, when
-// the lock is lost, and that before any other process can own it (see the
-// package's promise). fn should then return; nothing it does after is
-// protected. If the caller's ctx ends, the lock is kept until fn has returned.
-// Inside fn, FromContext returns the lock.
+// fn's ctx is a child of ctx. If the lock is lost it ends too, with a cause that
+// matches [ErrLost], before another process can own the lock (see the conditions
+// in the package documentation). fn should then return: nothing it does from then
+// on is protected. If the caller's ctx ends, the lock stays extended until fn
+// returns. Inside fn, [FromContext] returns the lock.
 //
-// With returns fn's value and fn's error. If the lock was lost before fn had
-// returned, it returns fn's value and an error that is ErrLost as well as fn's
-// error. An error of the release never replaces them. If the lock could not
-// be taken, fn does not run, and the error is Acquire's.
+// With returns fn's value and fn's error. If the lock was lost before fn returned,
+// With returns fn's value and an error that matches [ErrLost] and fn's error. An
+// error of the release never replaces them. If the lock cannot be acquired, fn does
+// not run, and With returns Acquire's error.
 //
-// If fn panics or calls runtime.Goexit, the lock is released and the panic or
-// exit goes on.
+// If fn panics or calls [runtime.Goexit], the lock is released and the panic or
+// exit continues.
 func With[T any](ctx context.Context, l *Locker, key string, ttl time.Duration, fn func(context.Context) (T, error), opts ...LockOption) (T, error) {
 	return with(ctx, l, []string{key}, ttl, fn, opts)
 }
 
-// WithAll is With for several keys, all or none of them.
+// WithAll is [With] for several keys: it acquires all of them or none, as
+// [Locker.AcquireAll] does.
 func WithAll[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duration, fn func(context.Context) (T, error), opts ...LockOption) (T, error) {
 	return with(ctx, l, keys, ttl, fn, opts)
 }
 
-// Do is With for a function that has no value to return.
+// Do is [With] for a function that returns only an error.
 func Do(ctx context.Context, l *Locker, key string, ttl time.Duration, fn func(context.Context) error, opts ...LockOption) error {
 	if fn == nil {
 		return errNoFunction
@@ -42,8 +42,8 @@ func Do(ctx context.Context, l *Locker, key string, ttl time.Duration, fn func(c
 	return err
 }
 
-// FromContext returns the lock that ctx is under: that of the innermost With,
-// or of the Lock whose Context it is.
+// FromContext returns the lock that ctx belongs to: that of the innermost [With], or
+// the [Lock] whose [Lock.Context] ctx comes from. It reports false if there is none.
 func FromContext(ctx context.Context) (*Lock, bool) {
 	lock, ok := ctx.Value(lockKey{}).(*Lock)
 	return lock, ok
@@ -93,9 +93,9 @@ func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duratio
 	return value, err
 }
 
-// outcome is what fn returns through the middleware. A middleware that returns
-// before next has may leave fn running when With returns: so fn's value does
-// not go to a variable of With's.
+// outcome carries fn's value past the middleware. A middleware that returns before
+// next does may leave fn running while With returns. fn would then write a variable
+// that With reads, so its value goes here, under a mutex.
 type outcome[T any] struct {
 	mu      sync.Mutex // guards what follows
 	value   T
@@ -123,7 +123,8 @@ func (o *outcome[T]) take() (value T, begun, running bool) {
 	return o.value, o.begun, o.running > 0
 }
 
-// lostBefore is what fn returned, and that the lock was lost before, if it was.
+// lostBefore returns fn's error, joined with the loss if the lock was lost before fn
+// returned.
 func lostBefore(lock *Lock, err error) error {
 	if lock.Valid() {
 		return err
@@ -133,7 +134,7 @@ func lostBefore(lock *Lock, err error) error {
 	case errors.Is(lost, ErrReleased) && !errors.Is(lost, ErrLost):
 		return err // fn released it itself
 	case !errors.Is(lost, ErrLost): // closed
-		lost = fmt.Errorf("%w: %w", ErrLost, lost)
+		lost = &opError{op: "hold", keys: lock.claim.Keys, what: ErrLost, why: lost}
 	}
 	if err == nil || errors.Is(lost, err) {
 		return lost

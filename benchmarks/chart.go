@@ -19,10 +19,11 @@ import (
 )
 
 // chart is groups of bars, one bar for each implementation. The values are
-// ratios.
+// ratios, unless it is Absolute.
 type chart struct {
 	File, Title, Unit string
 	Groups            []string
+	Absolute          bool
 	bars              []bar
 }
 
@@ -152,6 +153,9 @@ func (c *chart) draw(p *plot.Plot, names []string) error {
 			inLegend[b.name] = true
 			p.Legend.Add(b.name, drawn)
 		}
+	}
+	if c.Absolute {
+		return nil
 	}
 	one := plotter.NewFunction(func(float64) float64 { return 1 })
 	one.Dashes = []vg.Length{vg.Points(3), vg.Points(3)}

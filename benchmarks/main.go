@@ -22,6 +22,10 @@ import (
 )
 
 func main() {
+	if os.Getenv(inChild) != "" {
+		child()
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := command(ctx, os.Args[1:])
 	stop()

@@ -21,6 +21,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Getenv(inChild) != "" {
+		child()
+		return
+	}
 	goleak.VerifyTestMain(m,
 		// rueidis closes the connections to servers that a Cluster no longer
 		// has 5 s late, whether or not the client was closed.
@@ -41,6 +45,11 @@ func TestEveryScenarioReportsEveryPeer(t *testing.T) {
 		hungSample:   30 * time.Millisecond,
 		hungPatience: 100 * time.Millisecond,
 		recovery:     20 * time.Millisecond,
+
+		processes:      []int{2, 3},
+		handoverWarm:   50 * time.Millisecond,
+		handoverSample: 100 * time.Millisecond,
+		hotSample:      20 * time.Millisecond,
 	}
 	dir := filepath.Join(t.TempDir(), "new")
 	var printed bytes.Buffer
@@ -58,7 +67,7 @@ func TestEveryScenarioReportsEveryPeer(t *testing.T) {
 	assert.NotContains(t, text, "NaN")
 
 	links := regexp.MustCompile(`!\[.*\]\((.*)\)`).FindAllStringSubmatch(text, -1)
-	assert.Len(t, links, 4)
+	assert.Len(t, links, 6)
 	for _, link := range links {
 		svg, err := os.ReadFile(filepath.Join(dir, link[1]))
 		require.NoError(t, err)
@@ -109,7 +118,25 @@ func requireLocks(t *testing.T, p peer, s *servers) {
 	require.NoError(t, err)
 	requireKeys(t, p, s, ":2", len(s.nodes)/2+1)
 	require.Error(t, another.Cycle(t.Context(), key), "it is held")
+	waited := make(chan error, 1)
+	if waits(p) {
+		go func() {
+			lock, err := another.(waiter).Wait(t.Context(), key)
+			if err == nil {
+				err = lock.Release(t.Context())
+			}
+			waited <- err
+		}()
+		select {
+		case err := <-waited:
+			t.Errorf("%s did not wait: %v", p.name, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 	require.NoError(t, lock.Release(t.Context()))
+	if waits(p) {
+		require.NoError(t, <-waited)
+	}
 	requireKeys(t, p, s, ":2", 0)
 	require.NoError(t, another.Cycle(t.Context(), key))
 }
@@ -161,6 +188,59 @@ func TestHostReportsWhatRedistestComplainsOf(t *testing.T) {
 	require.Equal(t, []string{"last", "first"}, order)
 }
 
+// A counted command is one that a client has sent, not one that a script has
+// called.
+func TestMonitorsCountWhatClientsSend(t *testing.T) {
+	require.NoError(t, withHost(func(h *host) error {
+		servers := start(h, 2, 0)
+		m, err := monitor(servers.Nodes)
+		require.NoError(t, err)
+		for _, server := range servers.nodes {
+			for _, command := range [][]string{
+				{"SET", "a", "1"},
+				{"GET", "a"},
+				{"EVAL", "redis.call('SET', 'a', 2) return redis.call('GET', 'a')", "0"},
+			} {
+				_, err := server.Do(command...)
+				require.NoError(t, err)
+			}
+		}
+		commands, from, to := m.stop()
+		delete(commands, "hello") // of the clients
+		delete(commands, "client")
+		assert.Equal(t, map[string]int{"set": 2, "get": 2, "eval": 2}, commands)
+		assert.Less(t, from, to)
+		return nil
+	}))
+	name, at := clientCommand(`+1700000000.500000 [0 [::1]:50000] "EVALSHA" "2f6e1cd0" "1" "key] "`)
+	assert.Equal(t, "evalsha 2f6e", name)
+	assert.Equal(t, 1700000000.5, at)
+}
+
+func TestHandoverCountsGapsWaitsAndShares(t *testing.T) {
+	r := &handoverResult{}
+	r.add([][]turn{
+		{{Asked: 0, Inside: 100, Leaving: 110}, {Asked: 115, Inside: 140, Leaving: 150}, {Asked: 155, Inside: 190, Leaving: 199}},
+		{{Asked: 1, Inside: 130, Leaving: 135}, {Asked: 136}},
+		{{Asked: 90, Inside: 148, Leaving: 160}},
+	}, 100, 200)
+	assert.Equal(t, 4, r.gaps)
+	assert.Equal(t, 4, r.passed)
+	assert.Equal(t, 1, r.overlaps, "148 is before 150")
+	assert.Equal(t, []float64{12.5}, r.p50, "of -2, 5, 20, 30")
+	assert.Equal(t, []float64{3}, r.share)
+	assert.Equal(t, 129*time.Nanosecond, r.longest)
+	assert.Equal(t, "3.00", shares(r.share))
+	assert.Equal(t, "∞", shares([]float64{shareOf([]int{3, 0})}))
+}
+
+func TestCrewReportsWhatItsProcessesSay(t *testing.T) {
+	require.ErrorContains(t, withHost(func(h *host) error {
+		_, err := startCrew(t.Context(), h, 2, job{Peer: "nobody"})
+		return err
+	}), `no such peer: "nobody"`)
+}
+
 func TestSpread(t *testing.T) {
 	assert.Equal(t, spread{2, 3, 4}, spreadOf([]float64{5, 1, 4, 2, 3}))
 	assert.Equal(t, spread{1.25, 1.5, 1.75}, spreadOf([]float64{2, 1}))
@@ -181,5 +261,5 @@ func TestOnlyNamesScenarios(t *testing.T) {
 	require.Len(t, chosen, 2)
 	require.Equal(t, "hung", chosen[0].name)
 	_, err = choose("hunk")
-	require.EqualError(t, err, "-only hunk: no such scenario, there are cycle, held, hung")
+	require.EqualError(t, err, "-only hunk: no such scenario, there are cycle, held, hung, handover, hotkey")
 }

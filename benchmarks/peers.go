@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"math"
 	"net"
 	"time"
 
@@ -38,6 +39,13 @@ type acquirer interface {
 	Acquire(ctx context.Context, key string) (held, error)
 }
 
+// waiter is a locker whose callers can wait for a lock that is held, without a
+// limit but ctx.
+type waiter interface {
+	locker
+	Wait(ctx context.Context, key string) (held, error)
+}
+
 // held is a lock. All implementations of it are pointers, so that the
 // interface costs no allocation.
 type held interface {
@@ -63,6 +71,9 @@ type peer struct {
 const (
 	theFloor = "floor"
 	ours     = "redlock"
+	// theWaiter is what redlock is compared with where callers wait: no other
+	// peer is told of a release.
+	theWaiter = "rueidislock"
 )
 
 // peers are all implementations. The floor is the first: the others are
@@ -73,7 +84,7 @@ var peers = []peer{
 	{"redsync (rueidis)", anyNumber, openRedsyncRueidis},
 	{"redsync (go-redis)", anyNumber, openRedsyncGoRedis},
 	{"bsm/redislock", oneNode, openRedislock},
-	{"rueidislock", oneNodeOrACluster, openRueidislock},
+	{theWaiter, oneNodeOrACluster, openRueidislock},
 }
 
 func anyNumber(int) bool { return true }
@@ -110,6 +121,17 @@ func (p redlockPeer) Acquire(ctx context.Context, key string) (held, error) {
 }
 
 func (p redlockPeer) Cycle(ctx context.Context, key string) error { return cycle(ctx, p, key) }
+
+// Wait leaves everything to the queue: it asks again every 10 s only.
+func (p redlockPeer) Wait(ctx context.Context, key string) (held, error) {
+	lock, err := p.Locker.Acquire(ctx, key, ttl, redlock.WithRetry(onlyTheQueue))
+	if err != nil {
+		return nil, err
+	}
+	return lock, nil
+}
+
+var onlyTheQueue = redlock.FixedRetry(10*time.Second, 0, -1)
 
 // ---- redsync
 
@@ -165,6 +187,17 @@ func openRedsyncGoRedis(_ context.Context, d deployment) (locker, error) {
 func (p redsyncPeer) Acquire(ctx context.Context, key string) (held, error) {
 	mutex := p.NewMutex(key, p.options...)
 	if err := mutex.TryLockContext(ctx); err != nil {
+		return nil, err
+	}
+	return (*redsyncLock)(mutex), nil
+}
+
+// Wait polls, with redsync's default delays, 50 to 250 ms. It has no FailFast: a
+// release that overtakes its own SET would leave a key behind, and two of those
+// on three nodes would keep everybody out for the ttl.
+func (p redsyncPeer) Wait(ctx context.Context, key string) (held, error) {
+	mutex := p.NewMutex(key, redsync.WithExpiry(ttl), redsync.WithTries(math.MaxInt))
+	if err := mutex.LockContext(ctx); err != nil {
 		return nil, err
 	}
 	return (*redsyncLock)(mutex), nil
@@ -245,6 +278,14 @@ func openRueidislock(_ context.Context, d deployment) (locker, error) {
 
 func (p rueidislockPeer) Acquire(ctx context.Context, key string) (held, error) {
 	_, cancel, err := p.TryWithContext(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return rueidislockLock(cancel), nil
+}
+
+func (p rueidislockPeer) Wait(ctx context.Context, key string) (held, error) {
+	_, cancel, err := p.WithContext(ctx, key)
 	if err != nil {
 		return nil, err
 	}

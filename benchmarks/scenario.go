@@ -19,6 +19,8 @@ var scenarios = []scenario{
 	{"cycle", runCycle},
 	{"held", runHeld},
 	{"hung", runHung},
+	{"handover", runHandover},
+	{"hotkey", runHotkey},
 }
 
 // callers is how many goroutines contend for the connections.
@@ -42,6 +44,12 @@ type settings struct {
 	// for, until the next begins.
 	hungPatience time.Duration
 	recovery     time.Duration // after a node has hung
+
+	processes      []int         // that hand a lock over to each other
+	handoverWarm   time.Duration // before anything is measured
+	handoverSample time.Duration // for which each peer is measured
+
+	hotSample time.Duration // for which each peer has a hot key
 }
 
 func full() settings {
@@ -56,6 +64,11 @@ func full() settings {
 		hungSample:   500 * time.Millisecond,
 		hungPatience: time.Second,
 		recovery:     2 * time.Second,
+
+		processes:      []int{2, 8, 32},
+		handoverWarm:   500 * time.Millisecond,
+		handoverSample: 2 * time.Second,
+		hotSample:      500 * time.Millisecond,
 	}
 }
 
@@ -67,6 +80,8 @@ func quick() settings {
 	s.locks, s.ttl = 10_000, 3*time.Second
 	s.hungSample = 200 * time.Millisecond
 	s.recovery = 500 * time.Millisecond
+	s.handoverSample = 500 * time.Millisecond
+	s.hotSample = 200 * time.Millisecond
 	return s
 }
 

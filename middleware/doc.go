@@ -1,5 +1,5 @@
-// Package middleware has Log, which logs what a Locker does, and HTTP, which
-// serves requests under a lock:
+// Package middleware provides [Log], which logs what a [redlock.Locker] does, and
+// [HTTP], which serves requests under a lock:
 //
 //	locker, err := redlock.Open(ctx, urls, redlock.WithMiddleware(middleware.Log(slog.Default())))
 //

@@ -18,7 +18,7 @@ import (
 	"github.com/redis-kit/redlock/middleware"
 )
 
-// openExample is a Locker over one node in memory, in place of r1, r2 and r3.
+// openExample returns a Locker over one node in memory, in place of r1, r2 and r3.
 func openExample(opts ...redlock.Option) (locker *redlock.Locker, closeAll func()) {
 	server, err := miniredis.Run()
 	if err != nil {
@@ -66,7 +66,7 @@ func ExampleWithRenderer() {
 	locker, closeAll := openExample()
 	defer closeAll()
 
-	// The client is told little, the log all.
+	// The client learns little; the log has everything.
 	locked := middleware.HTTP(locker, 30*time.Second, middleware.QueryKey("user:", "user"),
 		middleware.WithStatus(http.StatusUnprocessableEntity, middleware.ErrKey),
 		middleware.WithRenderer(func(w http.ResponseWriter, r *http.Request, p middleware.Problem) {
@@ -100,6 +100,100 @@ func ExampleWithLock() {
 	handler.ServeHTTP(w, r)
 	fmt.Print(w.Body)
 	// Output: paid
+}
+
+func ExampleHeaderKey() {
+	key := middleware.HeaderKey("payment:", "Idempotency-Key")
+
+	r := httptest.NewRequest("POST", "/payments", nil)
+	fmt.Println(key(r))
+	r.Header.Set("Idempotency-Key", "7f3c")
+	fmt.Println(key(r))
+	r.Header.Add("Idempotency-Key", "90b2")
+	fmt.Println(key(r))
+	// Output:
+	//  <nil>
+	// payment:7f3c <nil>
+	//  header Idempotency-Key: given 2 times: once is accepted
+}
+
+func ExamplePathKey() {
+	key := middleware.PathKey("order:", "id")
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("PUT /orders/{id}", func(_ http.ResponseWriter, r *http.Request) { fmt.Println(key(r)) })
+	mux.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("PUT", "/orders/456", nil))
+	// Output: order:456 <nil>
+}
+
+func ExampleQueryKey() {
+	key := middleware.QueryKey("user:", "user")
+	fmt.Println(key(httptest.NewRequest("GET", "/profile?user=ann", nil)))
+	// Output: user:ann <nil>
+}
+
+func ExampleWithOptionalKey() {
+	locker, closeAll := openExample()
+	defer closeAll()
+
+	locked := middleware.HTTP(locker, 30*time.Second, middleware.QueryKey("user:", "user"), middleware.WithOptionalKey())
+	handler := locked(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, ok := redlock.FromContext(r.Context())
+		fmt.Fprintln(w, "under a lock:", ok)
+	}))
+	post(handler, "/profile?user=ann")
+	post(handler, "/profile")
+	// Output:
+	// 200 under a lock: true
+	// 200 under a lock: false
+}
+
+func ExampleWithStatus() {
+	locker, closeAll := openExample()
+	defer closeAll()
+
+	locked := middleware.HTTP(locker, 30*time.Second, middleware.QueryKey("user:", "user"),
+		middleware.WithStatus(http.StatusConflict, redlock.ErrNotAcquired))
+	if _, err := locker.Acquire(context.Background(), "user:ann", 30*time.Second); err != nil { // somebody else
+		log.Fatal(err)
+	}
+	post(locked(http.NotFoundHandler()), "/profile?user=ann")
+	// Output: 409 {"title":"Conflict","status":409,"detail":"Another request holds the lock. This one was not served."}
+}
+
+func ExampleWithRetryAfter() {
+	locker, closeAll := openExample()
+	defer closeAll()
+
+	locked := middleware.HTTP(locker, 30*time.Second, middleware.QueryKey("user:", "user"),
+		middleware.WithRetryAfter(1500*time.Millisecond))
+	if _, err := locker.Acquire(context.Background(), "user:ann", 30*time.Second); err != nil { // somebody else
+		log.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	locked(http.NotFoundHandler()).ServeHTTP(w, httptest.NewRequest("GET", "/profile?user=ann", nil))
+	fmt.Println(w.Code, w.Header().Get("Retry-After"))
+	// Output: 423 2
+}
+
+func ExampleWithSlow() {
+	logger := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{
+		ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == "level" || a.Key == "msg" {
+				return a
+			}
+			return slog.Attr{}
+		},
+	}))
+	// An acquire is logged at INFO if it takes a nanosecond, so each of them is.
+	locker, closeAll := openExample(redlock.WithMiddleware(middleware.Log(logger, middleware.WithSlow(1))))
+	defer closeAll()
+
+	err := redlock.Do(context.Background(), locker, "report", 30*time.Second, func(context.Context) error { return nil })
+	fmt.Println(err)
+	// Output:
+	// level=INFO msg="lock acquired"
+	// <nil>
 }
 
 func ExampleLog() {

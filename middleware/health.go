@@ -8,8 +8,8 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// health is which nodes fail, as far as the votes tell. A dead node would
-// otherwise be logged with every operation.
+// health remembers which nodes fail, as far as the votes tell. Without it a dead
+// node would be logged with every operation.
 type health struct {
 	mu      sync.Mutex // guards failing
 	failing map[int]bool
@@ -33,7 +33,7 @@ func (h *health) observe(ctx context.Context, logger *slog.Logger, op *redlock.O
 	}
 }
 
-// turned notes whether a node fails, and tells whether that is news.
+// turned notes whether a node fails, and reports whether that is news.
 func (h *health) turned(node int, failing bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

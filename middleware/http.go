@@ -11,51 +11,51 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// ErrKey is what went wrong if a request has no key to lock, or if the key
-// function failed; it is then that function's error too.
+// ErrKey means that a request has no key to lock, or that the key function failed.
+// In that case the error matches the function's error too.
 var ErrKey = errors.New("redlock: the request has no key to lock")
 
-// HTTP makes middleware that serves each request under the lock on its key,
-// from before the handler runs until it has returned. It fits whatever takes a
-// func(http.Handler) http.Handler, such as chi and gorilla/mux.
+// HTTP returns middleware for [net/http] handlers: it serves each request under the
+// lock on its key, from before the handler runs until it returns. It fits everything
+// that takes a func(http.Handler) http.Handler, such as chi and gorilla/mux.
 //
-// The request's ctx ends when the client goes away, which net/http notices once
-// the request's body has been read, and, with a cause that is redlock.ErrLost,
-// when the lock is lost. redlock.FromContext finds the lock.
+// The request's ctx ends when the lock is lost, with a cause that matches
+// [redlock.ErrLost], and when the client goes away, which net/http notices once the
+// request's body has been read. [redlock.FromContext] returns the lock.
 //
-// It tries once to take the lock, whatever the Locker's retry policy says:
-// clients can come back. With WithLock(redlock.WithRetry(…)) a request waits,
-// for no longer than its ctx.
+// HTTP makes one attempt to acquire the lock, whatever the retry policy of the Locker
+// is: clients can come back. With [WithLock] and [redlock.WithRetry] a request waits,
+// for as long as its ctx allows.
 //
-// Where the handler has not answered, HTTP does, with a Problem:
+// If the handler has not answered, HTTP does, with a [Problem]:
 //
 //	400               the request has no key: ErrKey
 //	423, Retry-After  others hold the lock: redlock.ErrNotAcquired
-//	503, Retry-After  too many nodes failed to decide: redlock.ErrNoQuorum
+//	503, Retry-After  too many nodes failed or timed out: redlock.ErrNoQuorum
 //	503, Retry-After  the Locker was closed: redlock.ErrClosed
 //	503               the lock was lost before the handler wrote: redlock.ErrLost
 //	500               any other error, such as redlock.ErrAlreadyHeld or that of
 //	                  another redlock.Middleware
 //
-// The same goes for a request whose ctx ends while it waits: it gets 423 or 503
-// by what the nodes last said, and 503 if they had not been asked. A client
-// that has gone reads neither, but one that is still there, with a timeout
-// around HTTP, must not take silence for success.
+// A request whose ctx ends while it waits is answered too: with 423 or 503, by what the
+// nodes said last, and with 503 if they had not been asked. A client that has gone does
+// not read it. But behind a timeout the client may still be there, and must not take an
+// empty answer for success.
 //
-// The handler has written once it has sent a status (1xx apart), some of the
-// body or a flush, or has hijacked the connection. From then on its answer
-// stands. If the lock is lost before, the headers that it has set are dropped,
-// and its attempts to write discarded, with redlock.ErrLost: they would be of a
-// handler that has not noticed, or its error for what HTTP answers better.
+// The handler has answered once it has sent a status (other than 1xx), a part of the
+// body or a flush, or has hijacked the connection. From then on its answer stands. If
+// the lock is lost before that, HTTP answers instead. It drops the headers that the
+// handler has set, and the handler's writes fail with redlock.ErrLost.
 //
-// The http.ResponseWriter that it gets is an http.Flusher, an http.Hijacker if
-// the server's is one, and works with http.ResponseController. A panic in it
-// releases the lock and reaches the server unchanged. The lock is released when
-// the handler returns, also if it has hijacked the connection. The server is
-// to be shut down before the Locker is closed.
+// The handler's [http.ResponseWriter] is an [http.Flusher], an [http.Hijacker] if the
+// server's is one, and works with [http.ResponseController]. A panic in the handler
+// releases the lock and reaches the server unchanged. The lock is released when the
+// handler returns, even if it has hijacked the connection. Shut the server down before
+// you close the Locker.
 //
-// HTTP panics if locker, key or an option is nil or ttl is not one that
-// redlock accepts. What it returns panics if the handler is nil.
+// HTTP panics if locker, key or an option is nil, or if ttl is not between
+// [redlock.MinTTL] and [redlock.MaxTTL]. The function that it returns panics if the
+// handler is nil.
 func HTTP(locker *redlock.Locker, ttl time.Duration, key func(*http.Request) (string, error), opts ...HTTPOption) func(http.Handler) http.Handler {
 	switch {
 	case locker == nil:

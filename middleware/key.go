@@ -6,13 +6,13 @@ import (
 	"net/url"
 )
 
-// HeaderKey is a key function for HTTP: prefix and the value of a header, such
-// as Idempotency-Key.
+// HeaderKey returns a key function for [HTTP]. The key is prefix and the value of a
+// header, such as Idempotency-Key. The prefix keeps the keys that clients choose apart
+// from all others.
 //
-// As with PathKey and QueryKey, the key is empty if the value is; it is an
-// error if it is given more than once or longer than 255 bytes. The prefix
-// keeps the keys that clients choose apart from all others. These functions
-// panic if name is empty.
+// The key is empty if the header is missing or empty. It is an error if the header is
+// given more than once or is longer than 255 bytes. The same goes for [PathKey] and
+// [QueryKey]. All three panic if name is empty.
 func HeaderKey(prefix, name string) func(*http.Request) (string, error) {
 	mustName("HeaderKey", name)
 	return func(r *http.Request) (string, error) {
@@ -20,10 +20,10 @@ func HeaderKey(prefix, name string) func(*http.Request) (string, error) {
 	}
 }
 
-// PathKey is a key function for HTTP: prefix and a value of the path, such as
-// id in the pattern "/orders/{id}". It goes by http.Request.PathValue, which
-// http.ServeMux sets, and so does chi, before the handler of the pattern; HTTP
-// must wrap that handler, and not the mux.
+// PathKey returns a key function for [HTTP]. The key is prefix and a value of the path,
+// such as id in the pattern "/orders/{id}". It uses [http.Request.PathValue], which
+// [http.ServeMux] and chi set when they call the handler of the pattern. So HTTP must
+// wrap that handler, not the mux. See [HeaderKey] for what is an error.
 func PathKey(prefix, name string) func(*http.Request) (string, error) {
 	mustName("PathKey", name)
 	return func(r *http.Request) (string, error) {
@@ -31,8 +31,8 @@ func PathKey(prefix, name string) func(*http.Request) (string, error) {
 	}
 }
 
-// QueryKey is a key function for HTTP: prefix and a parameter of the URL's
-// query. A query that is malformed is an error too.
+// QueryKey returns a key function for [HTTP]. The key is prefix and a parameter of the
+// URL's query. A malformed query is an error. See [HeaderKey] for what else is.
 func QueryKey(prefix, name string) func(*http.Request) (string, error) {
 	mustName("QueryKey", name)
 	return func(r *http.Request) (string, error) {

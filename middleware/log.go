@@ -12,29 +12,30 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// Log logs the operations of a Locker, for redlock.WithMiddleware:
+// Log returns a middleware that logs the operations of a [redlock.Locker], for
+// [redlock.WithMiddleware]:
 //
 //	DEBUG  lock acquired, lock extended, lock released, work under lock ended
-//	INFO   lock acquired, but slowly or not at the first attempt
+//	INFO   lock acquired, but slowly (WithSlow) or not at the first attempt
 //	       lock not acquired: others hold it, or the caller cancelled
 //	       node answers again
 //	WARN   lock lost
 //	       lock not acquired, not extended, not released: too many nodes
 //	       failed, or no longer hold it; or a middleware further in panicked
-//	       on a goroutine of the Locker's
+//	       on a goroutine of the Locker
 //	       node failing
 //
-// An operation that was refused before the nodes were asked, by a middleware or
-// for its arguments, is at INFO; what merely follows from the lock's end, which
-// was logged, at DEBUG. A node is said to be failing once, and then not again
-// before it has answered; a node that hangs is noticed only when an operation
+// An operation that failed before the nodes were asked, for its arguments or because a
+// middleware refused it, is logged at INFO. One that failed only because the lock had
+// ended, which was logged before, is at DEBUG. A node is said to be failing once, and
+// again only after it has answered. A node that hangs is noticed only when an operation
 // has waited for it in vain.
 //
 // The attributes, where they apply:
 //
 //	key        string         of the lock; keys, []string, if it has several
 //	ttl        time.Duration  what was asked for
-//	duration   time.Duration  of the operation, with the pauses between attempts
+//	duration   time.Duration  of the operation, including pauses between attempts
 //	attempts   int            how often the nodes were asked to acquire
 //	waited     time.Duration  the pauses between them
 //	until      time.Time      the end of the lock's validity
@@ -43,9 +44,9 @@ import (
 //	node       string         the address of the node that fails or answers again
 //	operation  string         what was asked of that node: a redlock.Kind
 //
-// Each record is written with the operation's ctx and on its goroutine, when
-// it has ended: a slog.Handler that blocks holds it up, but not the end of a
-// lock's context. Log panics if logger or an option is nil.
+// Each record is written after its operation, with its ctx and on its goroutine. A
+// [slog.Handler] that blocks delays the operation, but not the end of a lock's context.
+// Log panics if logger or an option is nil.
 func Log(logger *slog.Logger, opts ...LogOption) redlock.Middleware {
 	if logger == nil {
 		panic("redlock: middleware.Log: logger is nil: must be a *slog.Logger")
@@ -64,6 +65,9 @@ func Log(logger *slog.Logger, opts ...LogOption) redlock.Middleware {
 			err := next(ctx, op)
 			took := time.Since(start)
 			nodes.observe(ctx, logger, op)
+			if op.QueueErr != nil {
+				logger.LogAttrs(ctx, slog.LevelWarn, "locks are waited for by pauses alone: the nodes keep no queue", errorAttr(op.QueueErr))
+			}
 			if level := config.level(ctx, op, took, err); logger.Enabled(ctx, level) {
 				logger.LogAttrs(ctx, level, message(op.Kind, err), attributes(op, level, took, err)...)
 			}
@@ -72,13 +76,13 @@ func Log(logger *slog.Logger, opts ...LogOption) redlock.Middleware {
 	}
 }
 
-// LogOption configures Log.
+// LogOption configures [Log].
 type LogOption interface {
 	applyLog(logConfig) logConfig
 }
 
-// WithSlow sets from when on an acquisition, with its pauses, is slow. The
-// default is 1 s. WithSlow panics if d is not above 0.
+// WithSlow sets how long an acquire may take, including its pauses, before [Log] calls
+// it slow. The default is 1 s. WithSlow panics if d is not above 0.
 func WithSlow(d time.Duration) LogOption {
 	if d <= 0 {
 		panic(fmt.Sprintf("redlock: middleware.WithSlow(%v): must be above 0", d))
@@ -100,7 +104,7 @@ func (c logConfig) level(ctx context.Context, op *redlock.Op, took time.Duration
 		return slog.LevelWarn
 	case op.Kind == redlock.OpHold: // its error is fn's, or a loss, which OpLost tells of
 		return slog.LevelDebug
-	case err == nil && op.Kind == redlock.OpAcquire && (op.Attempts > 1 || took >= c.slow):
+	case err == nil && op.Kind == redlock.OpAcquire && (op.Attempts > 1 || op.Wait == redlock.WaitGranted || took >= c.slow):
 		return slog.LevelInfo
 	case err == nil:
 		return slog.LevelDebug
@@ -123,9 +127,8 @@ func (c logConfig) level(ctx context.Context, op *redlock.Op, took time.Duration
 	return slog.LevelWarn
 }
 
-// cancelled tells whether it was the caller who ended the operation, and not
-// the nodes that failed. A deadline is different: nodes that hang are a reason
-// why one is exceeded.
+// cancelled reports whether it was the caller who ended the operation, and not failing
+// nodes. A deadline is different: nodes that hang may be why it was exceeded.
 func cancelled(ctx context.Context, op *redlock.Op) bool {
 	if !errors.Is(ctx.Err(), context.Canceled) || len(op.Tries) == 0 ||
 		errors.Is(context.Cause(ctx), redlock.ErrLost) { // automatic extension has the lock's own ctx
@@ -165,6 +168,9 @@ func attributes(op *redlock.Op, level slog.Level, took time.Duration, err error)
 	}
 	if op.Kind == redlock.OpAcquire {
 		attrs = append(attrs, slog.Int("attempts", op.Attempts), slog.Duration("waited", op.Waited))
+		if op.Wait != redlock.WaitNone {
+			attrs = append(attrs, slog.String("wait", op.Wait.String()))
+		}
 	}
 	if op.Lock != nil && op.Kind != redlock.OpRelease {
 		attrs = append(attrs, slog.Time("until", op.Lock.Until()))
@@ -178,8 +184,8 @@ func attributes(op *redlock.Op, level slog.Level, took time.Duration, err error)
 	return attrs
 }
 
-// What stands before a server, or another middleware, may say with which
-// arguments a command failed, of which one is the token.
+// token matches a lock's token. A proxy in front of a server, or another middleware, may
+// quote the arguments of a command that failed.
 var token = regexp.MustCompile(`[A-Z2-7]{26,}`)
 
 func errorAttr(err error) slog.Attr {

@@ -151,7 +151,7 @@ func TestLogOfSeveralKeysAndOfASlowAcquisition(t *testing.T) {
 func TestLogOfContention(t *testing.T) {
 	servers := redistest.StartN(t, 3)
 	var r recorder
-	l, other := open(t, servers, r.log(middleware.WithSlow(time.Hour))), open(t, servers)
+	l, other := open(t, servers, r.log(middleware.WithSlow(time.Hour)), redlock.WithoutWaitQueue()), open(t, servers)
 	lock, err := other.TryAcquire(t.Context(), "k", time.Minute)
 	require.NoError(t, err)
 
@@ -169,10 +169,48 @@ func TestLogOfContention(t *testing.T) {
 	_, err = l.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(policy))
 	require.NoError(t, err)
 	rec = r.one(t, "lock acquired")
-	rec.is(t, slog.LevelInfo, "key", "ttl", "duration", "attempts", "waited", "until")
+	rec.is(t, slog.LevelInfo, "key", "ttl", "duration", "attempts", "waited", "wait", "until")
+	require.Equal(t, "polled", rec.attrs["wait"].String())
 	require.Greater(t, rec.attrs["attempts"].Int64(), int64(1))
 	require.GreaterOrEqual(t, rec.attrs["waited"].Duration(), 5*ms)
 	require.Empty(t, r.all("node failing"), "to be held by another is no failure of the node")
+}
+
+func TestLogTellsHowAWaitEnded(t *testing.T) {
+	servers := redistest.StartN(t, 3)
+	var r recorder
+	l, other := open(t, servers, r.log(middleware.WithSlow(time.Hour))), open(t, servers)
+	lock, err := other.TryAcquire(t.Context(), "k", time.Minute)
+	require.NoError(t, err)
+	time.AfterFunc(50*ms, func() { assert.NoError(t, lock.Release(t.Context())) })
+	lock, err = l.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1)))
+	require.NoError(t, err)
+	rec := r.one(t, "lock acquired")
+	require.Equal(t, slog.LevelInfo, rec.level)
+	require.Equal(t, "granted", rec.attrs["wait"].String())
+
+	time.AfterFunc(50*ms, func() { assert.NoError(t, lock.Release(t.Context())) })
+	lock, err = l.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1)))
+	require.NoError(t, err)
+	all := r.all("lock acquired")
+	require.Equal(t, "handed over", all[1].attrs["wait"].String())
+	require.NoError(t, lock.Release(t.Context()))
+}
+
+func TestLogWarnsOnceThatNodesKeepNoQueue(t *testing.T) {
+	server := redistest.Start(t)
+	var r recorder
+	l := open(t, []*redistest.Server{server}, r.log())
+	for _, key := range []string{"a", "b"} {
+		for _, k := range []string{key, key + ":waiters"} {
+			_, err := server.Do("SET", k, "foreign")
+			require.NoError(t, err)
+		}
+		_, err := l.Acquire(t.Context(), key, time.Minute, redlock.WithRetry(redlock.FixedRetry(50*ms, 0, 3)))
+		require.ErrorIs(t, err, redlock.ErrNotAcquired)
+	}
+	rec := r.one(t, "locks are waited for by pauses alone: the nodes keep no queue")
+	require.Equal(t, slog.LevelWarn, rec.level)
 }
 
 func TestLogOfALoss(t *testing.T) {

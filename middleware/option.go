@@ -9,15 +9,15 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// HTTPOption configures HTTP.
+// HTTPOption configures [HTTP].
 type HTTPOption interface {
 	applyHTTP(httpConfig) httpConfig
 }
 
-// WithLock gives options to each request's lock, such as redlock.WithRetry,
-// which has requests wait, and redlock.WithMaxHold. They go before the Locker's
-// defaults. It panics if one is nil. One that does not fit, such as a grace
-// above the ttl, fails each request, with 500: only the Locker can tell.
+// WithLock gives options to each request's lock, such as [redlock.WithMaxHold], or
+// [redlock.WithRetry] to have requests wait. They take precedence over the Locker's
+// defaults. WithLock panics if one is nil. An option that does not fit, such as a grace
+// above the ttl, is only found when a lock is acquired: every request then gets 500.
 func WithLock(opts ...redlock.LockOption) HTTPOption {
 	if i := slices.Index(opts, nil); i >= 0 {
 		panic(fmt.Sprintf("redlock: middleware.WithLock: option %d is nil", i))
@@ -28,22 +28,21 @@ func WithLock(opts ...redlock.LockOption) HTTPOption {
 	})
 }
 
-// WithOptionalKey has requests whose key is empty served without a lock. By
-// default they are refused, with ErrKey. Errors of the key function still are.
+// WithOptionalKey serves requests whose key is empty without a lock. By default they are
+// refused with [ErrKey]. A request for which the key function fails is refused anyway.
 func WithOptionalKey() HTTPOption {
 	return httpOption(func(c httpConfig) httpConfig { c.optional = true; return c })
 }
 
-// WithStatus answers with status where the error matches one of errs by
-// errors.Is, or, without errs, in place of 500. Of several that match, the last
-// counts:
+// WithStatus answers with status if the error matches one of errs ([errors.Is]). Without
+// errs, status replaces 500. If several WithStatus match, the last one counts:
 //
 //	WithStatus(http.StatusConflict, redlock.ErrNotAcquired)
 //	WithStatus(http.StatusTooManyRequests, errOfAnotherMiddleware)
 //	WithStatus(499, context.Canceled) // the client has gone: for the log
 //
-// The rest of the answer stays the same. WithStatus panics if status is not
-// between 200 and 599 or one of errs is nil.
+// The rest of the answer stays the same. WithStatus panics if status is not between 200
+// and 599, or if one of errs is nil.
 func WithStatus(status int, errs ...error) HTTPOption {
 	if status < 200 || status > 599 {
 		panic(fmt.Sprintf("redlock: middleware.WithStatus(%d): must be between 200 and 599", status))
@@ -61,9 +60,9 @@ func WithStatus(status int, errs ...error) HTTPOption {
 	})
 }
 
-// WithRetryAfter sets Retry-After, rounded up to whole seconds; 0 leaves it
-// out. The default is the ttl, but at most 5 s: a lock whose holder has died is
-// free after its ttl, and one whose holder lives at any moment. It panics if d
+// WithRetryAfter sets the Retry-After header, rounded up to whole seconds; 0 leaves it
+// out. The default is the ttl, but at most 5 s: if the holder has died the lock is free
+// after the ttl, and otherwise it may be free at any moment. WithRetryAfter panics if d
 // is negative.
 func WithRetryAfter(d time.Duration) HTTPOption {
 	if d < 0 {
@@ -72,9 +71,9 @@ func WithRetryAfter(d time.Duration) HTTPOption {
 	return httpOption(func(c httpConfig) httpConfig { c.retryAfter = d; return c })
 }
 
-// WithRenderer has render answer in place of Problem.ServeHTTP, which it may
-// call. Retry-After is set before. If it writes nothing, p.Status is sent,
-// without a body. It is called concurrently. It panics if render is nil.
+// WithRenderer answers with render instead of [Problem.ServeHTTP], which render may call.
+// Retry-After has been set by then. If render writes nothing, p.Status is sent without a
+// body. render is called concurrently. WithRenderer panics if render is nil.
 func WithRenderer(render func(w http.ResponseWriter, r *http.Request, p Problem)) HTTPOption {
 	if render == nil {
 		panic("redlock: middleware.WithRenderer: render is nil: must be a function")

@@ -12,16 +12,16 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// Problem is an answer of HTTP's, with the members of RFC 9457. It does not
-// name the key, the nodes or a token.
+// Problem is how [HTTP] answers a request that it did not serve. It has the members of
+// RFC 9457, and names neither the key nor a node nor a token.
 type Problem struct {
-	Type     string `json:"type,omitempty"` // a URI; empty, as by default, it is about:blank
+	Type     string `json:"type,omitempty"` // a URI; empty, the default, means about:blank
 	Title    string `json:"title,omitempty"`
 	Status   int    `json:"status"`
 	Detail   string `json:"detail,omitempty"`
 	Instance string `json:"instance,omitempty"`
 
-	// Err is what happened. It is not for clients: it names keys and nodes.
+	// Err is the error that HTTP answers. It is not for clients: it names keys and nodes.
 	Err error `json:"-"`
 }
 
@@ -36,7 +36,7 @@ func (p Problem) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	_, _ = w.Write(append(body, '\n')) // the client may have gone
 }
 
-// answer answers a request that err kept from being served.
+// answer answers a request that was not served because of err.
 func (g *gate) answer(w http.ResponseWriter, r *http.Request, err error) {
 	a := g.answerTo(r.Context(), err)
 	if a.retry && g.retryAfter > 0 {
@@ -66,7 +66,7 @@ func (c httpConfig) answerTo(ctx context.Context, err error) answer {
 	return a
 }
 
-// answer is what HTTP says to an error.
+// answer is what HTTP answers to an error.
 type answer struct {
 	err    error
 	status int
@@ -74,8 +74,8 @@ type answer struct {
 	detail string
 }
 
-// answers are HTTP's, of which the first that matches counts: a lock may be
-// lost because its Locker was closed, and a wait end because of that.
+// answers are in order of precedence: a lock may be lost because its Locker was closed,
+// and a wait may end because of that.
 var answers = []answer{
 	{ErrKey, http.StatusBadRequest, false, "The request does not say what to lock."},
 	{redlock.ErrLost, http.StatusServiceUnavailable, false, "The lock was lost while the request was served. It may have been served in part."},

@@ -11,15 +11,15 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// writer knows whether anything was written, and lets nothing be written for
-// the first time once its lock is lost.
+// writer remembers whether anything was written. Once its lock is lost, it refuses the
+// first write.
 type writer struct {
 	http.ResponseWriter
 	lock  *redlock.Lock // nil: everything passes
 	wrote bool
 }
 
-// closed tells whether what is written is discarded.
+// closed reports whether writes are refused.
 func (w *writer) closed() bool {
 	if w.wrote || w.lock == nil {
 		return false
@@ -46,8 +46,8 @@ func (w *writer) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// ReadFrom lets the server use sendfile. Until something was written it is
-// Write: the first bytes may be long in coming, and the lock lost meanwhile.
+// ReadFrom lets the server use sendfile. The first bytes go through Write: they may take
+// long to come, and the lock may be lost meanwhile.
 func (w *writer) ReadFrom(src io.Reader) (int64, error) {
 	var first int64
 	if !w.wrote {
@@ -64,7 +64,7 @@ func (w *writer) ReadFrom(src io.Reader) (int64, error) {
 	return first + rest, err
 }
 
-// FlushError is what http.ResponseController looks for.
+// FlushError is the method that http.ResponseController calls.
 func (w *writer) FlushError() error {
 	if w.closed() {
 		return redlock.ErrLost
@@ -78,11 +78,11 @@ func (w *writer) FlushError() error {
 
 func (w *writer) Flush() { _ = w.FlushError() }
 
-// Unwrap is for http.ResponseController: deadlines and the like.
+// Unwrap is for http.ResponseController, which sets deadlines and the like.
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// asIs is w, as an http.Hijacker if what it wraps is one: servers of HTTP/2 are
-// not, and handlers ask.
+// asIs returns w, as an http.Hijacker only if what it wraps is one: handlers test for it,
+// and the writers of HTTP/2 are not.
 func (w *writer) asIs() http.ResponseWriter {
 	for under := w.ResponseWriter; ; {
 		switch u := under.(type) {

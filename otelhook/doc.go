@@ -1,13 +1,13 @@
-// Package otelhook makes OpenTelemetry spans and metrics of what a
-// redlock.Locker does. It is a middleware, and needs only the API of
-// OpenTelemetry: which SDK receives them, if any, is the program's choice.
+// Package otelhook provides OpenTelemetry traces and metrics of what a
+// [redlock.Locker] does. [New] returns a middleware. It uses only the API of
+// OpenTelemetry: the program chooses the SDK, if any.
 //
 //	locker, err := redlock.Open(ctx, urls, redlock.WithMiddleware(otelhook.New()))
 //
 // # Spans
 //
 //	the caller's span
-//	├─ redlock.acquire     CLIENT    an Acquire or TryAcquire, with the whole wait
+//	├─ redlock.acquire     CLIENT    one acquire, with the whole wait
 //	├─ redlock.hold        INTERNAL  the function that With runs
 //	│  └─ what the function does
 //	├─ redlock.extend      CLIENT    one extension
@@ -24,6 +24,7 @@
 //	redlock.ttl       double    acquire, extend: the ttl that was asked for, in seconds
 //	redlock.attempts  int       acquire: how often the nodes were asked
 //	redlock.waited    double    acquire: the time spent between attempts, in seconds
+//	redlock.wait      string    acquire: how a wait ended: polled, granted, handed over; absent without one
 //
 // Events:
 //
@@ -32,15 +33,17 @@
 //	  redlock.votes             int       how many granted while they were waited for
 //	  redlock.refusals          string[]  what the others said, by node; absent if nothing
 //	  redlock.attempt.duration  double    seconds
+//	redlock.queue.failed  on acquire: the nodes' queues cannot be used; once for each Locker
+//	  redlock.cause             string    why
 //	redlock.lost      the lock ended before it was released
 //	redlock.closed    the lock ended because its Locker was closed
 //	  redlock.keys              string[]  its keys
 //	  redlock.cause             string    the cause of its context
 //
-// An attempt has the time at which it began. Nodes that were not waited for,
-// since the others had decided, are neither votes nor refusals. The end of a
-// lock is told on the hold's span, where there is one, and on the span that
-// the lock was acquired under, unless that has ended; not on redlock.acquire.
+// The event of an attempt has the time at which the attempt began. Nodes that were not
+// waited for, because the others had decided, are neither votes nor refusals. The end of
+// a lock is an event on the span of the hold, if there is one, and on the span that the
+// lock was acquired under, unless that has ended. It is not on redlock.acquire.
 //
 // # Metrics
 //
@@ -51,19 +54,18 @@
 //	redlock.lost              counter        {lock}     Number of locks that ended before they were released.
 //	redlock.node.failures     counter        {failure}  Number of times a node did not answer, or answered with an error.
 //
-// Their attributes, beside redlock.keys if WithMetricKeys asks for it:
+// Their attributes, besides redlock.keys if [WithMetricKeys] is given:
 //
 //	redlock.acquire.duration  redlock.outcome, and error.type if it is an error
 //	redlock.acquire.attempts  redlock.outcome
 //	redlock.hold.duration     redlock.outcome, and error.type if it is an error
 //	redlock.node.failures     redlock.operation (acquire, extend, release), server.address, server.port
 //
-// A lock is held until its context has ended, which redlock.held follows at
-// once but on a goroutine of its own: an export in the same instant may still
-// count it. Locks that ended because their Locker was
-// closed are not counted as lost. A node that hangs while a quorum of the
-// others answers is not waited for, and no failure; nor is a node that answers
-// that another holds the key.
+// redlock.held counts a lock until its context ends. It is updated at once, but on
+// another goroutine: an export at that very moment may still count the lock. Locks that
+// ended because their Locker was closed are not counted as lost. It is no failure of a
+// node if it answers that another owner holds the key, or if it hangs while a quorum of
+// the others answers: then nobody waits for it.
 //
 // # Outcomes
 //
@@ -76,18 +78,17 @@
 //	not_held   extend, release  the lock was lost before, or is found to be
 //	lost       hold             the lock was lost before the function returned
 //	closed     acquire, hold    the Locker was closed
-//	no_quorum  all but hold     too many nodes failed to decide
+//	no_quorum  all but hold     too many nodes failed or timed out
 //	timeout    all but release  the error is context.DeadlineExceeded
 //	cancelled  all but release  the error is context.Canceled
 //	aborted    all              a panic or runtime.Goexit
 //	error      all              any other error
 //
-// From not_held on these are errors: the span has the status Error with the
-// error's text, and error.type is the outcome or, for any other error, its Go
-// type. The status of the rest is unset: that others hold a lock is to be
-// expected. A wait that its ctx ended is a timeout or cancelled, whatever the
-// nodes said before; that is in its events.
+// The outcomes from not_held on are errors: the span has the status Error with the
+// error's text. error.type is the outcome, or the Go type of the error if the outcome is
+// error. The others leave the status unset: it is normal that others hold a lock. A wait
+// that its ctx ended is a timeout or cancelled, whatever the nodes said before; its
+// events have that.
 //
-// A lock's token is nowhere in all this: it is cut out of the texts of errors
-// too.
+// No token of a lock appears in any of this. Tokens are cut out of the texts of errors.
 package otelhook

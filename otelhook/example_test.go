@@ -64,3 +64,36 @@ func ExampleNew() {
 	// redlock.hold
 	// redlock.release
 }
+
+func ExampleWithMetricKeys() {
+	server, err := miniredis.Run()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer server.Close()
+
+	reader := sdkmetric.NewManualReader()
+	ctx := context.Background()
+	locker, err := redlock.Open(ctx, []string{"redis://" + server.Addr()}, redlock.WithMiddleware(otelhook.New(
+		otelhook.WithMeterProvider(sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))),
+		otelhook.WithMetricKeys()))) // this program only locks "invoices" and "reports"
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+	if err := redlock.Do(ctx, locker, "invoices", 30*time.Second, func(context.Context) error { return nil }); err != nil {
+		log.Fatal(err)
+	}
+
+	var all metricdata.ResourceMetrics
+	if err := reader.Collect(ctx, &all); err != nil {
+		log.Fatal(err)
+	}
+	for _, m := range all.ScopeMetrics[0].Metrics {
+		if attempts, ok := m.Data.(metricdata.Histogram[int64]); ok {
+			keys, _ := attempts.DataPoints[0].Attributes.Value("redlock.keys")
+			fmt.Println(m.Name, keys.AsStringSlice())
+		}
+	}
+	// Output: redlock.acquire.attempts [invoices]
+}

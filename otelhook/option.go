@@ -5,13 +5,13 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Option configures New.
+// Option configures [New].
 type Option interface {
 	apply(config) config
 }
 
-// WithTracerProvider sets what makes the spans. The default is the global
-// provider; that it is set after New does no harm. It panics if p is nil.
+// WithTracerProvider sets the provider of the spans. The default is the global one, which
+// may be set before or after [New]. WithTracerProvider panics if p is nil.
 func WithTracerProvider(p trace.TracerProvider) Option {
 	if p == nil {
 		panic("otelhook: WithTracerProvider(nil): must be a provider, such as that of go.opentelemetry.io/otel/trace/noop")
@@ -19,8 +19,8 @@ func WithTracerProvider(p trace.TracerProvider) Option {
 	return option(func(c config) config { c.tracers = p; return c })
 }
 
-// WithMeterProvider sets what makes the metrics. The default is the global
-// provider; that it is set after New does no harm. It panics if p is nil.
+// WithMeterProvider sets the provider of the metrics. The default is the global one, which
+// may be set before or after [New]. WithMeterProvider panics if p is nil.
 func WithMeterProvider(p metric.MeterProvider) Option {
 	if p == nil {
 		panic("otelhook: WithMeterProvider(nil): must be a provider, such as that of go.opentelemetry.io/otel/metric/noop")
@@ -28,13 +28,12 @@ func WithMeterProvider(p metric.MeterProvider) Option {
 	return option(func(c config) config { c.meters = p; return c })
 }
 
-// WithMetricKeys gives every metric but redlock.node.failures the attribute
-// redlock.keys. By default none has it.
+// WithMetricKeys adds the attribute redlock.keys to every metric except
+// redlock.node.failures. By default no metric has it.
 //
-// Each set of keys then is a time series of its own in every metric, and with
-// some backends for as long as the process lives. It is for programs that lock
-// a few keys with fixed names, and never for keys that have an ID in them; the
-// spans have the keys in any case.
+// Each set of keys then becomes a time series of its own in every metric, with some
+// backends for as long as the process lives. So use it only in programs that lock a few
+// keys with fixed names, never with keys that contain an ID. Spans always have the keys.
 func WithMetricKeys() Option {
 	return option(func(c config) config { c.metricKeys = true; return c })
 }

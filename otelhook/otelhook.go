@@ -13,14 +13,14 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// New is a middleware that makes spans and metrics of every operation of the
-// Lockers it is given to; one may be given to several. It is best given first:
-// then it sees what the other middleware makes of an operation, and the spans
-// that others start are children of its own.
+// New returns a middleware that records spans and metrics of every operation of a
+// [redlock.Locker], for [redlock.WithMiddleware]. It can be given to several Lockers.
+// Put it first: then it sees what the other middleware makes of an operation, and spans
+// that they start are children of its own.
 //
-// It never blocks, never alters an operation or its error, and is safe for
-// concurrent use. New panics if an option is nil. What a MeterProvider says
-// against the instruments goes to otel.Handle, and then there are no metrics.
+// The middleware never blocks, never changes an operation or its error, and is safe for
+// concurrent use. New panics if an option is nil. If the MeterProvider rejects an
+// instrument, the error goes to [otel.Handle] and there are no metrics.
 func New(opts ...Option) redlock.Middleware {
 	c := config{tracers: otel.GetTracerProvider(), meters: otel.GetMeterProvider()}
 	for i, o := range opts {
@@ -46,13 +46,13 @@ func New(opts ...Option) redlock.Middleware {
 	}
 }
 
-// hook is what one New has made.
+// hook is the state of one middleware made by New.
 type hook struct {
 	tracer  trace.Tracer
 	metrics metrics
 }
 
-// observe carries out an operation under a span.
+// observe runs an operation under a span.
 func (h *hook) observe(ctx context.Context, op *redlock.Op, next redlock.Handler) (err error) {
 	ctx, span := startSpan(ctx, h.tracer, op)
 	if op.Kind == redlock.OpHold && span.IsRecording() {
@@ -70,7 +70,7 @@ func (h *hook) observe(ctx context.Context, op *redlock.Op, next redlock.Handler
 	return err
 }
 
-// lost notes that a lock ended without being released.
+// lost records that a lock ended without being released.
 func (h *hook) lost(ctx context.Context, op *redlock.Op) {
 	h.metrics.countLost(ctx, op)
 	addLoss(trace.SpanFromContext(ctx), op)

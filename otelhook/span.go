@@ -35,6 +35,12 @@ func endSpan(span trace.Span, op *redlock.Op, outcome outcome, err error) {
 			attribute.Float64("redlock.ttl", op.TTL.Seconds()),
 			attribute.Int("redlock.attempts", op.Attempts),
 			attribute.Float64("redlock.waited", op.Waited.Seconds()))
+		if op.Wait != redlock.WaitNone {
+			span.SetAttributes(attribute.String("redlock.wait", op.Wait.String()))
+		}
+		if op.QueueErr != nil {
+			span.AddEvent("redlock.queue.failed", trace.WithAttributes(attribute.String("redlock.cause", printable(op.QueueErr.Error()))))
+		}
 	case redlock.OpExtend:
 		span.SetAttributes(attribute.Float64("redlock.ttl", op.TTL.Seconds()))
 	}

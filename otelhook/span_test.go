@@ -75,13 +75,14 @@ func TestEveryAttemptOfAWaitIsAnEventAtItsStart(t *testing.T) {
 		err := next(ctx, op)
 		tries = op.Tries
 		return err
-	})})
+	})}, redlock.WithoutWaitQueue())
 	b.do(b.servers[0], "SET", "k", "another", "PX", "500")
 	lock, err := l.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(50*ms, 0, -1)))
 	require.NoError(t, err)
 	require.NoError(t, lock.Release(t.Context()))
 
 	s := b.only("redlock.acquire")
+	require.Equal(t, "polled", attributesOf(s.Attributes())["redlock.wait"])
 	v := b.view(s)
 	require.Greater(t, len(tries), 1)
 	require.Equal(t, int64(len(tries)), v.Attributes["redlock.attempts"])
@@ -98,6 +99,16 @@ func TestEveryAttemptOfAWaitIsAnEventAtItsStart(t *testing.T) {
 		require.Equal(t, want, v.Events[i])
 	}
 	require.Equal(t, map[string]int64{"redlock.outcome=acquired": 1}, b.points("redlock.acquire.attempts"))
+}
+
+func TestASpanTellsHowAWaitEnded(t *testing.T) {
+	b := start(t, 1)
+	l := b.open()
+	b.do(b.servers[0], "SET", "k", "another", "PX", "100")
+	lock, err := l.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1)))
+	require.NoError(t, err)
+	require.NoError(t, lock.Release(t.Context()))
+	require.Equal(t, "granted", attributesOf(b.only("redlock.acquire").Attributes())["redlock.wait"])
 }
 
 func TestContentionIsNoErrorAndNoFailureOfANode(t *testing.T) {

@@ -1,14 +1,14 @@
-// Httpserver is a small bank whose requests take turns by locks, on three nodes
-// inside this process:
+// Httpserver is a small bank that serves its requests under locks. In the directory
+// examples, run it on three nodes inside this process:
 //
-//	go run ./examples/httpserver
+//	go run ./httpserver
 //
 // or on real ones:
 //
-//	go run ./examples/httpserver -nodes redis://r1:6379,redis://r2:6379,redis://r3:6379
+//	go run ./httpserver -nodes redis://r1:6379,redis://r2:6379,redis://r3:6379
 //
-// Its README.md says what to ask it. What it does is on stdout: log lines,
-// spans and metrics.
+// Its README.md has requests and their answers. It writes log lines, spans and
+// metrics to stdout.
 package main
 
 import (

@@ -1,10 +1,11 @@
-// Quickstart shows what redlock does, on three nodes inside this process:
+// Quickstart shows what redlock does. In the directory examples, run it on three
+// nodes inside this process:
 //
-//	go run ./examples/quickstart
+//	go run ./quickstart
 //
 // or, without the parts in which nodes die, on real ones:
 //
-//	go run ./examples/quickstart -nodes redis://r1:6379,redis://r2:6379,redis://r3:6379
+//	go run ./quickstart -nodes redis://r1:6379,redis://r2:6379,redis://r3:6379
 package main
 
 import (

@@ -32,8 +32,8 @@ func TestShowsWhatItPromises(t *testing.T) {
 		"is dead",
 		"the ctx ended at",
 		"the lock was valid until",
-		"the cause, an ErrLost: redlock: lock lost",
-		"Do returned: ledger half written; redlock: lock lost",
+		"the cause, an ErrLost: redlock: hold \"ledger\": lock lost",
+		"Do returned: ledger half written; redlock: hold \"ledger\": lock lost",
 	} {
 		_, after, found := strings.Cut(rest, line)
 		require.True(t, found, "no %q, in this order, in:\n%s", line, out.String())

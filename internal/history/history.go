@@ -1,10 +1,9 @@
 // Package history is what contenders for locks saw, and checks of it. It knows
 // nothing of how locks are made: a history from any lock could be checked.
 //
-// The invariants are numbered I1, I2, …: I1 and I2 are checked here over
-// histories, with a second opinion on I1 by porcupine; what leaves no history
-// (leaks, keys left behind, waiting) is checked where it is caused. I3, on
-// fencing tokens, comes with them.
+// The properties P1, P2, … are those of docs/proof.md. P1 and P2 are checked here
+// over histories, with a second opinion on P1 by porcupine. What leaves no history
+// (leaks, keys left behind, waiting) is checked where it is caused.
 package history
 
 import (
@@ -122,20 +121,20 @@ func (h *History) WatchStalls(stop <-chan struct{}) {
 	}
 }
 
-// Violation is a broken invariant.
+// Violation is a property that did not hold.
 type Violation struct {
-	Invariant string
-	What      string
+	Property string
+	What     string
 }
 
-func (v Violation) String() string { return v.Invariant + ": " + v.What }
+func (v Violation) String() string { return v.Property + ": " + v.What }
 
-// Check checks I1, by intervals and by porcupine, and I2.
+// Check checks P1, by intervals and by porcupine, and P2.
 func (h *History) Check() []Violation {
 	return slices.Concat(h.Overlaps(), h.Unlinearizable(), h.Unkept())
 }
 
-// Overlaps checks I1: the holds of one key are disjoint.
+// Overlaps checks P1: the holds of one key are disjoint.
 func (h *History) Overlaps() []Violation {
 	var found []Violation
 	for _, holds := range h.byKey() {
@@ -143,7 +142,7 @@ func (h *History) Overlaps() []Violation {
 		for i := 1; i < len(holds); i++ {
 			a := slices.MaxFunc(holds[:i], func(a, b Hold) int { return int(a.End() - b.End()) })
 			if b := holds[i]; b.Returned < a.End() && b.Returned < b.End() {
-				found = append(found, Violation{"I1", fmt.Sprintf("%q: contender %d held it from %v to %v, and contender %d from %v to %v",
+				found = append(found, Violation{"P1", fmt.Sprintf("%q: contender %d held it from %v to %v, and contender %d from %v to %v",
 					a.Key, a.Contender, a.Returned, a.End(), b.Contender, b.Returned, b.End())})
 			}
 		}
@@ -151,7 +150,7 @@ func (h *History) Overlaps() []Violation {
 	return found
 }
 
-// Unkept checks I2: when a ctx ended by expiry, nobody else could have taken
+// Unkept checks P2: when a ctx ended by expiry, nobody else could have taken
 // the lock yet; and no ctx outlives what was told as the end of validity by
 // more than the allowance for late timers, where that could be seen.
 func (h *History) Unkept() []Violation {
@@ -159,7 +158,7 @@ func (h *History) Unkept() []Violation {
 	for _, hold := range h.Holds {
 		// An oracle that looked too late cannot tell.
 		if hold.Probed > 0 && hold.Probed < hold.Expires && hold.Kept < hold.Need {
-			found = append(found, Violation{"I2", fmt.Sprintf("%q: the ctx of contender %d ended at %v, valid until %v, and its keys were on %d nodes at %v, %d needed",
+			found = append(found, Violation{"P2", fmt.Sprintf("%q: the ctx of contender %d ended at %v, valid until %v, and its keys were on %d nodes at %v, %d needed",
 				hold.Key, hold.Contender, hold.Ended, hold.Until, hold.Kept, hold.Probed, hold.Need)})
 		}
 	}

@@ -27,7 +27,7 @@ var lockModel = porcupine.Model{
 	Equal: func(a, b any) bool { return a == b },
 }
 
-// Unlinearizable checks I1 with porcupine: each acquisition takes effect
+// Unlinearizable checks P1 with porcupine: each acquisition takes effect
 // between when it was asked for and when it returned, and each hold ends some
 // time after its holder could last have believed in it.
 func (h *History) Unlinearizable() []Violation {
@@ -44,9 +44,9 @@ func (h *History) Unlinearizable() []Violation {
 		}
 		switch porcupine.CheckOperationsTimeout(lockModel, ops, time.Minute) {
 		case porcupine.Illegal:
-			found = append(found, Violation{"I1", fmt.Sprintf("%q: porcupine finds no order of its %d holds", key, len(holds))})
+			found = append(found, Violation{"P1", fmt.Sprintf("%q: porcupine finds no order of its %d holds", key, len(holds))})
 		case porcupine.Unknown:
-			found = append(found, Violation{"I1", fmt.Sprintf("%q: porcupine did not come to an end over %d holds", key, len(holds))})
+			found = append(found, Violation{"P1", fmt.Sprintf("%q: porcupine did not come to an end over %d holds", key, len(holds))})
 		}
 	}
 	return found

@@ -9,7 +9,7 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// Terms are what a hold was agreed on.
+// Terms are the conditions of a hold.
 type Terms struct {
 	TTL     time.Duration
 	Grace   time.Duration // the hold ends this long before its validity does
@@ -43,7 +43,7 @@ type Hold struct {
 	bound  atomic.Pointer[context.CancelCauseFunc]
 	timer  *time.Timer
 
-	carried atomic.Int64            // the start of the latest extension that was carried
+	carried atomic.Int64            // the start of the latest extension that was carried; before the first: the hold's, less 1
 	failed  atomic.Pointer[failure] // of the last extension that failed
 
 	// Guarded by keeper.mu:
@@ -70,9 +70,9 @@ type Loss struct {
 	Claim  *node.Claim
 	Until  time.Time      // the end of its validity
 	Capped bool           // it was held for as long as its terms allow
-	Ballot *quorum.Ballot // the last extension, if it was not carried
-	Err    error          // why the last extension was not even tried, if so
-	Jump   *Jump          // what skipped the end of the hold, if that did
+	Ballot *quorum.Ballot // of the last extension, if it was not carried
+	Err    error          // why the last extension was not even tried; nil if it was
+	Jump   *Jump          // of the clock, if that skipped the end of the hold
 }
 
 // Context ends, with a cause, when the hold does.
@@ -97,12 +97,17 @@ func (h *Hold) Valid() bool {
 
 func (h *Hold) over() bool { return h.deadline.Load() < 0 }
 
-// Bind has cancel called, with the cause, when the hold ends: directly, and
-// not through one more goroutine. A hold binds one.
+// Bind calls cancel, with the cause, when the hold ends: directly, and not
+// through one more goroutine. A hold binds one.
+//
+// The hold may end at the same time. endAt swaps the deadline and then loads
+// bound; Bind stores bound and then loads the deadline. In whatever order these
+// four happen, at least one of the two sees what the other wrote, and calls
+// cancel. Both may, which does no harm: only the first call counts. endAt may not
+// have ended ctx yet when Bind sees that the hold is over, so Bind waits for the
+// cause; endAt waits for nobody on its way there.
 func (h *Hold) Bind(cancel context.CancelCauseFunc) {
 	h.bound.Store(&cancel)
-	// endAt ends ctx and then looks at bound: either it sees cancel, or the
-	// hold is over here.
 	if h.over() {
 		<-h.ctx.Done()
 		cancel(context.Cause(h.ctx))
@@ -127,10 +132,11 @@ func (h *Hold) lose(ballot *quorum.Ballot) {
 	}
 }
 
-// lost is what follows when a hold has ended that was not released: its claim
-// is, in the background, and Config.Lost is told.
+// lost cleans up after a hold that ended without being released: it releases the
+// claim in the background, and calls Config.Lost.
 //
-// A hold may end before Keeper.Hold has entered it, which then sees to the rest.
+// A hold may end before Keeper.Hold has entered it. Then Keeper.Hold sees that, and
+// its caller cleans up.
 func (h *Hold) lost() {
 	k := h.keeper
 	k.mu.Lock()
@@ -195,7 +201,8 @@ func (h *Hold) Expire() time.Duration {
 		}
 		end := Instant(deadline).Add(h.terms.Grace)
 		loss := Loss{Claim: h.claim, Until: h.keeper.clock.time(end), Capped: end >= h.max, Jump: h.keeper.clock.over(Instant(deadline))}
-		if failed := h.failed.Load(); failed != nil && int64(failed.start) >= h.carried.Load() {
+		// One that had been given up may have been carried after.
+		if failed := h.failed.Load(); failed != nil && int64(failed.start) > h.carried.Load() {
 			loss.Ballot, loss.Err = failed.ballot, failed.err
 		}
 		if h.endAt(deadline, h.keeper.config.Cause(loss)) {
@@ -205,8 +212,8 @@ func (h *Hold) Expire() time.Duration {
 	}
 }
 
-// Auto has the hold extended, by its ttl, whenever less than threshold remains
-// of its validity, until it ends.
+// Auto extends the hold by its ttl whenever less than threshold remains of its
+// validity, until it ends.
 func (h *Hold) Auto(threshold time.Duration) {
 	k := h.keeper
 	k.mu.Lock()
@@ -215,7 +222,7 @@ func (h *Hold) Auto(threshold time.Duration) {
 	k.reschedule(h, 0)
 }
 
-// StopAuto has the hold no longer extended.
+// StopAuto stops what Auto started.
 func (h *Hold) StopAuto() { h.Auto(0) }
 
 // Extend extends the hold once, now, to ttl from now. It waits for timeout per
@@ -257,12 +264,7 @@ func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Ballot, bool) {
 	case <-h.ctx.Done():
 	case <-k.stop:
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.ballot.Verdict() == quorum.Open {
-		return r.close(patience), r.extended
-	}
-	return r.ballot.Clone(), r.extended
+	return r.outcome(patience)
 }
 
 // settle draws the consequence of an extension's votes, and reports whether
@@ -275,22 +277,24 @@ func (h *Hold) settle(start Instant, ttl time.Duration, verdict quorum.Verdict, 
 		case int64(start) < h.carried.Load():
 			// Old news: a quorum has extended the hold since.
 		case ballot.Denied():
-			// Enough nodes answered that they do not hold us for no quorum to be
-			// left, whatever the others say: it is over now (invariant 2). A node
-			// that was refilled is one of them: another may have held it between.
+			// So many nodes answered that they do not hold our key that no quorum is
+			// left, whatever the others say: the hold is over now (invariant 2). A
+			// node that was refilled counts among them: another owner may have held
+			// it in between.
 			h.lose(ballot)
 		default:
 			h.failed.Store(&failure{start: start, ballot: ballot})
 		}
 		return false
 	}
-	if !h.advance(start.Add(k.Validity(ttl))) {
-		return false
-	}
+	// Before the deadline moves: from then on refusals of older rounds are old news.
 	for old := h.carried.Load(); int64(start) > old; old = h.carried.Load() {
 		if h.carried.CompareAndSwap(old, int64(start)) {
 			break
 		}
+	}
+	if !h.advance(start.Add(k.Validity(ttl))) {
+		return false
 	}
 	k.mu.Lock()
 	h.raise = 0
@@ -307,9 +311,11 @@ func (h *Hold) keyTTL(start Instant, ttl time.Duration) time.Duration {
 	return max(h.keeper.KeyTTL(ttl, h.max.Sub(start)), time.Millisecond)
 }
 
-// left is what remains at an instant until the hold's deadline.
+// left is what remains at an instant until the hold's deadline, even if it has
+// ended before.
 func (h *Hold) left(now Instant) time.Duration {
-	return Instant(h.deadline.Load()).Sub(now)
+	deadline := h.deadline.Load()
+	return Instant(max(deadline, -deadline)).Sub(now)
 }
 
 // deadlineTime is the hold's deadline as a time.
@@ -331,6 +337,10 @@ func (h *Hold) end(cause error) bool {
 	}
 }
 
+// endAt ends the hold if deadline is still its deadline. Of all who may end it at
+// the same time (the timer, a release, a loss, Close) only the one whose swap
+// succeeds goes on. An extension that moves the deadline first makes the swap fail;
+// the caller then looks again.
 func (h *Hold) endAt(deadline int64, cause error) bool {
 	if !h.leaveAt(deadline, cause) {
 		return false
@@ -370,6 +380,11 @@ func (h *Hold) Pass(cause error) (until Instant, ok bool) {
 // advance moves the end of validity to until, unless the hold has ended or
 // should have (invariant 1), and never back. It reports whether the hold is
 // valid until then, or for as long as its terms let it be.
+//
+// The deadline may pass between the look at the clock and the swap. If the timer
+// has ended the hold by then, the swap fails. If the timer is late, the swap
+// succeeds, which is safe: a quorum of keys was ours when the round ran, and lives
+// until after the new deadline.
 func (h *Hold) advance(until Instant) bool {
 	deadline := int64(min(until, h.max).Add(-h.terms.Grace))
 	for {

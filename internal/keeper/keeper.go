@@ -1,11 +1,11 @@
-// Package keeper keeps the holds of one Locker: it ends each at its deadline,
-// by a timer of the hold's own, and has those extended that are to be extended.
-// A held lock costs no goroutine.
+// Package keeper keeps the locks that one Locker holds. It ends each at its
+// deadline, by a timer of its own, and extends those that are to be extended. A held
+// lock costs no goroutine (invariant 11).
 //
-// State has these owners: a hold's validity is one atomic word, written by
-// compare-and-swap; when a hold is extended next is guarded by the Keeper's
-// mutex, under which nothing blocks and no code of a user's runs; the votes of
-// one extension are guarded by its round's; what waits to be sent is the Node's.
+// A hold's validity is one atomic word, written by compare-and-swap only. The
+// Keeper's mutex guards when a hold is extended next; nothing blocks and no user
+// code runs while it is held. A round's mutex guards the votes of one extension.
+// What waits to be sent belongs to the Node. Order of locks: docs/design.md.
 package keeper
 
 import (
@@ -36,14 +36,14 @@ type Config struct {
 	// block.
 	Cause func(Loss) error
 	// Extend, if set, is called for each extension that is due, on a goroutine
-	// of its own, and at most once at a time for a hold. It is to call
-	// ExtendDue; what it returns is why it did not.
+	// of its own, and at most once at a time for a hold. It calls ExtendDue, or
+	// returns why it did not.
 	Extend func(*Hold) error
-	// Ended, if set, is called when a hold has ended that was not released. It must
+	// Ended, if set, is called when a hold has ended without being released. It must
 	// not block.
 	Ended func(*Hold)
-	// Lost, if set, is called when a hold has ended that was not released, on
-	// a goroutine of its own.
+	// Lost, if set, is called when a hold has ended without being released, on a
+	// goroutine of its own.
 	Lost func(*Hold)
 }
 
@@ -89,6 +89,16 @@ func (k *Keeper) Validity(ttl time.Duration) time.Duration {
 	return ttl - time.Duration(float64(ttl)*k.config.Drift) - margin
 }
 
+// Lasts is for how long a hold lasts from the start of the attempt, if it is not
+// extended.
+func (k *Keeper) Lasts(terms Terms) time.Duration {
+	lasts := k.Validity(terms.TTL)
+	if terms.MaxHold > 0 {
+		lasts = min(lasts, terms.MaxHold)
+	}
+	return lasts - terms.Grace
+}
+
 // KeyTTL is for how long keys are set on the nodes, to be valid as by ttl, but
 // not for longer than most; 0 means no limit.
 func (k *Keeper) KeyTTL(ttl, most time.Duration) time.Duration {
@@ -108,11 +118,11 @@ func (k *Keeper) Hold(h *Hold, ctx context.Context, claim *node.Claim, start Ins
 	if terms.MaxHold > 0 {
 		h.max = start.Add(terms.MaxHold)
 	}
-	until := start.Add(k.Validity(terms.TTL))
+	h.carried.Store(int64(start) - 1)
+	deadline := start.Add(k.Lasts(terms))
 	if terms.Until > 0 {
-		until = terms.Until
+		deadline = min(terms.Until, h.max).Add(-terms.Grace)
 	}
-	deadline := min(until, h.max).Add(-terms.Grace)
 	h.deadline.Store(int64(deadline))
 	if deadline <= k.clock.now() {
 		return false
@@ -143,8 +153,8 @@ func (k *Keeper) Hold(h *Hold, ctx context.Context, claim *node.Claim, start Ins
 	return true
 }
 
-// Close ends every hold with cause, and has the claims released. Nothing is
-// kept from then on.
+// Close ends every hold with cause, and releases the claims in the background. From
+// then on Hold reports false.
 func (k *Keeper) Close(cause error) {
 	k.mu.Lock()
 	k.closed = true
@@ -172,8 +182,8 @@ func (k *Keeper) all() []*Hold {
 	return holds
 }
 
-// Wait returns when the Keeper's goroutines have ended, which takes that the
-// nodes are closed too.
+// Wait returns when the Keeper's goroutines have ended. They may wait for nodes, so
+// close the nodes first.
 func (k *Keeper) Wait() { k.running.Wait() }
 
 // run starts the extensions that are due.
@@ -205,8 +215,8 @@ func (k *Keeper) expireAll() {
 	}
 }
 
-// forget drops a hold that has ended. It is the last that is done about one:
-// Close waits for it.
+// forget drops a hold that has ended. It is the last step of its clean-up: Close
+// waits for it.
 func (k *Keeper) forget(h *Hold) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -94,6 +94,21 @@ func (r *round) giveUp(after time.Duration) {
 	}
 }
 
+// outcome is what a round that somebody waits for has come to after a time, and
+// whether the hold was extended by it.
+func (r *round) outcome(after time.Duration) (*quorum.Ballot, bool) {
+	r.mu.Lock()
+	if r.ballot.Verdict() == quorum.Open {
+		defer r.mu.Unlock()
+		return r.close(after), false
+	}
+	r.mu.Unlock()
+	<-r.settled // at once: the vote that settled it draws the consequence
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ballot.Clone(), r.extended
+}
+
 // close is the round's ballot, with every node that has not answered counted as
 // failed. r.mu is held.
 func (r *round) close(after time.Duration) *quorum.Ballot {

@@ -64,6 +64,7 @@ func (k *Keeper) reschedule(h *Hold, last Instant) {
 	deadline := h.deadline.Load()
 	if h.threshold == 0 && h.raise == 0 || deadline < 0 || Instant(deadline).Add(h.terms.Grace) >= h.max {
 		k.unschedule(h)
+		h.extendAgain = false
 		return
 	}
 	h.due = Instant(deadline).Add(h.terms.Grace - h.threshold)
@@ -103,19 +104,18 @@ func (k *Keeper) plan(due Instant) {
 // extendThrough has Config.Extend extend a hold that is due, and again if it is
 // due again by then.
 func (k *Keeper) extendThrough(h *Hold) {
-	for again := true; again; {
-		func() {
-			defer func() { // also if it ends its goroutine
-				k.mu.Lock()
-				defer k.mu.Unlock()
-				again = h.extendAgain && !h.over() && !k.closed
-				h.extending, h.extendAgain = again, false
-			}()
-			start := k.clock.now()
-			if err := k.config.Extend(h); err != nil {
-				h.failed.Store(&failure{start: start, err: err})
-			}
-		}()
+	defer func() { // also if Config.Extend ends its goroutine
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		h.extending = h.extendAgain && !h.over() && !k.closed
+		h.extendAgain = false
+		if h.extending {
+			k.running.Go(func() { k.extendThrough(h) })
+		}
+	}()
+	start := k.clock.now()
+	if err := k.config.Extend(h); err != nil {
+		h.failed.Store(&failure{start: start, err: err})
 	}
 }
 

@@ -51,7 +51,7 @@ func TestALockOnAllNodesSurvivesAJumpOfOneClock(t *testing.T) {
 	}
 }
 
-// Row 14, a majority ahead: the keys expire early, and I1 fails, as it must. It
+// Row 14, a majority ahead: the keys expire early, and P1 fails, as it must. It
 // is seen, and the owner finds out at its next extension.
 func TestAMajorityOfClocksAheadBreaksTheLockAndIsSeen(t *testing.T) {
 	a := arena(t, redistest.StartWithClocks(t, 5), time.Minute)
@@ -109,7 +109,7 @@ func TestAMajorityOfClocksBehindKeepsALockTooLong(t *testing.T) {
 }
 
 // Row 14 under contention. A node that forgets a vote may give it twice, and a
-// lock that was won by a bare quorum has no other to lose, so I1 is waived as in
+// lock that was won by a bare quorum has no other to lose, so P1 is waived as in
 // row 3. Nothing leaks, nobody starves, and no key is left.
 func TestClocksThatJumpUnderContention(t *testing.T) {
 	for _, nodes := range []string{"one", "majority"} {

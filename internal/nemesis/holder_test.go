@@ -29,7 +29,7 @@ const (
 // Row 16: a holder that is stopped for longer than its lock is valid. A rival
 // gets the lock meanwhile, and the holder, when it goes on, finds at once that
 // it no longer holds anything, without having to wait for its timers or nodes.
-// What it wrote before it looks is beyond any lock (I1 at the resource is
+// What it wrote before it looks is beyond any lock (P1 at the resource is
 // waived).
 func TestAStoppedHolderFindsItsLockGone(t *testing.T) {
 	a := NewArena(t, 5, ttl)

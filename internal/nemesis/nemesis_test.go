@@ -37,7 +37,7 @@ type battle struct {
 	perProcess int
 	keys       []string
 	seed       uint64
-	waived     bool                   // I1 and I2 may fail
+	waived     bool                   // P1 and P2 may fail
 	keep       func(*history.History) // if there is one, before anything is checked
 }
 
@@ -72,29 +72,29 @@ func (b battle) run(t *testing.T) *history.History {
 		b.keep(h)
 	}
 
-	// I6: after healing, a lone contender acquires.
+	// P6: after healing, a lone contender acquires.
 	lone, cancelLone := context.WithTimeout(t.Context(), patience)
 	defer cancelLone()
 	lock, err := c.Lockers[0].Acquire(lone, b.keys[0], a.TTL, redlock.WithRetry(redlock.FixedRetry(10*ms, 10*ms, -1)))
-	require.NoError(t, err, "I6")
+	require.NoError(t, err, "P6")
 	_ = lock.Release(t.Context())
 
-	// I5: no key outlives its use. Every key is due to expire by then.
+	// P5: no key outlives its use. Every key is due to expire by then.
 	for _, l := range c.Lockers {
 		_ = l.Close() // a release may have gone to a connection that was just cut
 	}
 	closed := time.Now()
-	eventually(t, "I5: no key is left", func() bool { return a.Keys() == 0 })
+	eventually(t, "P5: no key is left", func() bool { return a.Keys() == 0 })
 	t.Logf("no key left %v after Close", time.Since(closed).Round(ms))
 
-	// I4: everything is back to where it was.
-	eventually(t, "I4: goroutines", func() bool { return runtime.NumGoroutine() <= goroutines }, stacks)
+	// P4: everything is back to where it was.
+	eventually(t, "P4: goroutines", func() bool { return runtime.NumGoroutine() <= goroutines }, stacks)
 	// A restarted server may cost the test one or two; each leaked connection of
 	// the contenders would cost one, and there are dozens.
-	eventually(t, "I4: descriptors", func() bool { return len(openFiles(t)) <= len(files)+2 },
+	eventually(t, "P4: descriptors", func() bool { return len(openFiles(t)) <= len(files)+2 },
 		func() string { return fmt.Sprintf("before %q\nafter  %q", files, openFiles(t)) })
 	for i, s := range a.Servers {
-		eventually(t, fmt.Sprint("I4: clients of node ", i), func() bool {
+		eventually(t, fmt.Sprint("P4: clients of node ", i), func() bool {
 			info, err := s.Do("INFO", "clients")
 			return err == nil && strings.Contains(info.(string), "connected_clients:1\r\n")
 		})
@@ -108,7 +108,7 @@ func (b battle) run(t *testing.T) *history.History {
 	if len(b.faults) == 0 && b.processes > 1 {
 		require.NotZero(t, waits[redlock.WaitGranted], "they wait in queues")
 	}
-	require.Less(t, s.LongestWait, time.Minute, "I6: starvation")
+	require.Less(t, s.LongestWait, time.Minute, "P6: starvation")
 	require.NotZero(t, s.Operations)
 	if violations := h.Check(); b.waived {
 		t.Logf("waived: %d violations", len(violations))

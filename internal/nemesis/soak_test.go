@@ -26,7 +26,7 @@ var (
 
 // Row 20: every fault of Faults, two at a time, mixed by a seed, for as long as
 // asked. The history is checked and begun anew after each epoch, with the
-// invariants on what is left behind; the servers live on. The first violation
+// properties of what is left behind; the servers live on. The first violation
 // ends it.
 func TestSoak(t *testing.T) {
 	a := NewArena(t, 5, ttl, debuggable(t)...)

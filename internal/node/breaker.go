@@ -44,7 +44,11 @@ func (s *server) connection(seen int, err error, keys []string, dropped []Comman
 		return dropped
 	}
 	s.setDown(err)
-	s.node.running.Go(func() { s.probe(keys) })
+	s.downSince = time.Now()
+	if !s.probing { // that of an outage which has just ended goes on
+		s.probing = true
+		s.node.running.Go(func() { s.probe(keys) })
+	}
 	// Whoever waits for an acquisition or a release is answered.
 	kept := fifo{limit: s.queue.limit}
 	for s.queue.len() > 0 {
@@ -83,7 +87,6 @@ func (s *server) up() {
 // release of a claim that nobody has.
 func (s *server) probe(keys []string) {
 	n := s.node
-	began := time.Now()
 	timer := time.NewTimer(firstProbe)
 	defer timer.Stop()
 	for {
@@ -100,11 +103,12 @@ func (s *server) probe(keys []string) {
 		} else if s.down != nil {
 			s.setDown(err)
 		}
-		over := s.down == nil
+		s.probing = s.down != nil
+		over, outage := !s.probing, time.Since(s.downSince)
 		n.mu.Unlock()
 		if over {
 			return
 		}
-		timer.Reset(min(max(time.Since(began)/8, firstProbe), lastProbe))
+		timer.Reset(min(max(outage/8, firstProbe), lastProbe))
 	}
 }

@@ -28,6 +28,7 @@ type place struct {
 	inFlight int32         // commands that may set keys, sent and not answered
 	acquired bool          // what the acquisition set may be there: it was granted, or nobody knows
 	extended bool          // what an extension set may be there, or what a queue may yet set
+	refills  bool          // an extension or a join has been sent, which may have set keys before the acquisition did
 	spent    bool          // what the acquisition set has been deleted, even if its reply is still to come
 	release  releaseState
 }
@@ -71,8 +72,9 @@ func (c *Claim) Ended() bool { return c.ended.Load() }
 func (p *place) mayHold() bool { return p.acquired || p.extended }
 
 // send notes that a command is sent that may set keys for ttl.
-func (p *place) send(ttl time.Duration) {
+func (p *place) send(kind Kind, ttl time.Duration) {
 	p.inFlight++
+	p.refills = p.refills || kind != Acquire
 	p.ttl = max(p.ttl, ttl)
 }
 

@@ -1,12 +1,10 @@
-// Package node is one Redis deployment as a voter: it acquires, extends and
-// releases claims, and sees to it that whatever a claim leaves behind is
-// released.
+// Package node makes a voter of one Redis deployment: it acquires, extends and
+// releases claims, and releases whatever a claim may have left behind.
 //
-// Commands are queued, and leave in pipelines: a dispatcher per server takes what
-// has gathered while the pipeline before was under way. That is what makes the
-// library fast under load: with 128 callers a pipeline carries dozens of
-// commands, for one write, one read and one wake-up of each goroutine on the
-// way. See server.go.
+// Commands are queued, and leave in pipelines. A dispatcher per server takes what
+// has gathered while the last pipeline was under way. That makes the library fast
+// under load: with 128 callers a pipeline carries dozens of commands, for one write,
+// one read and one wake-up of each goroutine on the way. See server.go.
 package node
 
 import (
@@ -29,6 +27,8 @@ var (
 	errNoSend = unasked(errNoKey)
 	errClosed = unasked(errors.New("the node is closed"))
 	errEnded  = unasked(errors.New("not sent: the lock has ended"))
+	// Not unasked: the node was to be asked, and could not be in time.
+	errOverdue = NotRun(errors.New("not sent in time"))
 )
 
 func unasked(err error) error { return marked{err, ErrUnasked} }
@@ -119,7 +119,7 @@ func (n *Node) Acquire(c *Claim, ttl time.Duration, v Voter) {
 }
 
 // Extension is one request to extend a claim by TTL. Due is when that must have
-// been done: what is due first is sent first.
+// been done: what is due first is sent first, and what is overdue may be dropped.
 type Extension struct {
 	Slot  *Slot
 	Claim *Claim
@@ -132,7 +132,8 @@ type Extension struct {
 // Slot is ready for use, with one Node and one Claim.
 type Slot struct {
 	queued Extension
-	index  int // in the queue, from 1; 0 if it is not queued
+	server *server // in whose queue it is, or was last
+	index  int     // in the queue, from 1; 0 if it is not queued
 }
 
 // Extend asks to extend the claims, those that are given together in as few
@@ -151,9 +152,12 @@ func (n *Node) Extend(batch ...Extension) {
 		return
 	}
 	for _, e := range batch {
-		e.Slot.queued = e
-		s := n.server(n.store.Server(e.Claim.Keys))
-		dropped = append(dropped, s.extensions.push(e.Slot)...)
+		s, slot := n.server(n.store.Server(e.Claim.Keys)), e.Slot
+		if slot.index > 0 && slot.server != s { // its keys have moved meanwhile
+			slot.server.extensions.remove(slot)
+		}
+		slot.queued, slot.server = e, s
+		dropped = append(dropped, s.extensions.push(slot)...)
 		n.started = append(n.started, s)
 	}
 	for _, s := range n.started {
@@ -202,8 +206,9 @@ func (n *Node) Listen(ctx context.Context, channel string, ready func(), heard f
 func (n *Node) Release(c *Claim, v Voter) {
 	name := n.store.Server(c.Keys)
 	n.mu.Lock()
-	vote := n.release(c, name, v)
+	vote, dropped := n.release(c, name, v)
 	n.mu.Unlock()
+	n.cast(dropped)
 	if v != nil && vote.Vote != quorum.Pending {
 		v.Cast(n.index, vote)
 	}
@@ -212,26 +217,24 @@ func (n *Node) Release(c *Claim, v Voter) {
 // Abandon is Release for nobody who waits. When it returns, Close knows of it.
 func (n *Node) Abandon(c *Claim) { n.Release(c, nil) }
 
-// release queues a release. It returns a vote if there is one already. n.mu is
-// held.
-func (n *Node) release(c *Claim, name string, v Voter) quorum.Reply {
+// release queues a release. It returns a vote if there is one already, and what
+// is dropped from the queue. n.mu is held.
+func (n *Node) release(c *Claim, name string, v Voter) (vote quorum.Reply, dropped []Command) {
 	p := &c.places[n.index]
 	switch {
 	case n.closed || p.release != notBegun:
-		return failed(errClosed)
+		return failed(errClosed), nil
 	case p.inFlight == 0 && !p.mayHold():
-		return quorum.Reply{Vote: quorum.Refused, Err: errNoSend}
+		return quorum.Reply{Vote: quorum.Refused, Err: errNoSend}, nil
 	}
 	s := n.server(name)
 	command := Command{Kind: n.releaseOf(c), Claim: c, until: time.Now().Add(p.ttl), voter: v}
-	var vote quorum.Reply
 	if s.down != nil { // it waits for the server; nobody else has to
 		command.voter, vote = nil, failed(s.down)
 	}
 	p.release = queued
 	n.pending++
-	s.push(command)
-	return vote
+	return vote, s.push(command)
 }
 
 // releaseOf is the kind of command that releases a claim.
@@ -281,9 +284,10 @@ func (n *Node) Close(timeout time.Duration) error {
 	expired := false
 	last := time.Now() // something was heard, or the wait began
 	var timer *time.Timer
+	var dropped []Command
 	n.mu.Lock()
 	for _, s := range n.servers {
-		s.dead(last)
+		dropped = append(dropped, s.dead(last)...)
 	}
 	timer = time.AfterFunc(timeout, func() {
 		n.mu.Lock()
@@ -312,7 +316,6 @@ func (n *Node) Close(timeout time.Duration) error {
 		}
 	}
 	n.closed = true
-	var dropped []Command
 	for _, s := range n.servers {
 		dropped = s.close(dropped)
 	}

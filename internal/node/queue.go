@@ -65,9 +65,10 @@ type extensions struct {
 
 func (q *extensions) len() int { return len(q.byDue) }
 
-// push queues what is in slot, or moves it if the slot is queued. It takes the
-// extensions of claims that have ended out of a queue that has grown to twice the
-// length that this left it with last, and returns them.
+// push queues what is in slot, or moves it if the slot is queued. It takes what
+// is dead out of a queue that has grown to twice the length that this left it with
+// last, and returns it: the extensions of claims that have ended, and those that
+// are overdue, of which a lock that is extended by hand leaves one each time.
 func (q *extensions) push(slot *Slot) (dead []Command) {
 	if slot.index > 0 {
 		heap.Fix(&q.byDue, slot.index-1)
@@ -77,23 +78,30 @@ func (q *extensions) push(slot *Slot) (dead []Command) {
 	if len(q.byDue) < max(q.limit, fewDead) {
 		return nil
 	}
-	alive := q.byDue[:0]
+	alive, now := q.byDue[:0], time.Now()
 	for _, s := range q.byDue {
-		if s.queued.Claim.Ended() {
-			c := s.command()
+		c := s.command()
+		switch due := s.queued.Due; {
+		case c.Claim.Ended():
 			c.Err = errEnded
-			dead = append(dead, c)
-			s.index = 0
-		} else {
+		case !due.IsZero() && due.Before(now):
+			c.Err = errOverdue
+		default:
 			alive = append(alive, s)
 			s.index = len(alive)
+			continue
 		}
+		dead = append(dead, c)
+		s.index = 0
 	}
 	clear(q.byDue[len(alive):])
 	q.byDue, q.limit = alive, 2*len(alive)
 	heap.Init(&q.byDue)
 	return dead
 }
+
+// remove takes out what is in slot, which must be queued here.
+func (q *extensions) remove(slot *Slot) { heap.Remove(&q.byDue, slot.index-1) }
 
 // pop takes the first extension. There must be one.
 func (q *extensions) pop() Command { return heap.Pop(&q.byDue).(*Slot).command() }

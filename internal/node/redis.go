@@ -27,7 +27,7 @@ type Redis struct {
 	done  chan struct{} // closed when dialling is over
 }
 
-// Wrap returns a Store over a client that stays the caller's.
+// Wrap returns a Store over a client that the caller owns: Close does not close it.
 func Wrap(client rueidis.Client) *Redis {
 	s := &Redis{client: client}
 	if client.Mode() == rueidis.ClientModeCluster {

@@ -42,8 +42,10 @@ type server struct {
 	heard    time.Time // the last answer, or when the first of those in flight was sent
 	trip     fastest
 
-	failures int   // pipelines that broke off since the last that was answered
-	down     error // why the server cannot be connected to; nil if it can: see breaker.go
+	failures  int       // pipelines that broke off since the last that was answered
+	down      error     // why the server cannot be connected to; nil if it can: see breaker.go
+	downSince time.Time // when it was marked as down last
+	probing   bool      // probe is running
 
 	// Releases that failed, and are tried again: see cleanup.go.
 	failed   []Command
@@ -201,6 +203,9 @@ func (s *server) serve(w which) {
 // rest has a worker wait for work, and reports whether there may be some. There
 // is room for one, and for none where a deployment has so many servers that
 // their workers would cost more than they spare.
+//
+// No command is missed: the mutex is held from the worker's last look at the queue
+// until Wait, which releases it only once the worker can be signalled.
 func (s *server) rest(w which) bool {
 	l := &s.lanes[w]
 	l.busy--
@@ -262,7 +267,7 @@ func (s *server) begin(c *Command, now time.Time) bool {
 			c.Err = errEnded
 			return false
 		}
-		p.send(c.lifetime())
+		p.send(c.Kind, c.lifetime())
 		s.node.pending++
 		return true
 	}
@@ -315,12 +320,17 @@ func (s *server) dead(now time.Time) []Command {
 
 // settle draws the consequence of a command's outcome for its claim's place.
 //
-// The claim may have ended before an acquisition or an extension of it ran: then
-// what it set is to be released. If the release is still to come, that does it. If
-// the release is under way, it may have been run before the command, and so be
-// repeated; but not overtaken by another, whose answer would be that there was
-// something to delete, so that its own would be that there was nothing. If it is
-// done, it is repeated at once.
+// The claim may have ended since an acquisition or an extension of it was sent. What
+// the command set must then be released (invariant 4). By the state of the release
+// when the command's reply is read:
+//
+//   - not begun: Node.release will look at the place, and find what is noted here.
+//   - queued: it is sent after this reply was read, so it deletes what the command set.
+//   - sent: the server may have run it before the command, and it deleted nothing. It
+//     is repeated, but only once its own reply is in: see released. A second release
+//     sent now could overtake it and delete the key, and then the first, whose answer
+//     the caller waits for, would say that there was nothing to delete.
+//   - done: it is repeated now.
 func (s *server) settle(c *Command, now time.Time) {
 	p := &c.Claim.places[s.node.index]
 	if c.releases() {
@@ -345,9 +355,10 @@ func (s *server) released(c *Command, p *place, now time.Time) {
 		return
 	}
 	p.release, s.owing = done, nil
-	if c.Outcome == Done {
-		// Nothing is left of the acquisition, of which there is one, even if its
-		// answer is still on its way. Of an extension something may be.
+	if c.Outcome == Done && !p.refills {
+		// It was the acquisition, of which there is one, that had set what was
+		// deleted: nothing is left of it, even if its answer is still on its way.
+		// If an extension may have set it, the acquisition may still be to run.
 		p.spent, p.acquired = true, false
 	}
 	if p.mayHold() { // set while the release was under way
@@ -360,7 +371,8 @@ func (s *server) released(c *Command, p *place, now time.Time) {
 func (s *server) release(c *Claim, p *place, now time.Time) {
 	p.release = queued
 	s.node.pending++
-	s.push(Command{Kind: s.node.releaseOf(c), Claim: c, until: now.Add(p.ttl)})
+	s.queue.push(Command{Kind: s.node.releaseOf(c), Claim: c, until: now.Add(p.ttl)})
+	s.work(claims)
 }
 
 // refusal is why an acquisition is refused at once, if it is.

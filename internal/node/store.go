@@ -14,7 +14,7 @@ type Store interface {
 	// it without a timer. It returns the error of the connection if the server
 	// answered none of them.
 	//
-	// All commands of a batch are for one server, by the word of Server.
+	// All commands of a batch are for one server, as far as Server tells.
 	Do(ctx context.Context, batch []Command) error
 	// Server names the server of the deployment that has these keys. It does not
 	// block, and may be wrong: it decides which commands wait for each other, not

@@ -17,13 +17,15 @@ func surelyNotRun(err error) bool {
 	if !ok {
 		return false
 	}
-	code, _, _ := strings.Cut(answer.Error(), " ")
+	text := answer.Error() // without its ERR, which rueidis cuts off
+	code, _, _ := strings.Cut(text, " ")
 	switch code {
 	case "OOM", "READONLY", "NOPERM", "NOAUTH", "WRONGPASS", "MOVED", "ASK", "LOADING", "BUSY", "MISCONF",
 		"CLUSTERDOWN", "CROSSSLOT", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "DENIED":
 		return true
 	}
-	return strings.HasPrefix(answer.Error(), "ERR unknown command") || strings.HasPrefix(answer.Error(), "ERR max number of clients")
+	return strings.HasPrefix(text, "unknown command '") || strings.HasPrefix(text, "unknown command `") ||
+		text == "max number of clients reached"
 }
 
 // wireError is the error of a connection. It marks those after which the command
@@ -35,12 +37,12 @@ func wireError(err error) error {
 	return discreet(err)
 }
 
-// dialFailed reports whether err is that of a dial. The ctx of a call has no
-// deadline, so a deadline that is exceeded is that of rueidis' own dial or
-// handshake.
+// dialFailed reports whether err is that of a dial or a handshake. The ctx of a
+// call has no deadline, so a deadline that is exceeded is that of rueidis' own.
 func dialFailed(err error) bool {
 	var op *net.OpError
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &op) && op.Op == "dial"
+	var greeting *handshakeError
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &greeting) || errors.As(err, &op) && op.Op == "dial"
 }
 
 var errDialTimeout = errors.New("the server did not accept a connection, or did not answer on it, in time")
@@ -56,11 +58,16 @@ func dialError(err error) error {
 
 // discreet is a server's error without what it repeats of the command: about
 // one that it does not know, or does not let anybody use, Redis quotes the
-// arguments, and so tokens and passwords.
+// arguments, and so tokens and passwords. It also leaves out the digest of a
+// script, which Redis 7.2 and later append to what failed in it.
 func discreet(err error) error {
-	text, _, quotes := strings.Cut(err.Error(), ", with args beginning with:")
-	if !quotes {
+	text := err.Error()
+	said, _, cut := strings.Cut(text, ", with args beginning with:")
+	if i := strings.LastIndex(said, " script: "); i >= 0 && strings.Contains(said[i:], ", on @user_script:") {
+		said, cut = said[:i], true
+	}
+	if !cut {
 		return err
 	}
-	return errors.New(text)
+	return errors.New(said)
 }

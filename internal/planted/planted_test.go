@@ -35,13 +35,16 @@ func simulation(histories string) []string {
 func test(pkg, run string) []string { return []string{pkg, "-run", "^(" + run + ")$"} }
 
 const (
-	hold    = "internal/keeper/hold.go"
-	keeper  = "internal/keeper/keeper.go"
-	voter   = "internal/node/node.go"
-	server  = "internal/node/server.go"
-	poll    = "internal/quorum/poll.go"
-	clock   = "internal/keeper/clock.go"
-	acquire = "acquire.go"
+	hold      = "internal/keeper/hold.go"
+	keeper    = "internal/keeper/keeper.go"
+	voter     = "internal/node/node.go"
+	server    = "internal/node/server.go"
+	poll      = "internal/quorum/poll.go"
+	clock     = "internal/keeper/clock.go"
+	acquire   = "acquire.go"
+	breaker   = "internal/node/breaker.go"
+	greeting  = "internal/node/handshake.go"
+	scheduler = "internal/keeper/schedule.go"
 
 	contender = "internal/waiting/contender.go"
 	queue     = "internal/waiting/queue.go"
@@ -51,14 +54,14 @@ const (
 
 var mistakes = []mistake{
 	{"validity counted from the end of the attempt", keeper,
-		"until := start.Add(k.Validity(terms.TTL))", "until := k.clock.now().Add(k.Validity(terms.TTL))",
-		simulation("5000"), "I"},
+		"deadline := start.Add(k.Lasts(terms))", "deadline := k.clock.now().Add(k.Lasts(terms))",
+		simulation("5000"), ": P"},
 	{"validity counted from the end of the extension", hold,
 		"h.advance(start.Add(k.Validity(ttl)))", "h.advance(k.clock.now().Add(k.Validity(ttl)))",
 		test("./internal/keeper", "TestValidityCountsFromTheStartOfTheRound"), "TestValidityCounts"},
 	{"no drift", keeper,
 		"return ttl - time.Duration(float64(ttl)*k.config.Drift) - margin", "return ttl",
-		simulation("5000"), "I2"},
+		simulation("5000"), ": P2"},
 	{"a late extension revives a lock", hold,
 		"if old < 0 || now >= Instant(old) {", "if old < 0 && now < 0 {",
 		test("./internal/keeper", "TestALateQuorumRevivesNothing"), "TestALateQuorum"},
@@ -67,10 +70,10 @@ var mistakes = []mistake{
 		test("./internal/keeper", "TestAMissingKeyIsRefilledAndNotCounted"), "TestAMissingKey"},
 	{"one token for all attempts", acquire,
 		"rand.Text(), len", "rand.Text()[:0]+\"always the same\", len",
-		simulation("5000"), "I"},
+		simulation("5000"), ": P"},
 	{"a quorum is half of the nodes", "internal/quorum/quorum.go",
 		"return n/2 + 1", "return (n + 1) / 2",
-		simulation("5000"), "I"},
+		simulation("5000"), ": P"},
 	{"a failed attempt is not taken back", acquire,
 		"	claim.End()\n	l.abandon(claim)\n", "",
 		test(".", "TestAFailedAttemptDoesNotBlockTheNext"), "TestAFailedAttempt"},
@@ -81,7 +84,7 @@ var mistakes = []mistake{
 		"if p.release == done && p.mayHold() && !s.node.closed {", "if c.Claim.Ended() && p.mayHold() && !s.node.closed {",
 		test("./internal/node", "TestAReleaseAmongLateExtensionsFindsWhatItDeletes"), "between_the_end"},
 	{"a release settles the extensions that are on their way too", server,
-		"p.spent, p.acquired = true, false", "p.spent, p.acquired, p.extended = true, false, false",
+		"p.spent, p.acquired = true, false\n", "p.spent, p.acquired = true, false\n	}\n	if c.Outcome == Done {\n		p.extended = false\n",
 		test("./internal/node", "TestAReleaseAmongLateExtensionsFindsWhatItDeletes"), "Should be zero"},
 	{"a late grant is left behind", server,
 		"if p.release == done && p.mayHold() && !s.node.closed {", "if false {",
@@ -107,6 +110,51 @@ var mistakes = []mistake{
 	{"CLOCK_BOOTTIME is not looked at", clock,
 		"slept = l.slept - before.slept", "slept = 0",
 		test("./internal/keeper", "TestASuspensionCountsOnceThoughBothClocksTellOfIt"), "set back by as much meanwhile"},
+	{"what was not sent is unanswered", poll,
+		"since.Before(p.start) {", "true {",
+		test("./internal/quorum", "TestWhatWaitsForABusyNodeIsNotUnanswered"), "TestWhatWaits"},
+	{"a poll is used again before all votes are in", poll,
+		"	p.closed = true\n", "	p.closed, p.refs = true, 1\n",
+		test("./internal/quorum", "TestALateVoteCountsNowhere"), "TestALateVote"},
+	{"a success that has become impossible is waited for", poll,
+		"|| !over.After(now):", "|| false:",
+		test("./internal/quorum", "TestNothingIsWaitedForBeyondTheLimit"), "TestNothingIsWaitedFor"},
+	{"a lock by WithMaxHold is waited for as long as its ttl", acquire,
+		"l.keeper.Lasts(terms), func", "l.keeper.Validity(r.ttl), func",
+		test(".", "TestAnAcquisitionDoesNotOutliveItsValidity"), "max_hold"},
+	{"extensions are swallowed while a node is down", breaker,
+		"	s.work(claims)\n	s.work(extending)\n", "	s.work(claims)\n",
+		test("./internal/node", "TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers"), "TestWhatAServer"},
+	{"releases are swallowed when a node goes down", breaker,
+		"		if c.releases() {\n", "		if false {\n",
+		test("./internal/node", "TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers|TestEachVoterIsToldOnceAndNoKeyStays"), "keys are left"},
+	{"all servers of a Cluster have one queue", voter,
+		"	s, ok := n.servers[name]\n", "	name = \"\"\n	s, ok := n.servers[name]\n",
+		test("./internal/node", "TestAServerThatHangsHoldsUpNoOther"), "TestAServerThatHangs"},
+	{"an extension stays in the queue of the server that had its keys", voter,
+		"slot.server.extensions.remove(slot)", "slot.index = 0",
+		test("./internal/node", "TestExtensionsFollowTheirKeysToAnotherServer"), "it is sent once"},
+	{"a release that deleted an extension's key settles the acquisition", server,
+		"if c.Outcome == Done && !p.refills {", "if c.Outcome == Done {",
+		test("./internal/node", "TestEachVoterIsToldOnceAndNoKeyStays"), "keys are left"},
+	{"overdue extensions pile up", "internal/node/queue.go",
+		"case !due.IsZero() && due.Before(now):", "case false && due.Before(now):",
+		test("./internal/node", "TestExtensionsDoNotPileUpInFrontOfANodeThatIsAway"), "what is overdue is dropped"},
+	{"a refusal to shake hands explains every later failure", greeting,
+		"	g.stage.CompareAndSwap(refusing, greeted)\n", "",
+		test("./internal/node", "TestAConnectionInUseSpeaksForItself"), "TestAConnectionInUse"},
+	{"the refusals of an old round end a hold", hold,
+		"case int64(start) < h.carried.Load():", "case false:",
+		test("./internal/keeper", "TestALateRefusalOfAnOlderRoundChangesNothing"), "not with the refusals"},
+	{"every second try is skipped through a middleware", scheduler,
+		"h.extendAgain = true // at once", "h.extendAgain = false // at once",
+		test("./internal/keeper", "TestFourTriesFitBeforeTheDeadline"), "middleware=true"},
+	{"a grace costs tries", scheduler,
+		"(h.threshold-h.terms.Grace)/tries", "h.threshold/tries",
+		test("./internal/keeper", "TestFourTriesFitBeforeTheDeadline"), "grace=40ms"},
+	{"a new hold's timer waits for the Keeper", keeper,
+		"	h.arm()\n\n	k.mu.Lock()\n	defer k.mu.Unlock()\n", "	k.mu.Lock()\n	defer k.mu.Unlock()\n	h.arm()\n",
+		test("./internal/keeper", "TestANewHoldsDeadlineDoesNotWaitForTheKeeper"), "while the Keeper's mutex was held"},
 
 	{"a grant counts from when it is told of", contender,
 		"return c.sent[s.vote%remembered].Add(", "return c.queue.keeper.Now().Add(",
@@ -132,8 +180,8 @@ var mistakes = []mistake{
 	{"what is given back is not released", queue,
 		"	q.release(g.Claim)\n	q.Released", "	q.Released",
 		test(waiting, "TestFirstComeFirstServed"), "TestFirstCome"},
-	{"a grant that cannot be used is kept", acquire,
-		"			l.queue.Return(r.keys[0], grant)\n", "",
+	{"a grant that cannot be used is kept", "wait.go",
+		"			w.locker.queue.Return(w.request.keys[0], g)\n", "",
 		test(".", "TestAGrantThatCannotBeUsedGoesToTheNext"), "TestAGrantThat"},
 	{"a Waiter that leaves misses what is passed to it", queue,
 		"	w.grant <- g        // before a Leave that looks whether it has come\n	q.mu.Unlock()\n", "	q.mu.Unlock()\n	w.grant <- g\n",
@@ -160,6 +208,34 @@ var mistakes = []mistake{
 	{"a node tells the number of the Join that ran last", queueLua,
 		"tonumber(before) > tonumber(number)", "false",
 		test("./internal/node", "TestAQueueGrantsInOrder"), "TestAQueueGrants"},
+}
+
+// stopped is arm with its goroutine stopped for a while, once, between its look
+// at the clock and the setting of the timer.
+const stopped = `		if !stopped {
+			stopped = true
+			time.Sleep(50 * time.Millisecond)
+		}
+		h.timer.Reset(Instant(deadline).Sub(before))
+`
+
+// The other way round: what comes is no mistake, and arm copes with it; but not
+// if it did not look again.
+func TestATimerThatIsSetByAStaleReadingIsSetAgain(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	require.NoError(t, err)
+	source, err := os.ReadFile(filepath.Join(root, hold))
+	require.NoError(t, err)
+	const reset, again = "		h.timer.Reset(Instant(deadline).Sub(before))\n", "h.keeper.clock.now().Sub(before) < late"
+	require.Equal(t, 1, strings.Count(string(source), reset), "the code has changed: plant it anew")
+	require.Equal(t, 1, strings.Count(string(source), again), "the code has changed: plant it anew")
+	text := strings.Replace(string(source), reset, stopped, 1) + "\nvar stopped bool\n"
+	run := test("./internal/keeper", "TestContextEndsExactlyWithValidity")
+	out, err := goTest(t, root, run, hold, text)
+	require.NoError(t, err, out)
+	out, err = goTest(t, root, run, hold, strings.Replace(text, again, "true", 1))
+	require.Error(t, err)
+	require.Contains(t, out, "--- FAIL: TestContextEndsExactlyWithValidity")
 }
 
 func TestEachPlantedMistakeIsCaught(t *testing.T) {
@@ -196,7 +272,7 @@ func goTest(t *testing.T, root string, args []string, file, text string) (string
 
 func firstFailure(out string) string {
 	for line := range strings.Lines(out) {
-		if strings.Contains(line, ": I") || strings.Contains(line, "--- FAIL") {
+		if strings.Contains(line, ": P") || strings.Contains(line, "--- FAIL") {
 			return line
 		}
 	}

@@ -18,11 +18,13 @@ func NewPanel(n int) *Panel { return &Panel{n: n} }
 
 // Poll is one question that has been put to all nodes of a Panel.
 //
-// One goroutine asks: it has Wait wait for the verdict, may look at Ballot, and
-// calls Close. For each node somebody calls Sent at most once, when the question
-// leaves for it, and Cast exactly once. The last of all these calls gives the
-// Poll back to its Panel: a vote that comes after Close counts nowhere, and finds
-// the Poll still its own.
+// One goroutine asks. It calls Wait, may look at Ballot, and calls Close last. For
+// each node, Sent is called at most once, when the question leaves for it, and Cast
+// exactly once. Votes may come after Close; they do not count.
+//
+// Polls are reused. refs counts the calls of Cast and Close that are still to come, and
+// only the last of them gives the Poll back. So a late vote never reaches the Poll of
+// another question.
 type Poll struct {
 	panel   *Panel
 	start   time.Time
@@ -36,8 +38,8 @@ type Poll struct {
 	refs   int         // calls of Cast and Close that are still to come
 }
 
-// Unsent says of a question that has not left for a node yet since when nothing
-// has been heard from that node, and why the question has not left.
+// Unsent returns, for a node to which the question has not been sent yet, when that
+// node was last heard from, and why the question has not been sent.
 type Unsent func(node int) (since time.Time, reason error)
 
 // Open returns a Poll that begins now.
@@ -79,15 +81,14 @@ func (p *Poll) Cast(node int, r Reply) {
 	p.unref()
 }
 
-// Wait returns the verdict as soon as the question is settled (invariant 5). It
-// returns earlier, with what the verdict is by then, when ctx ends or stop is
-// closed.
+// Wait returns the verdict as soon as the question is settled (invariant 5). If ctx
+// ends or stop is closed, it returns the verdict as it is then.
 //
-// A node to which the question was sent counts as failed when it has not answered
-// within timeout of that. One to which it was not sent, because other questions
-// are before it, counts as failed when nothing has been heard from the node for
-// timeout: to be busy is not to be sick. Once limit has passed since the start,
-// no answer is of use, and whatever has not been answered has failed.
+// A node to which the question was sent counts as failed if it does not answer within
+// timeout of that. A node to which it was not sent yet, because other questions are
+// before it, counts as failed if it has answered nothing at all for timeout: a busy
+// node is not a sick one. Once limit has passed since the start, an answer would be of
+// no use, and every node that has not answered has failed.
 func (p *Poll) Wait(ctx context.Context, stop <-chan struct{}, timeout, limit time.Duration, unsent Unsent) Verdict {
 	timeout = min(timeout, limit)
 	p.timer.Reset(timeout)
@@ -116,8 +117,9 @@ func (p *Poll) verdict() Verdict {
 	return p.ballot.Verdict()
 }
 
-// expire counts the nodes that are overdue as failed. It returns the time until
-// the next one is, or 0 if the question is settled.
+// expire counts the nodes that are overdue as failed. It returns the time until the
+// next one is overdue, or 0 if the question is settled. It calls unsent under p.mu,
+// which takes the node's mutex: docs/design.md has the order.
 func (p *Poll) expire(timeout, limit time.Duration, unsent Unsent) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -128,7 +130,8 @@ func (p *Poll) expire(timeout, limit time.Duration, unsent Unsent) time.Duration
 		if r.Vote != Pending {
 			continue
 		}
-		since, reason := p.sent[i], error(nil)
+		var reason error
+		since := p.sent[i]
 		if since.IsZero() {
 			if since, reason = unsent(i); since.Before(p.start) {
 				since = p.start
@@ -171,8 +174,7 @@ func (p *Poll) Close() {
 	p.unref()
 }
 
-// unref ends a call that was still to come. p.mu is held, and is not any more
-// when it returns.
+// unref counts a call of Cast or Close. p.mu is held; unref unlocks it.
 func (p *Poll) unref() {
 	p.refs--
 	if p.refs > 0 {

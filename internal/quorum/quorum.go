@@ -10,8 +10,8 @@ import (
 	"slices"
 )
 
-// Need is the smallest number of nodes of which two sets always share one: the
-// majority, for even n too.
+// Need returns the size of a majority of n nodes, for even n too. Two sets of that
+// size always share a node.
 func Need(n int) int { return n/2 + 1 }
 
 // Vote is one node's answer.
@@ -20,8 +20,8 @@ type Vote uint8
 const (
 	Pending Vote = iota // no answer yet
 	Granted
-	Refused // a definite no: the node answered, and asking again changes nothing by itself
-	Failed  // no answer to be had: what the node did is unknown, or it was never asked
+	Refused // a definite no: the node answered, and asking again would change nothing
+	Failed  // no answer: what the node did is unknown, or it was never asked
 )
 
 // Reply is a vote and, unless it was granted, why.
@@ -30,14 +30,14 @@ type Reply struct {
 	Err  error
 }
 
-// Verdict is what the votes cast so far amount to.
+// Verdict is the result of the votes cast so far.
 type Verdict uint8
 
 const (
 	Open        Verdict = iota // not settled yet
 	Carried                    // a quorum granted
-	Rejected                   // no quorum can grant any more, and refusals were needed to make it so
-	Unreachable                // so many nodes failed that no quorum could decide
+	Rejected                   // no quorum can grant any more, and not because of failures alone
+	Unreachable                // no quorum can grant any more, because of failures alone
 )
 
 // Ballot counts the votes on one question. It is not safe for concurrent use.
@@ -47,7 +47,7 @@ type Ballot struct {
 	granted, refused, failed int
 }
 
-// NewBallot is a ballot of n nodes, all pending.
+// NewBallot returns a ballot of n nodes, all pending.
 func NewBallot(n int) *Ballot { return &Ballot{Replies: make([]Reply, n)} }
 
 // Cast counts node's reply. Only its first counts.
@@ -66,15 +66,15 @@ func (b *Ballot) Cast(node int, r Reply) {
 	}
 }
 
-// Granted is the number of nodes that granted.
+// Granted returns the number of nodes that granted.
 func (b *Ballot) Granted() int { return b.granted }
 
-// Need is the number of grants that carry.
+// Need returns the number of grants that carry the question.
 func (b *Ballot) Need() int { return Need(len(b.Replies)) }
 
-// Verdict tells where the ballot stands.
+// Verdict returns the verdict of the votes cast so far.
 func (b *Ballot) Verdict() Verdict {
-	spare := len(b.Replies) - b.Need() // nodes that may fall out without harm
+	spare := len(b.Replies) - b.Need() // nodes that the quorum can do without
 	switch {
 	case b.granted >= b.Need():
 		return Carried
@@ -86,23 +86,23 @@ func (b *Ballot) Verdict() Verdict {
 	return Open
 }
 
-// Denied tells whether so many nodes refused that, whatever the others say or
-// did, no quorum is in favour.
+// Denied reports whether so many nodes refused that no quorum is in favour, whatever
+// the others answer.
 func (b *Ballot) Denied() bool { return b.refused > len(b.Replies)-b.Need() }
 
-// Clone is a copy that later votes do not change.
+// Clone returns a copy that later votes do not change.
 func (b *Ballot) Clone() *Ballot {
 	c := *b
 	c.Replies = slices.Clone(b.Replies)
 	return &c
 }
 
-// Reset makes the ballot as new.
+// Reset makes all votes pending again.
 func (b *Ballot) Reset() {
 	clear(b.Replies)
 	b.granted, b.refused, b.failed = 0, 0, 0
 }
 
-// ErrNoReply is the reason of a node that did not answer in time. It is not a
-// context error, so that it is never mistaken for the end of a caller's ctx.
+// ErrNoReply is the error of a node that did not answer in time. It is not a context
+// error, so that it is never mistaken for the end of a caller's ctx.
 var ErrNoReply = errors.New("no reply")

@@ -197,29 +197,32 @@ func (q *Queue) Hold(key string, claim *node.Claim) {
 	send()
 }
 
-// Next takes the Waiter to whom a holder that releases the key is to pass it, nil
-// if there is none, or if other processes are to have their turn first. Then a
-// place in their queues is taken for those who wait here: it must come before the
+// Next is for a holder that is about to release the key. It takes the Waiter to
+// whom the key is to be passed, nil if there is none, or if other processes are to
+// have their turn first. In these cases the holder holds no more, and a place in
+// the nodes' queues is taken for those who wait here: that must come before the
 // release. left is for how long the keys are still set: if that is longer than the
 // Waiter asks for, they must be set anew for it.
 func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter {
 	q.mu.Lock()
 	l := q.lines[key]
-	if l == nil || l.holder != claim || len(l.waiters) == 0 || q.closed {
+	if l == nil || l.holder != claim {
 		q.mu.Unlock()
 		return nil
 	}
-	now := time.Now()
-	if l.handed == 0 {
-		l.since = now
-	}
-	if l.handed < q.handoffs && now.Sub(l.since) < row && left <= l.waiters[0].ttl {
-		l.handed++
-		l.taken++
-		w := l.next()
-		w.taken = true
-		q.mu.Unlock()
-		return w
+	if len(l.waiters) > 0 && !q.closed {
+		now := time.Now()
+		if l.handed == 0 {
+			l.since = now
+		}
+		if l.handed < q.handoffs && now.Sub(l.since) < row && left <= l.waiters[0].ttl {
+			l.handed++
+			l.taken++
+			w := l.next()
+			w.taken = true
+			q.mu.Unlock()
+			return w
+		}
 	}
 	l.holder, l.handed = nil, 0
 	send := q.contend(l)

@@ -1,4 +1,4 @@
-// Package memory is Redis servers inside this process, for the examples.
+// Package memory runs Redis servers inside this process, for the examples.
 package memory
 
 import (

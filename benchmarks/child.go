@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+)
+
+// inChild is the environment variable by which this program knows that it is a
+// process of a crew: see crew.go.
+const inChild = "REDLOCK_BENCHMARKS_CHILD"
+
+// job is what a process of a crew is told, as a line of JSON on its stdin. The
+// process then says ready on its stdout, waits for another line, works until
+// its stdin is closed, and writes its turns as JSON.
+type job struct {
+	Peer       string
+	Deployment deployment
+	Key        string
+	Hold       time.Duration
+}
+
+// turn is one time that a process had the lock. The times are those of the wall
+// clock, in ns: all processes are on one machine, and read the same clock.
+type turn struct {
+	Asked   int64 // before the call that waits
+	Inside  int64 // after it; 0 if it was not over when the work ended
+	Leaving int64 // before the call that releases
+}
+
+// child is the main function of a process of a crew.
+func child() {
+	if err := work(os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func work(stdin io.Reader, stdout io.Writer) (err error) {
+	in := bufio.NewReader(stdin)
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return err
+	}
+	var j job
+	if err := json.Unmarshal(line, &j); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	i := slices.IndexFunc(peers, func(p peer) bool { return p.name == j.Peer })
+	if i < 0 {
+		return fmt.Errorf("no such peer: %q", j.Peer)
+	}
+	l, err := peers[i].open(ctx, j.Deployment)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", j.Peer, err)
+	}
+	// Connections are made and scripts loaded before anybody is ready.
+	if err := l.Cycle(ctx, fmt.Sprintf("%s:%d", j.Key, os.Getpid())); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(stdout, ready); err != nil {
+		return err
+	}
+	if _, err := in.ReadBytes('\n'); err != nil {
+		return err
+	}
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		stop()
+	}()
+	turns, err := takeTurns(ctx, l.(waiter), j.Key, j.Hold)
+	if err != nil {
+		return err
+	}
+	if err := l.Close(); err != nil {
+		return fmt.Errorf("close %s: %w", j.Peer, err)
+	}
+	return json.NewEncoder(stdout).Encode(turns)
+}
+
+const ready = "ready"
+
+// takeTurns waits for the lock, holds and releases it, again and again until
+// ctx ends.
+func takeTurns(ctx context.Context, w waiter, key string, hold time.Duration) ([]turn, error) {
+	var turns []turn
+	for ctx.Err() == nil {
+		t := turn{Asked: time.Now().UnixNano()}
+		lock, err := w.Wait(ctx, key)
+		if err != nil {
+			if ctx.Err() == nil {
+				return nil, fmt.Errorf("wait: %w", err)
+			}
+			return append(turns, t), nil
+		}
+		t.Inside = time.Now().UnixNano()
+		time.Sleep(hold)
+		t.Leaving = time.Now().UnixNano()
+		if err := lock.Release(context.WithoutCancel(ctx)); err != nil {
+			return nil, fmt.Errorf("release: %w", err)
+		}
+		turns = append(turns, t)
+	}
+	return turns, nil
+}

@@ -1,0 +1,68 @@
+package keeper
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+// slowFirst has the first extension that a quorum gets answered late.
+func (b *bench) slowFirst(fault sim.Fault, nodes ...int) {
+	seen := make([]int, len(b.stores))
+	for _, i := range nodes {
+		b.stores[i].Faults(func(op sim.Op, _ int) sim.Fault {
+			if op != sim.Extend {
+				return sim.Fault{}
+			}
+			if seen[i]++; seen[i] == 1 {
+				return fault
+			}
+			return sim.Fault{}
+		})
+	}
+}
+
+// The refusals of a round may come when a later one has been carried: they are
+// of a time from before that.
+func TestALateRefusalOfAnOlderRoundChangesNothing(t *testing.T) {
+	run(t, 3, func(t *testing.T, b *bench) {
+		h := b.hold("k", Terms{})
+		b.slowFirst(sim.Fault{Reply: 80 * ms}, 0, 1)
+		b.stores[0].Set("k", "another", time.Hour)
+		b.stores[1].Set("k", "another", time.Hour)
+		go h.Extend(t.Context(), ttl, time.Hour) // refused by two, as we learn in 80 ms
+		synctest.Wait()
+		time.Sleep(10 * ms)
+		for _, s := range b.stores[:2] {
+			s.Set("k", "token of k", ttl) // as if they had not been another's
+		}
+		time.Sleep(20 * ms)
+		start := time.Now()
+		_, ok := h.Extend(t.Context(), ttl, time.Hour)
+		require.True(t, ok)
+		at, _ := ended(h)
+		require.Equal(t, start.Add(validity), at, "not with the refusals")
+		require.Nil(t, b.loss.Load().Ballot, "nor are they why it ended")
+	})
+}
+
+// A round that had been given up was carried after all: it is not why the hold
+// ends, later.
+func TestARoundThatWasCarriedLateIsNotWhyAHoldEnds(t *testing.T) {
+	run(t, 3, func(t *testing.T, b *bench) {
+		b.through(due)
+		b.slowFirst(sim.Fault{Reply: 70 * ms}, 0, 1, 2)
+		start := time.Now()
+		h := b.hold("k", Terms{})
+		h.Auto(200 * ms) // the first try is at 95 ms, and given up at 145 ms
+		time.Sleep(140 * ms)
+		h.StopAuto()
+		at, _ := ended(h)
+		require.Equal(t, start.Add(95*ms+validity), at)
+		require.Nil(t, b.loss.Load().Ballot)
+	})
+}
