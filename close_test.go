@@ -3,6 +3,7 @@ package redlock_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,12 +75,11 @@ func TestALockThatWasHeldForLongEnoughSaysSo(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(time.Second)
 		for i, delay := range []time.Duration{0, 7 * time.Second} {
-			first := true // calls to a node come one after the other
+			var extensions atomic.Int64
 			stores[1+i].Faults(func(op sim.Op, _ int) sim.Fault {
-				if op != sim.Extend || !first {
+				if op != sim.Extend || extensions.Add(1) > 1 {
 					return sim.Fault{}
 				}
-				first = false
 				return sim.Fault{Request: delay, LoseReply: true}
 			})
 		}

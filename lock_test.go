@@ -387,7 +387,7 @@ func TestClientsGivenToNewStayTheCallers(t *testing.T) {
 }
 
 func TestAThousandLocksCostNoGoroutines(t *testing.T) {
-	const held, ttl = 1000, 2 * time.Second
+	const held, ttl = 1000, 4 * time.Second
 	ns := start(t, 3)
 	l := ns.open()
 	warm, err := l.TryAcquire(t.Context(), "warm", ttl)
@@ -403,7 +403,7 @@ func TestAThousandLocksCostNoGoroutines(t *testing.T) {
 	}
 	eventually(t, "the calls of the acquisitions have returned", func() bool { return runtime.NumGoroutine() <= before+10 })
 	most := 0
-	end := time.Now().Add(5 * ttl)
+	end := time.Now().Add(3 * ttl)
 	for tick := time.NewTicker(5 * ms); time.Now().Before(end); <-tick.C {
 		most = max(most, runtime.NumGoroutine())
 	}
@@ -412,7 +412,7 @@ func TestAThousandLocksCostNoGoroutines(t *testing.T) {
 		require.Greater(t, time.Until(lock.Until()), time.Duration(0))
 	}
 	t.Logf("%d goroutines with none held, at most %d with %d held", before, most, held)
-	require.LessOrEqual(t, most, before+10)
+	require.LessOrEqual(t, most, before+20, "those that send are bounded: more of them when answers are slow")
 	for _, lock := range locks {
 		require.NoError(t, lock.Release(t.Context()))
 	}

@@ -28,9 +28,10 @@ type job struct {
 // turn is one time that a process had the lock. The times are those of the wall
 // clock, in ns: all processes are on one machine, and read the same clock.
 type turn struct {
-	Asked   int64 // before the call that waits
-	Inside  int64 // after it; 0 if it was not over when the work ended
-	Leaving int64 // before the call that releases
+	Asked   int64  // before the call that waits
+	Inside  int64  // after it; 0 if it was not over when the work ended
+	Leaving int64  // before the call that releases
+	Failure string `json:",omitempty"` // of that call
 }
 
 // child is the main function of a process of a crew.
@@ -104,7 +105,7 @@ func takeTurns(ctx context.Context, w waiter, key string, hold time.Duration) ([
 		time.Sleep(hold)
 		t.Leaving = time.Now().UnixNano()
 		if err := lock.Release(context.WithoutCancel(ctx)); err != nil {
-			return nil, fmt.Errorf("release: %w", err)
+			t.Failure = err.Error() // a busy machine: it is reported, and the rest goes on
 		}
 		turns = append(turns, t)
 	}

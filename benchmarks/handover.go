@@ -31,6 +31,9 @@ type handoverResult struct {
 	passed   int // those between two processes
 	overlaps int // of two holders
 
+	failed  int    // releases
+	failure string // of the last of those
+
 	commands map[string]int // that clients sent
 	holds    int            // meanwhile
 }
@@ -149,6 +152,11 @@ func insideOf(turns [][]turn, from, to int64) (all []turnOf) {
 func (r *handoverResult) add(turns [][]turn, begin, end int64) {
 	all := insideOf(turns, begin, end)
 	var gaps []float64
+	for _, t := range all {
+		if t.Failure != "" {
+			r.failed, r.failure = r.failed+1, t.Failure
+		}
+	}
 	for i := range len(all) - 1 {
 		gap := all[i+1].Inside - all[i].Leaving
 		if gap < 0 {
@@ -224,6 +232,9 @@ func handoverReport(s settings, sec *section, t table, n, processes int, results
 		}
 		if r.overlaps > 0 {
 			t.note("%s: in %d of %d hand-overs the next holder was inside BEFORE the release.", row, r.overlaps, r.gaps)
+		}
+		if r.failed > 0 {
+			t.note("%s: %d of %d releases failed, the last: %s", row, r.failed, r.gaps, r.failure)
 		}
 		s.log("handover: %s on %s: p50 %s, p99 %s; per hold: %s", row, nodesName(n), duration(p50), duration(p99), r.sentPerHold())
 

@@ -220,12 +220,14 @@ func TestMonitorsCountWhatClientsSend(t *testing.T) {
 func TestHandoverCountsGapsWaitsAndShares(t *testing.T) {
 	r := &handoverResult{}
 	r.add([][]turn{
-		{{Asked: 0, Inside: 100, Leaving: 110}, {Asked: 115, Inside: 140, Leaving: 150}, {Asked: 155, Inside: 190, Leaving: 199}},
+		{{Asked: 0, Inside: 100, Leaving: 110}, {Asked: 115, Inside: 140, Leaving: 150}, {Asked: 155, Inside: 190, Leaving: 199, Failure: "oh"}},
 		{{Asked: 1, Inside: 130, Leaving: 135}, {Asked: 136}},
 		{{Asked: 90, Inside: 148, Leaving: 160}},
 	}, 100, 200)
 	assert.Equal(t, 4, r.gaps)
 	assert.Equal(t, 4, r.passed)
+	assert.Equal(t, 1, r.failed)
+	assert.Equal(t, "oh", r.failure)
 	assert.Equal(t, 1, r.overlaps, "148 is before 150")
 	assert.Equal(t, []float64{12.5}, r.p50, "of -2, 5, 20, 30")
 	assert.Equal(t, []float64{3}, r.share)

@@ -43,8 +43,11 @@ type Hold struct {
 	bound  atomic.Pointer[context.CancelCauseFunc]
 	timer  *time.Timer
 
-	carried atomic.Int64            // the start of the latest extension that was carried; before the first: the hold's, less 1
-	failed  atomic.Pointer[failure] // of the last extension that failed
+	// The starts of the latest extension that was carried, and of the latest that
+	// was carried in time; before the first, that of the hold, less 1.
+	carried, extended atomic.Int64
+
+	failed atomic.Pointer[failure] // of the last extension that failed
 
 	// Guarded by keeper.mu:
 	kept        bool          // the Keeper knows of it
@@ -202,7 +205,7 @@ func (h *Hold) Expire() time.Duration {
 		end := Instant(deadline).Add(h.terms.Grace)
 		loss := Loss{Claim: h.claim, Until: h.keeper.clock.time(end), Capped: end >= h.max, Jump: h.keeper.clock.over(Instant(deadline))}
 		// One that had been given up may have been carried after.
-		if failed := h.failed.Load(); failed != nil && int64(failed.start) > h.carried.Load() {
+		if failed := h.failed.Load(); failed != nil && int64(failed.start) > h.extended.Load() {
 			loss.Ballot, loss.Err = failed.ballot, failed.err
 		}
 		if h.endAt(deadline, h.keeper.config.Cause(loss)) {
@@ -288,19 +291,23 @@ func (h *Hold) settle(start Instant, ttl time.Duration, verdict quorum.Verdict, 
 		return false
 	}
 	// Before the deadline moves: from then on refusals of older rounds are old news.
-	for old := h.carried.Load(); int64(start) > old; old = h.carried.Load() {
-		if h.carried.CompareAndSwap(old, int64(start)) {
-			break
-		}
-	}
+	raise(&h.carried, start)
 	if !h.advance(start.Add(k.Validity(ttl))) {
 		return false
 	}
+	raise(&h.extended, start)
 	k.mu.Lock()
 	h.raise = 0
 	k.reschedule(h, start)
 	k.mu.Unlock()
 	return true
+}
+
+// raise sets latest to start, unless it is later already.
+func raise(latest *atomic.Int64, start Instant) {
+	for old := latest.Load(); int64(start) > old && !latest.CompareAndSwap(old, int64(start)); {
+		old = latest.Load()
+	}
 }
 
 // keyTTL is for how long an extension that starts then sets the keys.

@@ -119,6 +119,7 @@ func (k *Keeper) Hold(h *Hold, ctx context.Context, claim *node.Claim, start Ins
 		h.max = start.Add(terms.MaxHold)
 	}
 	h.carried.Store(int64(start) - 1)
+	h.extended.Store(int64(start) - 1)
 	deadline := start.Add(k.Lasts(terms))
 	if terms.Until > 0 {
 		deadline = min(terms.Until, h.max).Add(-terms.Grace)

@@ -66,3 +66,24 @@ func TestARoundThatWasCarriedLateIsNotWhyAHoldEnds(t *testing.T) {
 		require.Nil(t, b.loss.Load().Ballot)
 	})
 }
+
+// One that was carried when it was too late is not hidden: it says which nodes
+// were slow.
+func TestARoundThatWasCarriedTooLateIsWhyAHoldEnds(t *testing.T) {
+	run(t, 3, func(t *testing.T, b *bench) {
+		start := time.Now()
+		h := b.hold("k", Terms{})
+		b.slowFirst(sim.Fault{Reply: 200 * ms}, 0, 1, 2) // just when it ends
+		h.Auto(200 * ms)
+		time.Sleep(140 * ms)
+		b.mu.Lock()
+		h.threshold = 0
+		b.unschedule(h)
+		round := h.round
+		b.mu.Unlock()
+		round.giveUp(45 * ms)
+		at, _ := ended(h)
+		require.Equal(t, start.Add(validity), at)
+		require.NotNil(t, b.loss.Load().Ballot)
+	})
+}

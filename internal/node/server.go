@@ -171,26 +171,8 @@ func (s *server) serve(w which) {
 			}
 			continue
 		}
-		seen := s.failures
 		s.work(w) // another, where the server is far
-		n.mu.Unlock()
-		for i := range batch {
-			if v := batch[i].voter; v != nil {
-				v.Sent(n.index, now)
-			}
-		}
-		err := n.store.Do(n.ctx, batch)
-		end := time.Now()
-		n.mu.Lock()
-		s.inFlight -= len(batch)
-		if err == nil {
-			s.trip.add(end.Sub(now))
-			s.heard = end
-		}
-		for i := range batch {
-			s.settle(&batch[i], end)
-		}
-		dropped = s.connection(seen, err, batch[0].Claim.Keys, dropped[:0])
+		dropped = s.send(batch, now, dropped[:0])
 		n.mu.Unlock()
 		n.cast(batch)
 		n.cast(dropped)
@@ -198,6 +180,30 @@ func (s *server) serve(w which) {
 		clear(dropped)
 		n.mu.Lock()
 	}
+}
+
+// send sends a pipeline and settles what comes of it. It returns the commands that
+// need not wait any more, as the connection was found to be.
+func (s *server) send(batch []Command, now time.Time, dropped []Command) []Command {
+	n, seen := s.node, s.failures
+	n.mu.Unlock()
+	for i := range batch {
+		if v := batch[i].voter; v != nil {
+			v.Sent(n.index, now)
+		}
+	}
+	err := n.store.Do(n.ctx, batch)
+	end := time.Now()
+	n.mu.Lock()
+	s.inFlight -= len(batch)
+	if err == nil {
+		s.trip.add(end.Sub(now))
+		s.heard = end
+	}
+	for i := range batch {
+		s.settle(&batch[i], end)
+	}
+	return s.connection(seen, err, batch[0].Claim.Keys, dropped)
 }
 
 // rest has a worker wait for work, and reports whether there may be some. There
