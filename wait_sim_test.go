@@ -134,6 +134,30 @@ func TestALockIsNotHandedOverForLongerThanAskedFor(t *testing.T) {
 	})
 }
 
+// A node that has lost a held key gives it to whoever waits. That one gives it back,
+// or the lock would hang on fewer nodes for as long as anybody waits.
+func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		lock, err := open().TryAcquire(t.Context(), "k", time.Second)
+		require.NoError(t, err)
+		require.NoError(t, lock.AutoExtend(0))
+		next := waitFor(open(), time.Second)
+		time.Sleep(100 * ms)
+		stores[0].Wipe()
+		time.Sleep(time.Second)
+		for i, s := range stores {
+			owner, _ := s.Get("k")
+			require.Equal(t, lock.Token(), owner, "node %d", i)
+		}
+		released := time.Now()
+		require.NoError(t, lock.Release(t.Context()))
+		g := <-next
+		require.NoError(t, g.err)
+		require.Less(t, g.at.Sub(released), 2*ms)
+		require.NoError(t, g.lock.Release(t.Context()))
+	})
+}
+
 // A lock that was lost is nobody's here: those who wait in this process go on.
 func TestThoseWhoWaitBehindALockThatIsLostGoOn(t *testing.T) {
 	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {

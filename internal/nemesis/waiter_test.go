@@ -209,16 +209,30 @@ func (w *waiter) stop() {
 	require.FailNow(w.t, "it does not stop")
 }
 
-// queueLen tells whether so many wait for k on every node.
+// queueLen tells whether so many wait for k on a majority of the nodes: one may
+// have been granted to a waiter before the holder had it, for a moment.
 func (a *Arena) queueLen(n int64) func() bool {
 	return func() bool {
+		nodes := 0
 		for _, s := range a.Servers {
-			if size, err := s.Do("ZCARD", "k:waiters"); err != nil || size != n {
-				return false
+			if size, err := s.Do("ZCARD", "k:waiters"); err == nil && size == n {
+				nodes++
 			}
 		}
-		return true
+		return nodes >= a.most()
 	}
+}
+
+// queues is who has k and who waits for it, on every node.
+func (a *Arena) queues() string {
+	var text strings.Builder
+	for i, s := range a.Servers {
+		for _, command := range [][]string{{"GET", "k"}, {"PTTL", "k"}, {"ZRANGE", "k:waiters", "0", "-1", "WITHSCORES"}, {"HGETALL", "k:waiting"}} {
+			reply, err := s.Do(command...)
+			fmt.Fprintln(&text, i, command, reply, err)
+		}
+	}
+	return text.String()
 }
 
 // scene is a lock, one who holds it, a waiter, and a rival who comes after that.
@@ -269,7 +283,7 @@ func (s *scene) waits() (holder held, rival <-chan held) {
 	require.NoError(s.t, err)
 	s.child.goOn()
 	s.child.heard("waiting")
-	eventually(s.t, "the child waits", s.arena.queueLen(1))
+	eventually(s.t, "the child waits", s.arena.queueLen(1), s.arena.queues)
 	time.Sleep(5 * ms)
 	return holder, s.rival(2)
 }
@@ -285,7 +299,7 @@ func (s *scene) rival(of int64) <-chan held {
 		}
 		rival <- x
 	}()
-	eventually(s.t, "the rival waits", s.arena.queueLen(of))
+	eventually(s.t, "the rival waits", s.arena.queueLen(of), s.arena.queues)
 	return rival
 }
 

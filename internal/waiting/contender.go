@@ -41,14 +41,16 @@ type contender struct {
 	phase  phase
 	pause  time.Duration // until the next call while there are votes, but no quorum
 	short  time.Duration // with what that begins
+	holder string        // the token of who was found to hold the key
+	away   uint64        // the nodes, as bits, that the contender left to the holder
 }
 
 // seat is what is known of one node.
 type seat struct {
-	vote  int64 // the highest number that a grant has carried; 0 if none
-	floor int64 // votes with a lower number are void
-	rival bool  // one that came before holds the node's vote, by the last answer
-	err   error // of the last call
+	vote  int64  // the highest number that a grant has carried; 0 if none
+	floor int64  // votes with a lower number are void
+	owner string // the token of whoever else has the node's vote, by an answer to the last call; empty if that is not known
+	err   error  // of the last call
 }
 
 // phase is what comes next while there are votes, but no quorum.
@@ -115,10 +117,10 @@ func (c *contender) join(to int) {
 	c.sent[number%remembered] = q.keeper.Now() // before it is sent
 	c.timer.Reset(c.heartbeat)
 	entry := &node.Entry{Number: number, Order: c.order, Channel: q.channel, Window: c.window, Lease: c.lease}
-	claim := c.claim
+	claim, away := c.claim, c.away
 	q.mu.Unlock()
 	for i, n := range q.nodes {
-		if to == everyNode || to == i {
+		if (to == everyNode || to == i) && away&(1<<i) == 0 {
 			n.Join(claim, entry, c)
 		}
 	}
@@ -138,9 +140,12 @@ func (c *contender) Joined(i int, command *node.Command) {
 	s.err = command.Err
 	switch command.Outcome {
 	case node.Done:
-		s.vote, s.rival = max(s.vote, number), false
+		s.vote, s.owner, c.away = max(s.vote, number), "", 0
 	case node.Refused:
-		s.floor, s.rival = max(s.floor, number), c.cameBefore(command.Owner)
+		s.floor, s.owner = max(s.floor, number), command.Owner
+		if command.Owner != c.holder {
+			c.away = 0
+		}
 		if command.Held >= 0 && command.Held < c.heartbeat && c.phase == calm {
 			// A dead holder wakes nobody.
 			c.timer.Reset(command.Held + time.Millisecond)
@@ -207,13 +212,20 @@ func (c *contender) beat() {
 		c.phase, next = asked, c.pause
 	case asked:
 		c.pause = min(2*c.pause, c.heartbeat)
-		// Whoever came first never yields: that is what ends split votes.
-		if next = c.pause; c.hasRival() {
+		next = c.pause
+		switch c.holder = c.held(); {
+		case c.holder != "":
+			// The rest is of no use, and the holder does without it.
+			away := c.voters()
+			yielded, next = c.yield(), c.heartbeat
+			c.away = away
+		case c.hasRival():
+			// Whoever came first never yields: that is what ends split votes.
 			yielded, next = c.yield(), c.heartbeat
 		}
 	}
 	for i := range c.seats { // the answers will tell
-		c.seats[i].rival = false
+		c.seats[i].owner = ""
 	}
 	q.mu.Unlock()
 	if yielded != nil {
@@ -246,7 +258,29 @@ func (c *contender) yield() *node.Claim {
 
 // hasRival reports whether one that came before holds the vote of some node.
 func (c *contender) hasRival() bool {
-	return slices.ContainsFunc(c.seats, func(s seat) bool { return s.rival })
+	return slices.ContainsFunc(c.seats, func(s seat) bool { return c.cameBefore(s.owner) })
+}
+
+// held is the token of who has a quorum of the votes, empty if nobody is known to.
+func (c *contender) held() string {
+	votes := make(map[string]int)
+	for _, s := range c.seats {
+		if votes[s.owner]++; s.owner != "" && votes[s.owner] == c.queue.need() {
+			return s.owner
+		}
+	}
+	return ""
+}
+
+// voters are the nodes, as bits, of which the contender has a vote.
+func (c *contender) voters() (bits uint64) {
+	now := c.queue.keeper.Now()
+	for i, s := range c.seats {
+		if c.until(s) > now {
+			bits |= 1 << i
+		}
+	}
+	return bits
 }
 
 // failure is why so few nodes have a queue that the contender cannot win by it.

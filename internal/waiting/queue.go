@@ -369,7 +369,7 @@ func (q *Queue) heard(node int, token string, number int64) {
 		return
 	}
 	if s := &c.seats[node]; number <= c.number {
-		s.vote = max(s.vote, number)
+		s.vote, s.owner, c.away = max(s.vote, number), "", 0
 	}
 	c.count()
 	q.mu.Unlock()
