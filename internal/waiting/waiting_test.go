@@ -171,11 +171,12 @@ func (w *world) hold(key string) {
 	}
 }
 
-// release is the release of what hold set.
+// release is the release of the key by its owners.
 func (w *world) release(key string, nodes ...int) {
 	for i, s := range w.stores {
 		if len(nodes) == 0 || contains(nodes, i) {
-			_ = s.Do(context.Background(), []node.Command{{Kind: node.Leave, Claim: node.NewClaim([]string{key}, "holder", 1)}})
+			owner, _ := s.Get(key)
+			_ = s.Do(context.Background(), []node.Command{{Kind: node.Leave, Claim: node.NewClaim([]string{key}, owner, 1)}})
 		}
 	}
 }
@@ -550,6 +551,7 @@ func TestAGrantIsValidForAsLongAsAQuorumIs(t *testing.T) {
 func TestAVoteThatANodeNoLongerHoldsIsVoid(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.hold("k")
+		w.stores[2].Set("k", "yet another", time.Hour) // nobody has a quorum
 		p := w.process("p", 0)
 		waiter := p.Enter("k", ttl)
 		time.Sleep(ms)
