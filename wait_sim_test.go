@@ -141,6 +141,7 @@ func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
 		lock, err := open().TryAcquire(t.Context(), "k", time.Second)
 		require.NoError(t, err)
 		require.NoError(t, lock.AutoExtend(0))
+		time.Sleep(ms) // on all nodes, not on a bare quorum, which would not survive what follows
 		next := waitFor(open(), time.Second)
 		time.Sleep(100 * ms)
 		stores[0].Wipe()
