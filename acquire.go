@@ -108,7 +108,10 @@ func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.
 	for _, n := range l.nodes {
 		n.Acquire(claim, keyTTL, poll)
 	}
-	verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(r.ttl), l.keeper.Lasts(terms), func(i int) (time.Time, error) {
+	// Where validity is shorter than the shortest node timeout, that is waited for all
+	// the same: refusals that come late still tell who holds the lock.
+	limit := max(l.keeper.Lasts(terms), minNodeTimeout)
+	verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(r.ttl), limit, func(i int) (time.Time, error) {
 		return l.nodes[i].Unsent(claim)
 	})
 	op.attempted(began, poll)

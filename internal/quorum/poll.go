@@ -68,13 +68,13 @@ func (p *Poll) Sent(node int, at time.Time) {
 	p.mu.Unlock()
 }
 
-// Cast counts node's reply. The one that settles the question wakes Wait.
+// Cast counts node's reply. The one that settles the question wakes Wait; those that
+// come later do not count.
 func (p *Poll) Cast(node int, r Reply) {
 	p.mu.Lock()
-	if !p.closed {
-		before := p.ballot.Verdict()
+	if !p.closed && p.ballot.Verdict() == Open { // what comes later changes nothing any more
 		p.ballot.Cast(node, r)
-		if before == Open && p.ballot.Verdict() != Open {
+		if p.ballot.Verdict() != Open {
 			p.settled <- struct{}{} // happens once: there is room
 		}
 	}
