@@ -74,6 +74,10 @@ func WithNodeTimeout(d time.Duration) Option {
 // lock as soon as it is released, in the order of arrival. Without the queues it asks again
 // after each pause of its [RetryPolicy], and no more. A Cluster keeps no queues, nor does a
 // node that does not let its user publish and subscribe (see SECURITY.md).
+//
+// The queue of the key k is kept in the keys k:waiters and k:waiting; do not use these as
+// locks. While anybody queues for a lock, it is never free: [Locker.TryAcquire],
+// [Locker.AcquireAll] of several keys and Lockers without queues rarely get it.
 func WithoutWaitQueue() Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.noQueue = true; return c })
 }

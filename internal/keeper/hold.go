@@ -301,7 +301,9 @@ func (h *Hold) settle(start Instant, ttl time.Duration, verdict quorum.Verdict, 
 	}
 	raise(&h.extended, start)
 	k.mu.Lock()
-	h.raise = 0
+	if ttl >= h.terms.TTL { // a shorter one does not complete the beginning
+		h.raise = 0
+	}
 	k.reschedule(h, start)
 	k.mu.Unlock()
 	return true

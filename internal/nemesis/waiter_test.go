@@ -425,14 +425,13 @@ func TestAWaiterThatIsKilledDelaysNobody(t *testing.T) {
 		t.Run(killed, func(t *testing.T) {
 			s := newScene(t, 10*time.Second)
 			holder, rival := s.waits()
-			released := time.Now()
 			if killed == "before the release" {
 				s.child.signal(syscall.SIGKILL)
 				time.Sleep(100 * ms)
 			} else {
 				s.child.stop() // its grant is not answered
 			}
-			released = time.Now()
+			released := time.Now()
 			s.release(holder)
 			s.child.signal(syscall.SIGKILL)
 			x, took := s.gets(rival, released, window)
