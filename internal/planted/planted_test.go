@@ -121,7 +121,7 @@ var mistakes = []mistake{
 		test("./internal/quorum", "TestNothingIsWaitedForBeyondTheLimit"), "TestNothingIsWaitedFor"},
 	{"a lock by WithMaxHold is waited for as long as its ttl", acquire,
 		"max(l.keeper.Lasts(terms), minNodeTimeout)", "l.keeper.Validity(r.ttl)",
-		test(".", "TestAnAcquisitionDoesNotOutliveItsValidity"), "max_hold"},
+		test(".", "TestAnAcquisitionDoesNotOutliveItsValidity"), "TestAnAcquisition"},
 	{"extensions are swallowed while a node is down", breaker,
 		"	s.work(claims)\n	s.work(extending)\n", "	s.work(claims)\n",
 		test("./internal/node", "TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers"), "TestWhatAServer"},
