@@ -20,11 +20,13 @@ const (
 	Extend  Op = "extend"
 	Release Op = "release"
 	Join    Op = "join"
+	Confirm Op = "confirm"
+	Trust   Op = "trust"
 )
 
 var ops = [...]Op{
 	node.Acquire: Acquire, node.Extend: Extend, node.Release: Release, node.Leave: Release,
-	node.Join: Join,
+	node.Join: Join, node.Confirm: Confirm, node.Trust: Trust,
 }
 
 // Fault is what befalls one call.
@@ -52,10 +54,14 @@ type Store struct {
 	mu      sync.Mutex // guards what follows
 	fault   func(op Op, commands int) Fault
 	keys    map[string]entry
-	queues  map[string][]*waiter                        // by key, in order
-	heard   map[string]func(token string, number int64) // by channel
+	queues  map[string][]*waiter                               // by key, in order
+	heard   map[string]func(token string, number, fence int64) // by channel
 	push    func() (delay time.Duration, lost bool)
 	resumed chan struct{} // non-nil while paused; closed on resume
+
+	counters map[string]counter
+	marked   bool      // there is a marker of the restart guard
+	since    time.Time // the quarantine began, by the marker
 }
 
 type entry struct {
@@ -105,7 +111,7 @@ func (s *Store) Resume() {
 func (s *Store) Wipe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.keys, s.queues = nil, nil
+	s.keys, s.queues, s.counters, s.marked = nil, nil, nil, false
 }
 
 // Set sets a key, whoever holds it.
@@ -183,7 +189,7 @@ func (s *Store) Do(ctx context.Context, batch []node.Command) error {
 	for i := range batch {
 		if batch[i].Err = err; err == nil {
 			c := commands[i]
-			batch[i].Outcome, batch[i].Held, batch[i].Owner = c.Outcome, c.Held, c.Owner
+			batch[i].Outcome, batch[i].Err, batch[i].Held, batch[i].Owner, batch[i].Fence = c.Outcome, c.Err, c.Held, c.Owner, c.Fence
 		}
 	}
 	if errors.Is(err, node.ErrNotConnected) {
@@ -207,20 +213,10 @@ func (s *Store) call(ctx context.Context, f Fault, run func()) error {
 		if f.LoseRequest {
 			return
 		}
-		s.mu.Lock()
-		for s.resumed != nil {
-			resumed := s.resumed
-			s.mu.Unlock()
-			<-resumed
-			s.mu.Lock()
-		}
-		run()
-		s.mu.Unlock()
+		s.whenResumed(run)
 		time.Sleep(f.Reply)
 		if f.Twice {
-			s.mu.Lock()
-			run()
-			s.mu.Unlock()
+			s.whenResumed(run)
 		}
 	}()
 	select {
@@ -234,6 +230,19 @@ func (s *Store) call(ctx context.Context, f Fault, run func()) error {
 	return nil
 }
 
+// whenResumed runs run with the Store locked, once the node is not paused.
+func (s *Store) whenResumed(run func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.resumed != nil {
+		resumed := s.resumed
+		s.mu.Unlock()
+		<-resumed
+		s.mu.Lock()
+	}
+	run()
+}
+
 func (s *Store) run(c *node.Command) node.Outcome {
 	switch c.Kind {
 	case node.Acquire:
@@ -244,16 +253,26 @@ func (s *Store) run(c *node.Command) node.Outcome {
 		return s.leave(c)
 	case node.Join:
 		return s.join(c)
+	case node.Confirm:
+		return s.confirm(c)
+	case node.Trust:
+		s.marked, s.since = true, time.Time{}
+		return node.Done
 	}
 	return s.release(c)
 }
 
 func (s *Store) acquire(c *node.Command) node.Outcome {
+	left := s.quarantined(c.Claim.Terms.Quarantine)
 	for _, key := range c.Claim.Keys {
 		if _, held := s.get(key); held {
 			return node.Refused
 		}
 	}
+	if left > 0 {
+		return refuse(c, left)
+	}
+	c.Fence = s.raise(c.Claim.Keys, c.Claim.Terms, c.Claim.Terms.Floor, 1)
 	for _, key := range c.Claim.Keys {
 		s.set(key, c.Claim.Token, c.TTL)
 	}
