@@ -26,7 +26,7 @@ func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, 
 	if err != nil {
 		return nil, err
 	}
-	keys, err = l.lockKeys(ctx, keys)
+	keys, err = l.lockKeys(ctx, keys, config.fence)
 	if err != nil {
 		return nil, err
 	}
@@ -41,6 +41,9 @@ func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, 
 // and ctx allow (invariant 8).
 func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 	if err := r.config.checkTTL(r.ttl, l.keeper.Validity(r.ttl)); err != nil {
+		return nil, err
+	}
+	if err := l.config.checkTTL(r.ttl, r.config.fence); err != nil {
 		return nil, err
 	}
 	if ctx.Err() != nil {
@@ -101,6 +104,7 @@ func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.
 	lock.claim = &lock.own
 	claim, keyTTL := lock.claim, l.keeper.KeyTTL(r.ttl, r.config.maxHold)
 	claim.Init(r.keys, rand.Text(), len(l.nodes))
+	claim.Terms = l.terms(r.config)
 
 	start := l.keeper.Now() // before the first byte is sent (invariant 1)
 	began := op.now()
@@ -115,16 +119,23 @@ func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.
 		return l.nodes[i].Unsent(claim)
 	})
 	op.attempted(began, poll)
-	if verdict == quorum.Carried {
-		if l.keeper.Hold(&lock.hold, &lock.context, claim, start, terms) {
-			poll.Close()
-			return lock, verdict, nil
-		}
+	granted := verdict == quorum.Carried
+	var unconfirmed *quorum.Ballot
+	if granted && r.config.fence {
+		lock.fence, unconfirmed = l.confirm(ctx, claim, tally(poll), r.ttl, start.Add(l.keeper.Lasts(terms)), op)
+		granted = lock.fence > 0
+	}
+	if granted && l.keeper.Hold(&lock.hold, &lock.context, claim, start, terms) {
+		poll.Close()
+		return lock, verdict, nil
 	}
 	ballot := poll.Ballot()
 	poll.Close()
 	claim.End()
 	l.abandon(claim)
+	if unconfirmed != nil {
+		ballot, verdict = unconfirmed, unconfirmed.Verdict()
+	}
 	reason := ErrNoQuorum
 	if verdict == quorum.Rejected {
 		reason = ErrNotAcquired
@@ -182,7 +193,7 @@ func (l *Locker) lockConfig(opts []LockOption) (lockConfig, error) {
 
 // lockKeys checks the keys and returns them sorted and without duplicates. It changes
 // keys.
-func (l *Locker) lockKeys(ctx context.Context, keys []string) ([]string, error) {
+func (l *Locker) lockKeys(ctx context.Context, keys []string, fence bool) ([]string, error) {
 	if len(keys) == 0 {
 		return nil, argumentError("no keys: at least one is needed")
 	}
@@ -197,6 +208,12 @@ func (l *Locker) lockKeys(ctx context.Context, keys []string) ([]string, error) 
 	for _, n := range l.nodes {
 		if err := n.Check(keys); err != nil {
 			return nil, argumentError("node %s: %w", n.Name(), err)
+		}
+		if !fence {
+			continue
+		}
+		if err := n.CheckCounters(keys); err != nil {
+			return nil, argumentError("WithFence: node %s: %w", n.Name(), err)
 		}
 	}
 	for lock, ok := FromContext(ctx); ok; lock, ok = FromContext(lock.context.values) {

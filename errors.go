@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
@@ -127,10 +128,18 @@ func (l *Locker) quorumError(op string, keys []string, ballot *quorum.Ballot, re
 		case quorum.Pending:
 			e.Nodes = append(e.Nodes, NodeError{l.nodes[i].Name(), errUnanswered})
 		default:
-			e.Nodes = append(e.Nodes, NodeError{l.nodes[i].Name(), r.Err})
+			e.Nodes = append(e.Nodes, NodeError{l.nodes[i].Name(), nodeError(r.Err)})
 		}
 	}
 	return e
+}
+
+// nodeError is a node's error as users see it.
+func nodeError(err error) error {
+	if q, ok := err.(*node.Quarantined); ok {
+		return &QuarantineError{Until: q.Until}
+	}
+	return err
 }
 
 // lostError is the cause with which a lost lock's context ends. It is made before

@@ -23,6 +23,7 @@ type Lock struct {
 	hold    keeper.Hold
 	config  lockConfig
 	ttl     time.Duration
+	fence   int64 // 0 without WithFence
 	context heldContext
 
 	releasing sync.Once
@@ -100,6 +101,9 @@ func (l *Lock) checkExtension(ttl time.Duration) error {
 	}
 	if validity := l.locker.keeper.Validity(ttl); validity <= l.config.grace {
 		return argumentError("extend %s: ttl %v: its validity, %v, must be above the grace, %v", quoted(l.Keys()), ttl, validity, l.config.grace)
+	}
+	if err := l.locker.config.checkTTL(ttl, l.config.fence); err != nil {
+		return argumentError("extend %s: %s", quoted(l.Keys()), bare(err))
 	}
 	return nil
 }

@@ -28,6 +28,7 @@ type Locker struct {
 	keeper *keeper.Keeper
 	chain  Handler        // nil without middleware
 	queue  *waiting.Queue // nil with WithoutWaitQueue
+	floors floors
 
 	panicked atomic.Pointer[PanicError] // the first
 
@@ -76,6 +77,9 @@ func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
 	}
 	voters := make([]voter, len(nodes))
 	for i, client := range nodes {
+		if config.guard.set && client.Mode() == rueidis.ClientModeCluster {
+			return nil, argumentError("nodes[%d]: %w", i, errGuardedCluster)
+		}
 		voters[i] = voter{node.ClientName(client), node.Wrap(client)}
 	}
 	return newLocker(config, voters), nil
@@ -106,7 +110,7 @@ func newLocker(config lockerConfig, voters []voter) *Locker {
 	}
 	l.keeper = keeper.New(kept)
 	if !config.noQueue {
-		l.queue = waiting.New(l.keeper, l.nodes, config.handoff)
+		l.queue = waiting.New(l.keeper, l.nodes, config.handoff, l.floors.next)
 	}
 	return l
 }

@@ -57,6 +57,7 @@ type Op struct {
 	Attempts int           // OpAcquire: how often the nodes were asked
 	Waited   time.Duration // OpAcquire: the time spent between attempts
 	Wait     WaitKind      // OpAcquire: how the wait ended
+	Confirms int           // OpAcquire: how often nodes were asked to agree on the fence
 	QueueErr error         // OpAcquire: why the nodes' queues cannot be used; told once by each Locker
 	Tries    []Try         // OpAcquire, OpExtend, OpRelease: what was asked of the nodes, and their votes; the last 100
 
@@ -121,6 +122,13 @@ func (op *Op) attempted(start time.Time, poll *quorum.Poll) {
 	}
 }
 
+func (op *Op) confirmed(start time.Time, poll *quorum.Poll) {
+	if op != nil {
+		op.Confirms++
+		op.tried(start, poll)
+	}
+}
+
 func (op *Op) waited(since time.Time) {
 	if op != nil {
 		op.Waited += time.Since(since)
@@ -173,7 +181,7 @@ func (op *Op) asked(start time.Time, ballot *quorum.Ballot) {
 }
 
 func vote(name string, r quorum.Reply) Vote {
-	v := Vote{Node: name, Err: r.Err}
+	v := Vote{Node: name, Err: nodeError(r.Err)}
 	switch {
 	case errors.Is(r.Err, node.ErrUnasked):
 		v.Kind = VoteUnasked

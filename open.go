@@ -42,6 +42,11 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i, option := range options {
+		if config.guard.set && node.IsCluster(option) {
+			return nil, argumentError("urls[%d]: %w", i, errGuardedCluster)
+		}
+	}
 	if err := ctx.Err(); err != nil {
 		return nil, argumentError("open: nothing was tried: %w", errors.Join(ctxErrors(ctx)...))
 	}

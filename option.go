@@ -22,6 +22,8 @@ type lockerConfig struct {
 	middleware  []Middleware
 	noQueue     bool // WithoutWaitQueue
 	handoff     int
+	retention   time.Duration // of the counters of fences
+	guard       restartGuard
 	lock        lockConfig
 }
 
@@ -31,12 +33,14 @@ type lockConfig struct {
 	manual    bool          // WithoutAutoExtend
 	grace     time.Duration
 	maxHold   time.Duration // 0: none
+	fence     bool
 }
 
 var defaults = lockerConfig{
-	drift:   0.01,
-	handoff: 32,
-	lock:    lockConfig{retry: FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3)},
+	drift:     0.01,
+	handoff:   32,
+	retention: 24 * time.Hour,
+	lock:      lockConfig{retry: FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3)},
 }
 
 type lockerOption func(lockerConfig) lockerConfig
@@ -126,6 +130,25 @@ func WithMaxHold(d time.Duration) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.maxHold = d; return c })
 }
 
+// WithFence gives the lock a fencing token: see [Lock.Fence]. Each key k has a counter on
+// every node, in the key {k}:fence, or k:fence if k has a hash tag; do not use these as
+// locks. On a Cluster, k must have no closing brace but that of a hash tag.
+//
+// A lock with a fence is acquired by a script, and in one round trip as a rule. It is never
+// handed over inside the process ([WithLocalHandoff]), as each holder needs a fence of its
+// own.
+func WithFence() LockOption {
+	return lockOption(func(c lockConfig) lockConfig { c.fence = true; return c })
+}
+
+// WithFenceRetention sets for how long a node keeps the counter of a key's fences after the
+// last lock on the key was acquired. It must be longer than the ttl of every lock with a
+// fence plus the time by which clocks of clients may differ. All processes should set the
+// same. The default is 24 hours.
+func WithFenceRetention(d time.Duration) Option {
+	return lockerOption(func(c lockerConfig) lockerConfig { c.retention = d; return c })
+}
+
 func (c lockerConfig) check() error {
 	switch {
 	case !(c.drift >= 0 && c.drift <= 0.1): // false for NaN too
@@ -134,6 +157,11 @@ func (c lockerConfig) check() error {
 		return argumentError("WithLocalHandoff(%d): must not be negative", c.handoff)
 	case c.timeoutSet && c.nodeTimeout <= 0:
 		return argumentError("WithNodeTimeout(%v): must be above 0", c.nodeTimeout)
+	case c.retention < MinTTL || c.retention > MaxTTL:
+		return argumentError("WithFenceRetention(%v): must be from %v to %v", c.retention, MinTTL, MaxTTL)
+	}
+	if err := c.guard.check(); err != nil {
+		return err
 	}
 	for i, m := range c.middleware {
 		if m == nil {
@@ -170,6 +198,17 @@ func (c lockConfig) checkTTL(ttl, validity time.Duration) error {
 		return argumentError("WithGrace(%v): must be below WithMaxHold, %v", c.grace, c.maxHold)
 	case !c.manual && c.grace >= c.thresholdOf(ttl):
 		return argumentError("WithGrace(%v): must be below the threshold of extension, %v, or the lock ends before it is extended", c.grace, c.thresholdOf(ttl))
+	}
+	return nil
+}
+
+// checkTTL refuses a ttl that does not fit the options of the Locker.
+func (c lockerConfig) checkTTL(ttl time.Duration, fence bool) error {
+	switch {
+	case fence && ttl > c.retention:
+		return argumentError("ttl %v: must not be above WithFenceRetention, %v, for a lock with a fence", ttl, c.retention)
+	case c.guard.set && ttl > c.guard.maxTTL:
+		return argumentError("ttl %v: must not be above the longest of WithRestartGuard, %v", ttl, c.guard.maxTTL)
 	}
 	return nil
 }

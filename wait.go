@@ -82,7 +82,7 @@ func (w *wait) pause(ctx context.Context, refused bool) (*Lock, pauseOutcome, er
 		return nil, over, nil
 	}
 	if w.waiter == nil && refused && w.queues() {
-		w.waiter = w.locker.queue.Enter(w.request.keys[0], w.request.ttl)
+		w.waiter = w.locker.queue.Enter(w.request.keys[0], w.request.ttl, w.locker.terms(w.request.config))
 	}
 	began := w.op.now()
 	defer w.op.waited(began)
@@ -130,6 +130,17 @@ func (l *Locker) granted(ctx context.Context, r request, g waiting.Grant, op *Op
 		terms.Raise = left < validity/3*2
 	default:
 		terms.Raise = true
+	}
+	if r.config.fence {
+		var n numbered
+		for i, fence := range g.Fences {
+			if fence > 0 {
+				n.add(i, fence)
+			}
+		}
+		if lock.fence, _ = l.confirm(ctx, g.Claim, n, r.ttl, terms.Until, op); lock.fence == 0 {
+			return nil
+		}
 	}
 	if !l.keeper.Hold(&lock.hold, &lock.context, g.Claim, start, terms) {
 		return nil

@@ -1,12 +1,22 @@
 -- Takes every key for one owner, all or nothing.
--- KEYS: the lock's keys. ARGV[1]: token. ARGV[2]: ttl in ms.
--- Returns 1 if all were free and are now ours, 0 if any was held (nothing is changed then).
-for _, key in ipairs(KEYS) do
-  if redis.call('EXISTS', key) == 1 then
+-- KEYS: the lock's keys; if it has a fence, then their counters.
+-- ARGV: token, ttl in ms, number of keys, floor of the fence (0: none), retention of the counters in ms, quarantine in ms
+-- (0: no guard).
+-- Returns 0 if any key was held, and nothing is changed then; if all were free and are now ours, the fence, or 1 without
+-- one; and, below 0, for how many ms more the node must not vote.
+--- guard.lua
+--- fence.lua
+local n, left = tonumber(ARGV[3]), quarantined(ARGV[6])
+for i = 1, n do
+  if redis.call('EXISTS', KEYS[i]) == 1 then
     return 0
   end
 end
-for _, key in ipairs(KEYS) do
-  redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
+if left > 0 then
+  return -left
 end
-return 1
+local fence = ARGV[4] == '0' and 1 or raise(KEYS, n + 1, ARGV[4], 1, ARGV[5])
+for i = 1, n do
+  redis.call('SET', KEYS[i], ARGV[1], 'PX', ARGV[2])
+end
+return fence

@@ -13,6 +13,7 @@ import (
 type Claim struct {
 	Keys  []string
 	Token string
+	Terms Terms // set before the claim is first sent
 
 	ended  atomic.Bool
 	places []place // by node; each guarded by its Node's mutex
@@ -70,6 +71,9 @@ func (c *Claim) Ended() bool { return c.ended.Load() }
 // mayHold reports whether keys of the claim may be there, as far as commands
 // have been answered.
 func (p *place) mayHold() bool { return p.acquired || p.extended }
+
+// sets reports whether a command of this kind may set keys.
+func (k Kind) sets() bool { return k == Acquire || k == Extend || k == Join }
 
 // send notes that a command is sent that may set keys for ttl.
 func (p *place) send(kind Kind, ttl time.Duration) {

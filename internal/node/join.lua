@@ -1,10 +1,12 @@
 -- Enters the queue of a lock key, or renews a place in it, and takes the key if it is our turn.
--- KEYS: the lock's key. ARGV: token, number of this call, order, channel, window and lease in ms.
--- Returns {1} if the key is ours, for at least window from now.
+-- KEYS: the lock's key. ARGV: token, number of this call, order, channel, window and lease in ms, floor of the fence (0: none),
+-- retention of the counter in ms, quarantine in ms (0: no guard), counter.
+-- Returns {1, fence} if the key is ours, for at least window from now; without a fence that is 0.
 -- Returns {0, remaining ttl of the key in ms, token of its owner} if we wait.
+-- Returns {-1, ms} if the node must not vote for so long: then we have no place.
 -- A key of another type is another owner's.
 --- queue.lua
-local token = ARGV[1]
+local token, terms = ARGV[1], table.concat(ARGV, ' ', 7, 10)
 local owner = redis.pcall('GET', KEYS[1])
 if type(owner) == 'table' and owner.err and not string.find(owner.err, 'WRONGTYPE', 1, true) then
   return owner
@@ -13,21 +15,22 @@ if owner == token then
   if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[5]) then
     redis.call('PEXPIRE', KEYS[1], ARGV[5])
   end
-  return {1}
+  return {1, ARGV[7] == '0' and 0 or counted(ARGV[10])}
 end
-enter(token, ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6])
+local left = quarantined(ARGV[9])
+if left > 0 then
+  drop(token)
+  return {-1, left}
+end
+enter(token, ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], terms)
 if owner then
   return queued(owner)
 end
-if first() == token then
-  drop(token)
-  redis.call('SET', KEYS[1], token, 'PX', ARGV[5])
-  return {1}
+if first() ~= token then
+  owner = grant(token)
+  if owner then
+    return queued(owner)
+  end
 end
-owner = grant(token)
-if not owner then -- the others are dead
-  drop(token)
-  redis.call('SET', KEYS[1], token, 'PX', ARGV[5])
-  return {1}
-end
-return queued(owner)
+drop(token) -- the others are dead
+return {1, give(token, ARGV[5], terms)}

@@ -14,7 +14,7 @@ import (
 func (s *Redis) pushes() bool { return s.topology == nil }
 
 // Listen implements Store, on a connection of its own.
-func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number int64)) error {
+func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number, fence int64)) error {
 	if !s.pushes() {
 		return ErrNoPush
 	}
@@ -32,9 +32,12 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 			}
 		},
 		OnMessage: func(m rueidis.PubSubMessage) {
-			token, text, ok := strings.Cut(m.Message, " ")
-			if number, err := strconv.ParseInt(text, 10, 64); ok && err == nil {
-				heard(token, number)
+			token, rest, _ := strings.Cut(m.Message, " ")
+			first, second, _ := strings.Cut(rest, " ")
+			number, err := strconv.ParseInt(first, 10, 64)
+			fence, err2 := strconv.ParseInt(second, 10, 64)
+			if err == nil && err2 == nil {
+				heard(token, number, fence)
 			}
 		},
 	})

@@ -97,23 +97,49 @@ func (n *Node) Queues() bool { return n.queue }
 // Check says why a lock over these keys can never be taken here, if so.
 func (n *Node) Check(keys []string) error { return n.store.Check(keys) }
 
+// CheckCounters says why a lock over these keys can never have a fence here, if so.
+func (n *Node) CheckCounters(keys []string) error {
+	for _, key := range keys {
+		if n.store.Check([]string{key, Counter(key)}) != nil {
+			return fmt.Errorf("key %q and its counter, %q, are in different slots of a Cluster: use a key without braces, or with a hash tag, such as {order:1}", key, Counter(key))
+		}
+	}
+	return nil
+}
+
 // Acquire asks for all of the claim's keys. The command is dropped if the claim
 // ends before it is sent.
 func (n *Node) Acquire(c *Claim, ttl time.Duration, v Voter) {
-	name := n.store.Server(c.Keys)
+	n.ask(Command{Kind: Acquire, Claim: c, TTL: ttl, voter: v})
+}
+
+// Confirm asks to raise the counters of the claim's keys to fence, where the node
+// holds the claim. The reply's Fence is what they are then.
+func (n *Node) Confirm(c *Claim, fence int64, v Voter) {
+	n.ask(Command{Kind: Confirm, Claim: c, Fence: fence, voter: v})
+}
+
+// Trust asks to end the node's quarantine.
+func (n *Node) Trust(v Voter) {
+	n.ask(Command{Kind: Trust, Claim: NewClaim([]string{marker}, "", n.index+1), voter: v})
+}
+
+// ask queues a command for which a voter waits.
+func (n *Node) ask(c Command) {
+	name := n.store.Server(c.Claim.Keys)
 	n.mu.Lock()
 	if n.closed {
 		n.mu.Unlock()
-		v.Cast(n.index, failed(errClosed))
+		c.voter.Cast(n.index, failed(errClosed))
 		return
 	}
 	s := n.server(name)
 	if err := s.refusal(); err != nil {
 		n.mu.Unlock()
-		v.Cast(n.index, failed(err))
+		c.voter.Cast(n.index, failed(err))
 		return
 	}
-	dropped := s.push(Command{Kind: Acquire, Claim: c, TTL: ttl, voter: v})
+	dropped := s.push(c)
 	n.mu.Unlock()
 	n.cast(dropped)
 }
@@ -195,7 +221,7 @@ func (n *Node) Join(c *Claim, entry *Entry, j Joiner) {
 }
 
 // Listen is the Store's.
-func (n *Node) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number int64)) error {
+func (n *Node) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number, fence int64)) error {
 	return n.store.Listen(ctx, channel, ready, heard)
 }
 
@@ -365,14 +391,14 @@ func (n *Node) cast(commands []Command) {
 func (c *Command) reply() quorum.Reply {
 	switch c.Outcome {
 	case Done:
-		return quorum.Reply{Vote: quorum.Granted}
+		return quorum.Reply{Vote: quorum.Granted, Fence: c.Fence}
 	case Refilled:
 		return quorum.Reply{Vote: quorum.Refused, Err: errGone}
 	case Refused:
-		if c.releases() {
-			if c.Err != nil {
-				return quorum.Reply{Vote: quorum.Refused, Err: c.Err}
-			}
+		switch {
+		case c.releases() && c.Err != nil:
+			return quorum.Reply{Vote: quorum.Refused, Err: c.Err}
+		case c.releases() || c.Kind == Confirm:
 			return quorum.Reply{Vote: quorum.Refused, Err: errNoKey}
 		}
 		return quorum.Reply{Vote: quorum.Refused, Err: errOwned}

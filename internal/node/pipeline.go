@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -68,8 +69,8 @@ func (s *Redis) connection(client rueidis.Client, err error) error {
 
 // command builds what is sent for c: with its scripts whole, or by their digest.
 func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.Completed {
-	keys, token := c.Claim.Keys, c.Claim.Token
-	if c.Kind == Acquire && len(keys) == 1 {
+	keys, token, terms := c.Claim.Keys, c.Claim.Token, c.Claim.Terms
+	if c.isPlain() {
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL)).Build()
 	}
 	script := scripts[c.Kind]
@@ -77,19 +78,33 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 	if whole {
 		command = client.B().Arbitrary("EVAL", script.text)
 	}
+	if c.Kind == Acquire || c.Kind == Confirm {
+		keys = append(slices.Clip(keys), c.Claim.counters()...)
+	}
 	if len(keys) == 1 { // no slice
 		command = command.Args("1").Keys(keys[0]).Args(token)
 	} else {
 		command = command.Args(strconv.Itoa(len(keys))).Keys(keys...).Args(token)
 	}
-	switch {
-	case c.Entry != nil:
-		e := c.Entry
-		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), e.Channel, millis(e.Window), millis(e.Lease))
-	case !c.releases():
+	floor, retention, quarantine := terms.text()
+	switch c.Kind {
+	case Acquire:
+		command = command.Args(s.ttl.of(c.TTL), strconv.Itoa(len(c.Claim.Keys)), floor, retention, quarantine)
+	case Confirm:
+		command = command.Args(strconv.FormatInt(c.Fence, 10), retention)
+	case Extend:
 		command = command.Args(s.ttl.of(c.TTL))
+	case Join:
+		e := c.Entry
+		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), e.Channel, millis(e.Window), millis(e.Lease),
+			floor, retention, quarantine, Counter(keys[0]))
 	}
 	return command.Build()
+}
+
+// isPlain reports whether c needs no script.
+func (c *Command) isPlain() bool {
+	return c.Kind == Acquire && len(c.Claim.Keys) == 1 && c.Claim.Terms == Terms{}
 }
 
 // read fills in what came of c, and returns the error of the connection. Only the
@@ -101,33 +116,39 @@ func (s *Redis) read(c *Command, result rueidis.RedisResult) error {
 		c.Err = wireError(err)
 		return c.Err
 	}
-	if c.Kind == Acquire && len(c.Claim.Keys) == 1 {
-		c.Outcome, c.Err = readSet(result)
-		return nil
-	}
-	if c.Entry != nil {
-		c.Outcome, c.Err = c.readPlace(result)
-		return nil
-	}
-	n, err := result.ToInt64()
 	switch {
-	case err != nil:
-		c.Err = discreet(err)
-	case c.releases() && n >= 0 && n <= int64(len(c.Claim.Keys)):
-		c.Outcome = Refused
-		if n == int64(len(c.Claim.Keys)) {
-			c.Outcome = Done
-		}
-	case n == 0 && !c.releases():
-		c.Outcome = Refused
-	case n == 1 && !c.releases():
-		c.Outcome = Done
-	case n == 2 && c.Kind == Extend:
-		c.Outcome = Refilled
+	case c.isPlain():
+		c.Outcome, c.Err = readSet(result)
+	case c.Entry != nil:
+		c.Outcome, c.Err = c.readPlace(result)
 	default:
-		c.Err = fmt.Errorf("unexpected reply to a script: %d", n)
+		c.Outcome, c.Err = c.readNumber(result)
 	}
 	return nil
+}
+
+// readNumber reads the answer of the other scripts.
+func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
+	n, err := result.ToInt64()
+	keys, floor := int64(len(c.Claim.Keys)), c.Claim.Terms.Floor
+	switch {
+	case err != nil:
+		return Unknown, discreet(err)
+	case n == 0:
+		return Refused, nil
+	case c.Kind == Acquire && n < 0:
+		return Unknown, quarantined(-n)
+	case c.Kind == Acquire && floor > 0 && n >= floor, c.Kind == Confirm && n >= c.Fence:
+		c.Fence = n
+		return Done, nil
+	case c.releases() && n == keys, !c.releases() && c.Kind != Confirm && floor == 0 && n == 1, c.Kind == Extend && n == 1:
+		return Done, nil
+	case c.releases() && n > 0 && n < keys:
+		return Refused, nil
+	case c.Kind == Extend && n == 2:
+		return Refilled, nil
+	}
+	return Unknown, fmt.Errorf("unexpected reply to a script: %d", n)
 }
 
 func readSet(result rueidis.RedisResult) (Outcome, error) {
@@ -153,24 +174,28 @@ func (c *Command) readPlace(result rueidis.RedisResult) (Outcome, error) {
 	if err != nil {
 		return Unknown, discreet(err)
 	}
-	var yours int64
-	if len(answer) > 0 {
-		yours, err = answer[0].ToInt64()
+	var numbers [2]int64
+	for i := range min(len(answer), len(numbers)) {
+		if numbers[i], err = answer[i].ToInt64(); err != nil {
+			return Unknown, errPlace
+		}
 	}
-	switch {
-	case err == nil && yours == 1 && len(answer) == 1:
+	switch state, value := numbers[0], numbers[1]; {
+	case len(answer) == 2 && state == 1 && value >= 0:
+		c.Fence = value
 		return Done, nil
-	case err != nil || yours != 0 || len(answer) != 3:
-		return Unknown, errors.New("unexpected reply of a queue")
+	case len(answer) == 2 && state == -1 && value > 0:
+		return Unknown, quarantined(value)
+	case len(answer) == 3 && state == 0:
+		if c.Owner, err = answer[2].ToString(); err == nil {
+			c.Held = time.Duration(value) * time.Millisecond
+			return Refused, nil
+		}
 	}
-	held, err := answer[1].ToInt64()
-	owner, err2 := answer[2].ToString()
-	if err != nil || err2 != nil {
-		return Unknown, errors.New("unexpected reply of a queue")
-	}
-	c.Held, c.Owner = time.Duration(held)*time.Millisecond, owner
-	return Refused, nil
+	return Unknown, errPlace
 }
+
+var errPlace = errors.New("unexpected reply of a queue")
 
 func isNoScript(result rueidis.RedisResult) bool {
 	err, ok := rueidis.IsRedisErr(result.Error())

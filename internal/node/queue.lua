@@ -1,4 +1,6 @@
 -- The queue of a lock key, for join.lua and leave.lua: who waits, in order, and what is known of each.
+--- guard.lua
+--- fence.lua
 local queue, entries = KEYS[1] .. ':waiters', KEYS[1] .. ':waiting'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -19,26 +21,39 @@ local function first(skip)
     if token == skip then
       rank = rank + 1
     else
-      local number, lease, window, channel = string.match(redis.call('HGET', entries, token) or '', '^(%d+) (%d+) (%d+) (.+)$')
+      local number, lease, window, channel, terms =
+        string.match(redis.call('HGET', entries, token) or '', '^(%d+) (%d+) (%d+) (%S+) (%d+ %d+ %d+ .*)$')
       if number and tonumber(lease) > now then
-        return token, number, window, channel
+        return token, number, window, channel, terms
       end
       drop(token)
     end
   end
 end
 
+-- Gives the key to a waiter by its terms: the floor of its fence, the retention of the counter, the quarantine and the
+-- counter. Returns the fence, 0 without one, or nil if the node must not vote.
+local function give(token, window, terms)
+  local floor, retention, quarantine, counter = string.match(terms, '^(%d+) (%d+) (%d+) (.*)$')
+  if quarantined(quarantine) > 0 then
+    return nil
+  end
+  local fence = floor == '0' and 0 or raise({counter}, 1, floor, 1, retention)
+  redis.call('SET', KEYS[1], token, 'PX', window)
+  return fence
+end
+
 -- Gives the key, which is ours or absent, to the first waiter that hears of it, and returns its token. If there is
 -- none, whatever the key is then is the caller's to see to. A waiter is told only of what is done.
 local function grant(skip)
   while true do
-    local token, number, window, channel = first(skip)
+    local token, number, window, channel, terms = first(skip)
     if not token then
       return nil
     end
     drop(token)
-    redis.call('SET', KEYS[1], token, 'PX', window)
-    local heard = redis.pcall('PUBLISH', channel, token .. ' ' .. number)
+    local fence = give(token, window, terms)
+    local heard = fence and redis.pcall('PUBLISH', channel, token .. ' ' .. number .. ' ' .. string.format('%.0f', fence))
     if type(heard) == 'number' and heard > 0 then
       return token
     end
@@ -47,7 +62,7 @@ end
 
 -- Puts one waiter into the queue, or renews its lease. A clock that is behind buys no place, and one that is ahead
 -- costs none. The number is the largest that has come: calls may overtake each other.
-local function enter(token, number, order, channel, window, lease)
+local function enter(token, number, order, channel, window, lease, terms)
   if not redis.call('ZSCORE', queue, token) then
     redis.call('ZADD', queue, math.min(math.max(tonumber(order), now - 1000), now), token)
   end
@@ -55,7 +70,7 @@ local function enter(token, number, order, channel, window, lease)
   if before and tonumber(before) > tonumber(number) then
     number = before
   end
-  redis.call('HSET', entries, token, number .. ' ' .. string.format('%.0f', now + tonumber(lease)) .. ' ' .. window .. ' ' .. channel)
+  redis.call('HSET', entries, token, number .. ' ' .. string.format('%.0f', now + tonumber(lease)) .. ' ' .. window .. ' ' .. channel .. ' ' .. terms)
   for _, key in ipairs({queue, entries}) do
     if redis.call('PTTL', key) < 2 * lease then -- never shorter: others may have longer leases
       redis.call('PEXPIRE', key, 2 * lease)

@@ -2,7 +2,8 @@ package node_test
 
 import (
 	"context"
-	"strconv"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,7 +20,9 @@ func listening(t *testing.T, s *node.Redis) <-chan string {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = s.Listen(ctx, "grants", func() { close(ready) }, func(token string, number int64) { told <- token + " " + strconv.FormatInt(number, 10) })
+		_ = s.Listen(ctx, "grants", func() { close(ready) }, func(token string, number, fence int64) {
+			told <- strings.TrimSuffix(fmt.Sprint(token, " ", number, " ", fence), " 0")
+		})
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	<-ready
@@ -145,7 +148,7 @@ func TestAGrantThatFailsIsNotToldOf(t *testing.T) {
 	require.Equal(t, node.Done, leave(t, s, "holder"))
 	_, held := server.Get(t, "k")
 	require.False(t, held)
-	_, err = server.Do("PUBLISH", "grants", "nothing 0")
+	_, err = server.Do("PUBLISH", "grants", "nothing 0 0")
 	require.NoError(t, err)
 	require.Equal(t, "nothing 0", next(t, told))
 }

@@ -67,13 +67,18 @@ func Dial(option rueidis.ClientOption) *Redis {
 		tried: make(chan struct{}),
 		done:  make(chan struct{}),
 	}
-	if len(option.InitAddress) > 1 && option.Sentinel.MasterSet == "" && !option.ForceSingleClient {
+	if IsCluster(option) {
 		s.topology = newTopology()
 	}
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(context.Background())
 	go s.dial(ctx, option)
 	return s
+}
+
+// IsCluster reports whether a client made with option is one of a Cluster.
+func IsCluster(option rueidis.ClientOption) bool {
+	return len(option.InitAddress) > 1 && option.Sentinel.MasterSet == "" && !option.ForceSingleClient
 }
 
 // Tried is closed when the first dial has ended, either way.

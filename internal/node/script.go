@@ -18,8 +18,18 @@ var (
 	leaveText string
 	//go:embed join.lua
 	joinText string
+	//go:embed confirm.lua
+	confirmText string
+	//go:embed trust.lua
+	trustText string
+
+	// What others include:
 	//go:embed queue.lua
 	queueText string
+	//go:embed fence.lua
+	fenceText string
+	//go:embed guard.lua
+	guardText string
 
 	scripts = [...]script{
 		Acquire: newScript(acquireText),
@@ -27,6 +37,8 @@ var (
 		Release: newScript(releaseText),
 		Leave:   newScript(leaveText),
 		Join:    newScript(joinText),
+		Confirm: newScript(confirmText),
+		Trust:   newScript(trustText),
 	}
 )
 
@@ -35,9 +47,11 @@ var (
 // loads the script anew each time, which costs a round trip.
 type script struct{ text, digest string }
 
-// newScript puts queue.lua where text asks for it.
+// newScript puts the parts where text asks for them.
 func newScript(text string) script {
 	text = strings.Replace(text, "--- queue.lua\n", queueText, 1)
+	text = strings.Replace(text, "--- fence.lua\n", fenceText, 1)
+	text = strings.Replace(text, "--- guard.lua\n", guardText, 1)
 	sum := sha1.Sum([]byte(text))
 	return script{text, hex.EncodeToString(sum[:])}
 }

@@ -273,7 +273,9 @@ func (s *server) begin(c *Command, now time.Time) bool {
 			c.Err = errEnded
 			return false
 		}
-		p.send(c.Kind, c.lifetime())
+		if c.Kind.sets() {
+			p.send(c.Kind, c.lifetime())
+		}
 		s.node.pending++
 		return true
 	}
@@ -341,6 +343,10 @@ func (s *server) settle(c *Command, now time.Time) {
 	p := &c.Claim.places[s.node.index]
 	if c.releases() {
 		s.released(c, p, now)
+		return
+	}
+	if !c.Kind.sets() {
+		s.node.settled()
 		return
 	}
 	left := c.Outcome == Done || c.Outcome == Refilled || c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun) ||

@@ -9,10 +9,8 @@ const slotCount = 16384
 // all of it, modulo 16384 (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
 // rueidis computes it only while it builds a command, and panics there.
 func slot(key string) uint16 {
-	if open := strings.IndexByte(key, '{'); open >= 0 {
-		if length := strings.IndexByte(key[open+1:], '}'); length > 0 {
-			key = key[open+1 : open+1+length]
-		}
+	if tag, ok := hashTag(key); ok {
+		key = tag
 	}
 	var crc uint16
 	for i := range len(key) {
@@ -26,4 +24,11 @@ func slot(key string) uint16 {
 		}
 	}
 	return crc % slotCount
+}
+
+// hashTag is the hash tag of a key, if it has one.
+func hashTag(key string) (string, bool) {
+	_, rest, opened := strings.Cut(key, "{")
+	tag, _, closed := strings.Cut(rest, "}")
+	return tag, opened && closed && tag != ""
 }

@@ -23,7 +23,7 @@ type Store interface {
 	// Listen has heard called for each grant that the deployment tells of on
 	// channel, until ctx ends or the connection breaks, and ready when it has begun
 	// to. It returns ErrNoPush if the deployment cannot tell.
-	Listen(ctx context.Context, channel string, ready func(), heard func(token string, number int64)) error
+	Listen(ctx context.Context, channel string, ready func(), heard func(token string, number, fence int64)) error
 	// Check says why a lock over these keys can never be taken here, if so.
 	Check(keys []string) error
 	// Close ends all calls and connections that are the Store's own.
@@ -38,6 +38,8 @@ const (
 	Extend              // makes all keys live for at least TTL
 	Release             // deletes the keys that hold the claim's token
 	Leave               // Release of one key, which is given to the first in its queue if somebody waits
+	Confirm             // raises the counters of all keys to Fence, if all keys are the claim's
+	Trust               // ends the quarantine of the node
 	Join                // enters the queue of a key, or renews the place in it; takes the key if it is its turn
 )
 
@@ -49,6 +51,7 @@ type Command struct {
 
 	Outcome Outcome
 	Err     error // why the outcome is Unknown
+	Fence   int64 // of Confirm; and what the counters came to, where Acquire, Confirm or Join is Done
 
 	Entry *Entry // of Join
 	// Filled in if a Join is Refused, which means that the claim waits:

@@ -141,7 +141,7 @@ func (p *Poll) expire(timeout, limit time.Duration, unsent Unsent) time.Duration
 		}
 		switch due := since.Add(timeout); {
 		case !due.After(now) || !over.After(now):
-			p.ballot.Cast(i, Reply{Failed, reason})
+			p.ballot.Cast(i, Reply{Vote: Failed, Err: reason})
 		case due.Before(next):
 			next = due
 		}

@@ -41,7 +41,7 @@ func give(p *Poll, answers []answer) *sync.WaitGroup {
 func quiet(int) (time.Time, error) { return time.Time{}, errQueued }
 
 func TestWaitSettlesWithoutWaitingForTheSlow(t *testing.T) {
-	grant, refuse, fail := Reply{Vote: Granted}, Reply{Refused, errDown}, Reply{Failed, errDown}
+	grant, refuse, fail := Reply{Vote: Granted}, Reply{Vote: Refused, Err: errDown}, Reply{Vote: Failed, Err: errDown}
 	for _, c := range []struct {
 		name    string
 		answers []answer
@@ -165,7 +165,7 @@ func TestALateVoteCountsNowhere(t *testing.T) {
 			p.Cast(2, Reply{Vote: Granted})
 			require.Zero(t, next.Ballot().Granted())
 			for i := range 3 {
-				next.Cast(i, Reply{Failed, errDown}) // settles without a Wait
+				next.Cast(i, Reply{Vote: Failed, Err: errDown}) // settles without a Wait
 			}
 			next.Close()
 		}

@@ -26,8 +26,9 @@ const (
 
 // Reply is a vote and, unless it was granted, why.
 type Reply struct {
-	Vote Vote
-	Err  error
+	Vote  Vote
+	Err   error
+	Fence int64 // the number that a grant came with; 0 if none
 }
 
 // Verdict is the result of the votes cast so far.

@@ -33,9 +33,9 @@ func TestVerdictFollowsItsDefinition(t *testing.T) {
 						case i < g:
 							b.Cast(i, Reply{Vote: Granted})
 						case i < g+r:
-							b.Cast(i, Reply{Refused, errDown})
+							b.Cast(i, Reply{Vote: Refused, Err: errDown})
 						case i < g+r+f:
-							b.Cast(i, Reply{Failed, errDown})
+							b.Cast(i, Reply{Vote: Failed, Err: errDown})
 						}
 					}
 					want := Open
@@ -66,7 +66,7 @@ func TestANodeVotesOnce(t *testing.T) {
 func ExampleBallot() {
 	b := NewBallot(3)
 	b.Cast(0, Reply{Vote: Granted})
-	b.Cast(1, Reply{Failed, errDown})
+	b.Cast(1, Reply{Vote: Failed, Err: errDown})
 	fmt.Println(b.Verdict() == Open)
 	b.Cast(2, Reply{Vote: Granted})
 	fmt.Println(b.Verdict() == Carried)

@@ -18,13 +18,14 @@ type waiter struct {
 	lease   time.Time
 	window  time.Duration
 	channel string
+	terms   node.Terms
 }
 
 // Listen implements node.Store.
-func (s *Store) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number int64)) error {
+func (s *Store) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number, fence int64)) error {
 	s.mu.Lock()
 	if s.heard == nil {
-		s.heard = make(map[string]func(string, int64))
+		s.heard = make(map[string]func(string, int64, int64))
 	}
 	s.heard[channel] = heard
 	s.mu.Unlock()
@@ -63,15 +64,24 @@ func (s *Store) grant(key, skip string) bool {
 			return false
 		}
 		s.drop(key, w.token)
-		s.set(key, w.token, w.window)
+		if s.quarantined(w.terms.Quarantine) > 0 {
+			continue
+		}
+		fence := s.give(key, w.token, w.window, w.terms)
 		if heard := s.heard[w.channel]; heard != nil {
-			s.tell(heard, w.token, w.number)
+			s.tell(func() { heard(w.token, w.number, fence) })
 			return true
 		}
 	}
 }
 
-func (s *Store) tell(heard func(string, int64), token string, number int64) {
+// give gives the key to a waiter, and returns its fence.
+func (s *Store) give(key, token string, window time.Duration, terms node.Terms) int64 {
+	s.set(key, token, window)
+	return s.raise([]string{key}, terms, terms.Floor, 1)
+}
+
+func (s *Store) tell(push func()) {
 	var delay time.Duration
 	if s.push != nil {
 		var lost bool
@@ -79,7 +89,7 @@ func (s *Store) tell(heard func(string, int64), token string, number int64) {
 			return
 		}
 	}
-	time.AfterFunc(delay, func() { heard(token, number) })
+	time.AfterFunc(delay, push)
 }
 
 func (s *Store) enter(c *node.Command) {
@@ -102,7 +112,8 @@ func (s *Store) enter(c *node.Command) {
 			return strings.Compare(a.token, b.token)
 		})
 	}
-	w.number, w.lease, w.window, w.channel = max(w.number, e.Number), time.Now().Add(s.local(e.Lease)), e.Window, e.Channel
+	w.number, w.lease = max(w.number, e.Number), time.Now().Add(s.local(e.Lease))
+	w.window, w.channel, w.terms = e.Window, e.Channel, c.Claim.Terms
 }
 
 func (s *Store) queued(c *node.Command) node.Outcome {
@@ -116,7 +127,7 @@ func (s *Store) queued(c *node.Command) node.Outcome {
 
 func (s *Store) take(c *node.Command) node.Outcome {
 	s.drop(c.Claim.Keys[0], c.Claim.Token)
-	s.set(c.Claim.Keys[0], c.Claim.Token, c.Entry.Window)
+	c.Fence = s.give(c.Claim.Keys[0], c.Claim.Token, c.Entry.Window, c.Claim.Terms)
 	return node.Done
 }
 
@@ -127,7 +138,14 @@ func (s *Store) join(c *node.Command) node.Outcome {
 		if s.keys[key].expires.Before(time.Now().Add(s.local(c.Entry.Window))) {
 			s.set(key, token, c.Entry.Window)
 		}
+		if c.Claim.Terms.Floor > 0 {
+			c.Fence = s.counted(node.Counter(key))
+		}
 		return node.Done
+	}
+	if left := s.quarantined(c.Claim.Terms.Quarantine); left > 0 {
+		s.drop(key, token)
+		return refuse(c, left)
 	}
 	s.enter(c)
 	switch {

@@ -29,6 +29,7 @@ type contender struct {
 	queue *Queue
 	line  *line
 	claim *node.Claim
+	terms node.Terms
 	order int64
 	over  bool
 
@@ -48,6 +49,7 @@ type contender struct {
 // seat is what is known of one node.
 type seat struct {
 	vote  int64  // the highest number that a grant has carried; 0 if none
+	fence int64  // what the latest grant was numbered; 0 without a fence
 	floor int64  // votes with a lower number are void
 	owner string // the token of whoever else has the node's vote, by an answer to the last call; empty if that is not known
 	err   error  // of the last call
@@ -70,6 +72,7 @@ func newContender(q *Queue, l *line) *contender {
 	c := &contender{
 		queue:  q,
 		line:   l,
+		terms:  l.waiters[0].terms,
 		order:  time.Now().UnixMilli(),
 		window: min(max(longestWindow, 8*trip), l.waiters[0].ttl),
 		seats:  make([]seat, len(q.nodes)),
@@ -87,8 +90,15 @@ func newContender(q *Queue, l *line) *contender {
 // newClaim returns a claim whose token tells how old the contender is.
 func (c *contender) newClaim() *node.Claim {
 	token := rand.Text() + "-" + strconv.FormatInt(c.order, 10)
-	return node.NewClaim([]string{c.line.key}, token, len(c.queue.nodes))
+	claim := node.NewClaim([]string{c.line.key}, token, len(c.queue.nodes))
+	if claim.Terms = c.terms; c.terms.Floor > 0 {
+		claim.Terms.Floor = c.queue.floor()
+	}
+	return claim
 }
+
+// fits reports whether what the contender is granted is of use to w.
+func (c *contender) fits(w *Waiter) bool { return c.terms.Floor > 0 || w.terms.Floor == 0 }
 
 // cameBefore reports whether a token is that of a contender that is older. It is
 // the same for all who compare the two, whatever their clocks, and the nodes', say.
@@ -140,7 +150,8 @@ func (c *contender) Joined(i int, command *node.Command) {
 	s.err = command.Err
 	switch command.Outcome {
 	case node.Done:
-		s.vote, s.owner, c.away = max(s.vote, number), "", 0
+		s.granted(number, command.Fence)
+		c.away = 0
 	case node.Refused:
 		s.floor, s.owner = max(s.floor, number), command.Owner
 		if command.Owner != c.holder {
@@ -166,7 +177,7 @@ func (c *contender) count() {
 	}
 	if need := q.need(); len(valid) >= need {
 		slices.Sort(valid)
-		c.win(valid[len(valid)-need])
+		c.win(valid[len(valid)-need], c.fences(now))
 		return
 	}
 	switch {
@@ -186,13 +197,32 @@ func (c *contender) until(s seat) keeper.Instant {
 	return c.sent[s.vote%remembered].Add(c.queue.keeper.Validity(c.window))
 }
 
+// granted counts a vote. Votes may come out of order; a later one has the larger fence.
+func (s *seat) granted(number, fence int64) {
+	s.vote, s.fence, s.owner = max(s.vote, number), max(s.fence, fence), ""
+}
+
+// fences are what the nodes whose votes are valid numbered them; nil without a fence.
+func (c *contender) fences(now keeper.Instant) []int64 {
+	if c.terms.Floor == 0 {
+		return nil
+	}
+	fences := make([]int64, len(c.seats))
+	for i, s := range c.seats {
+		if c.until(s) > now {
+			fences[i] = s.fence
+		}
+	}
+	return fences
+}
+
 // win gives the key to the first in line. q.mu is held.
-func (c *contender) win(until keeper.Instant) {
+func (c *contender) win(until keeper.Instant, fences []int64) {
 	q, l := c.queue, c.line
 	w := l.next() // a contender is there only while somebody waits
 	l.holder = c.claim
 	q.end(l)
-	w.grant <- Grant{Claim: c.claim, Until: until}
+	w.grant <- Grant{Claim: c.claim, Until: until, Fences: fences}
 }
 
 // beat makes the next call: the heartbeat, or what the phase asks for.
@@ -250,7 +280,7 @@ func (c *contender) yield() *node.Claim {
 	c.claim = c.newClaim()
 	q.contenders[c.claim.Token] = c
 	for i := range c.seats {
-		c.seats[i].vote, c.seats[i].floor = 0, 0
+		c.seats[i].vote, c.seats[i].fence, c.seats[i].floor = 0, 0, 0
 	}
 	c.phase = calm
 	return old

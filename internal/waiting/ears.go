@@ -77,7 +77,7 @@ func (e *ears) listen(ctx context.Context, i int, n *node.Node) {
 	for pause := relisten; ctx.Err() == nil; pause = min(2*pause, longestRelisten) {
 		var heard atomic.Bool
 		ready := func() { heard.Store(true); e.queue.rejoin(i) }
-		err := n.Listen(ctx, e.queue.channel, ready, func(token string, number int64) { e.queue.heard(i, token, number) })
+		err := n.Listen(ctx, e.queue.channel, ready, func(token string, number, fence int64) { e.queue.heard(i, token, number, fence) })
 		if errors.Is(err, node.ErrNoPush) {
 			return
 		}

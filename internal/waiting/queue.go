@@ -38,6 +38,7 @@ type Queue struct {
 	nodes    []*node.Node
 	granted  bool // enough nodes grant the key to those who wait
 	handoffs int  // in a row, inside the process
+	floor    func() int64
 	channel  string
 	ears     ears
 
@@ -68,6 +69,7 @@ type Waiter struct {
 	queue *Queue
 	line  *line
 	ttl   time.Duration
+	terms node.Terms
 	grant chan Grant // has room for the one
 
 	taken   bool // by Next: Pass or Restore follows
@@ -79,15 +81,19 @@ type Grant struct {
 	Claim  *node.Claim
 	Until  keeper.Instant
 	Handed bool // by another holder in this process
+	// Fences are the numbers with which the nodes granted a claim that has a
+	// fence; 0 for those that have not.
+	Fences []int64
 }
 
 // New returns a Queue that hands a key over inside the process for so many times
-// in a row.
-func New(k *keeper.Keeper, nodes []*node.Node, handoffs int) *Queue {
+// in a row. floor returns the floor of the fence of a new claim.
+func New(k *keeper.Keeper, nodes []*node.Node, handoffs int, floor func() int64) *Queue {
 	q := &Queue{
 		keeper:     k,
 		nodes:      nodes,
 		handoffs:   handoffs,
+		floor:      floor,
 		channel:    "redlock:" + rand.Text(),
 		lines:      make(map[string]*line),
 		contenders: make(map[string]*contender),
@@ -113,11 +119,12 @@ func (q *Queue) Busy(key string) bool {
 	return l != nil && (q.granted || l.holder != nil)
 }
 
-// Enter has one more wait for the key, which is to be held for ttl.
-func (q *Queue) Enter(key string, ttl time.Duration) *Waiter {
+// Enter has one more wait for the key, which is to be held for ttl. If the terms
+// have a floor, the claim that is granted has a fence, with a floor of its own.
+func (q *Queue) Enter(key string, ttl time.Duration, terms node.Terms) *Waiter {
 	q.mu.Lock()
 	l := q.line(key)
-	w := &Waiter{queue: q, line: l, ttl: ttl, grant: make(chan Grant, 1)}
+	w := &Waiter{queue: q, line: l, ttl: ttl, terms: terms, grant: make(chan Grant, 1)}
 	l.waiters, l.used = append(l.waiters, w), true
 	send := q.contend(l)
 	q.mu.Unlock()
@@ -199,7 +206,8 @@ func (q *Queue) Hold(key string, claim *node.Claim) {
 
 // Next is for a holder that is about to release the key. It takes the Waiter to
 // whom the key is to be passed, nil if there is none, or if other processes are to
-// have their turn first. In these cases the holder holds no more, and a place in
+// have their turn first, or if one of the two has a fence, which has to be new for
+// each holder. In these cases the holder holds no more, and a place in
 // the nodes' queues is taken for those who wait here: that must come before the
 // release. left is for how long the keys are still set: if that is longer than the
 // Waiter asks for, they must be set anew for it.
@@ -215,7 +223,9 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 		if l.handed == 0 {
 			l.since = now
 		}
-		if l.handed < q.handoffs && now.Sub(l.since) < row && left <= l.waiters[0].ttl {
+		next := l.waiters[0]
+		fenced := claim.Terms.Floor > 0 || next.terms.Floor > 0
+		if l.handed < q.handoffs && now.Sub(l.since) < row && left <= next.ttl && !fenced {
 			l.handed++
 			l.taken++
 			w := l.next()
@@ -337,6 +347,11 @@ func (q *Queue) contend(l *line) func() {
 		q.contenders[l.contender.claim.Token] = l.contender
 		q.ears.open()
 		return l.contender.begin
+	case wanted && !l.contender.fits(l.waiters[0]):
+		old := l.contender
+		q.end(l)
+		begin := q.contend(l)
+		return func() { old.leave(); begin() }
 	case !wanted && l.contender != nil:
 		c := l.contender
 		q.end(l)
@@ -361,7 +376,7 @@ func (q *Queue) end(l *line) {
 }
 
 // heard takes a node's push: it has granted the claim of a contender.
-func (q *Queue) heard(node int, token string, number int64) {
+func (q *Queue) heard(node int, token string, number, fence int64) {
 	q.mu.Lock()
 	c := q.contenders[token]
 	if c == nil { // it has given up, and been released, or will be
@@ -369,7 +384,8 @@ func (q *Queue) heard(node int, token string, number int64) {
 		return
 	}
 	if s := &c.seats[node]; number <= c.number {
-		s.vote, s.owner, c.away = max(s.vote, number), "", 0
+		s.granted(number, fence)
+		c.away = 0
 	}
 	c.count()
 	q.mu.Unlock()

@@ -82,8 +82,8 @@ func (l link) Do(ctx context.Context, batch []node.Command) error {
 	return l.Store.Do(ctx, batch)
 }
 
-func (l link) Listen(ctx context.Context, channel string, ready func(), heard func(string, int64)) error {
-	return l.Store.Listen(ctx, channel, ready, func(token string, number int64) { l.gate.pass(); heard(token, number) })
+func (l link) Listen(ctx context.Context, channel string, ready func(), heard func(string, int64, int64)) error {
+	return l.Store.Listen(ctx, channel, ready, func(token string, number, fence int64) { l.gate.pass(); heard(token, number, fence) })
 }
 
 // run runs a test over n nodes in virtual time. All that is left of the processes
@@ -122,7 +122,7 @@ func (w *world) processOver(name string, handoffs, queues int) *process {
 		Nodes: nodes, Panel: quorum.NewPanel(len(nodes)), Drift: 0.01,
 		Cause: func(keeper.Loss) error { return errors.New("lost") },
 	})
-	p := &process{New(k, nodes, handoffs), w, name, &g}
+	p := &process{New(k, nodes, handoffs, nil), w, name, &g}
 	w.processes = append(w.processes, p)
 	return p
 }
@@ -220,11 +220,11 @@ func (w *world) split(apart time.Duration) (one, other *process, first, second *
 	w.hold("k")
 	one, other = w.process("one", 0), w.process("other", 0)
 	w.cut(0, 1)
-	first = one.Enter("k", ttl)
+	first = one.Enter("k", ttl, node.Terms{})
 	synctest.Wait()
 	time.Sleep(apart)
 	w.cut(2, 3)
-	second = other.Enter("k", ttl)
+	second = other.Enter("k", ttl, node.Terms{})
 	synctest.Wait()
 	w.heal()
 	w.release("k")
@@ -261,10 +261,10 @@ func TestAWaiterThatWasTakenKeepsItsLine(t *testing.T) {
 		p := w.process("p", 1)
 		claim := node.NewClaim([]string{"k"}, "held", 3)
 		p.Hold("k", claim)
-		waiter := p.Enter("k", ttl)
+		waiter := p.Enter("k", ttl, node.Terms{})
 		require.Same(t, waiter, p.Next("k", claim, 0))
 		p.Released("k", claim)
-		other := p.Enter("k", ttl)
+		other := p.Enter("k", ttl, node.Terms{})
 		require.Same(t, waiter.line, other.line)
 		waiter.Restore()
 		for range 2 { // other may have been granted before Restore
@@ -285,10 +285,10 @@ func TestAWaiterThatWasTakenKeepsItsLine(t *testing.T) {
 // A Waiter that leaves while the key is passed to it gives it back.
 func TestAKeyThatIsPassedToOneThatLeavesIsNotLost(t *testing.T) {
 	for range 2000 {
-		p := New(nil, nil, 1)
+		p := New(nil, nil, 1, nil)
 		claim := node.NewClaim([]string{"k"}, "held", 1)
 		p.Hold("k", claim)
-		waiter := p.Enter("k", ttl)
+		waiter := p.Enter("k", ttl, node.Terms{})
 		require.Same(t, waiter, p.Next("k", claim, 0))
 		left := make(chan struct{})
 		go func() { defer close(left); waiter.Leave() }()
@@ -306,7 +306,7 @@ func TestAKeyIsPassedBeforeItsWaiterCanLeave(t *testing.T) {
 		p := w.process("p", 1)
 		claim := node.NewClaim([]string{"k"}, "held", 1)
 		p.Hold("k", claim)
-		waiter := p.Enter("k", ttl)
+		waiter := p.Enter("k", ttl, node.Terms{})
 		require.Same(t, waiter, p.Next("k", claim, 0))
 		waiter.grant <- Grant{} // Pass stops in the middle
 		go waiter.Pass(Grant{Claim: claim, Until: 1 << 60})
@@ -325,7 +325,7 @@ func TestAKeyIsPassedBeforeItsWaiterCanLeave(t *testing.T) {
 func (w *world) enter(processes ...*process) []*Waiter {
 	var waiters []*Waiter
 	for _, p := range processes {
-		waiters = append(waiters, p.Enter("k", ttl))
+		waiters = append(waiters, p.Enter("k", ttl, node.Terms{}))
 		time.Sleep(2 * ms) // in the order of their clocks
 	}
 	return waiters
@@ -382,7 +382,7 @@ func TestAKeyIsHandedOverSoOften(t *testing.T) {
 		p := w.process("p", 2)
 		held := node.NewClaim([]string{"k"}, "held", 3)
 		p.Hold("k", held)
-		first, second, third := p.Enter("k", ttl), p.Enter("k", ttl), p.Enter("k", ttl)
+		first, second, third := p.Enter("k", ttl, node.Terms{}), p.Enter("k", ttl, node.Terms{}), p.Enter("k", ttl, node.Terms{})
 		for _, waiter := range []*Waiter{first, second} {
 			require.Same(t, waiter, p.Next("k", held, ttl))
 			waiter.Pass(Grant{Claim: held, Until: 1 << 60, Handed: true})
@@ -392,7 +392,7 @@ func TestAKeyIsHandedOverSoOften(t *testing.T) {
 		p.Return("k", p.got(third, time.Second))
 
 		p.Hold("k", held)
-		short := p.Enter("k", time.Second)
+		short := p.Enter("k", time.Second, node.Terms{})
 		require.Nil(t, p.Next("k", held, ttl), "the keys would be there for a minute, whatever became of it")
 		p.Return("k", p.got(short, time.Second))
 	})
@@ -450,7 +450,7 @@ func TestAHolderThatCrashesDelaysTheNextByItsTTL(t *testing.T) {
 		}
 		began := time.Now()
 		p := w.process("p", 0)
-		p.Return("k", p.got(p.Enter("k", ttl), time.Minute))
+		p.Return("k", p.got(p.Enter("k", ttl, node.Terms{}), time.Minute))
 		require.InDelta(t, 3*time.Second, time.Since(began), float64(10*ms))
 	})
 }
@@ -463,7 +463,7 @@ func TestLostPushesCostLittle(t *testing.T) {
 			run(t, 3, func(t *testing.T, w *world) {
 				w.hold("k")
 				p := w.process("p", 0)
-				waiter := p.Enter("k", ttl)
+				waiter := p.Enter("k", ttl, node.Terms{})
 				time.Sleep(ms)
 				for _, s := range w.stores[:lost] {
 					s.Pushes(func() (time.Duration, bool) { return 0, true })
@@ -483,7 +483,7 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 		w.hold("k")
 		p := w.process("p", 0)
 		began := p.keeper.Now()
-		waiter := p.Enter("k", ttl)
+		waiter := p.Enter("k", ttl, node.Terms{})
 		time.Sleep(100 * ms)
 		w.release("k")
 		g := p.got(waiter, ms)
@@ -495,7 +495,7 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 		for _, s := range w.stores {
 			s.Pushes(func() (time.Duration, bool) { return 2 * time.Second, false })
 		}
-		waiter = p.Enter("k", ttl)
+		waiter = p.Enter("k", ttl, node.Terms{})
 		time.Sleep(ms)
 		w.cut() // it does not learn of it by asking
 		w.release("k")
@@ -513,7 +513,7 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 func TestWhereFewNodesHaveQueuesNobodyStandsInThem(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		p := w.processOver("p", 1, 1)
-		waiter := p.Enter("k", ttl)
+		waiter := p.Enter("k", ttl, node.Terms{})
 		require.Nil(t, waiter.line.contender)
 		require.False(t, p.Busy("k"), "it is asked for")
 		held := node.NewClaim([]string{"k"}, "held", 3)
@@ -524,7 +524,7 @@ func TestWhereFewNodesHaveQueuesNobodyStandsInThem(t *testing.T) {
 		p.Return("k", p.got(waiter, ms))
 
 		most := w.processOver("most", 0, 2)
-		most.Return("k", most.got(most.Enter("k", ttl), ms))
+		most.Return("k", most.got(most.Enter("k", ttl, node.Terms{}), ms))
 		time.Sleep(ms)
 		require.Equal(t, []string{"", "", ""}, w.owners("k"))
 	})
@@ -536,7 +536,7 @@ func TestAGrantIsValidForAsLongAsAQuorumIs(t *testing.T) {
 		w.cut(0, 1)
 		p := w.process("p", 0)
 		began := p.keeper.Now()
-		waiter := p.Enter("k", ttl)
+		waiter := p.Enter("k", ttl, node.Terms{})
 		w.release("k", 2)
 		time.Sleep(ms)
 		w.cut(2) // the heartbeat reaches this one, and gets its vote
@@ -553,7 +553,7 @@ func TestAVoteThatANodeNoLongerHoldsIsVoid(t *testing.T) {
 		w.hold("k")
 		w.stores[2].Set("k", "yet another", time.Hour) // nobody has a quorum
 		p := w.process("p", 0)
-		waiter := p.Enter("k", ttl)
+		waiter := p.Enter("k", ttl, node.Terms{})
 		time.Sleep(ms)
 		w.release("k", 0) // one vote
 		time.Sleep(ms)
@@ -619,7 +619,7 @@ func TestAStrayVoteCostsLittle(t *testing.T) {
 			s.Set("k", "dies", 100*ms)
 		}
 		w.stores[2].Wipe()
-		waiter := b.Enter("k", ttl)
+		waiter := b.Enter("k", ttl, node.Terms{})
 		time.Sleep(50 * ms)
 		require.Equal(t, []string{"dies", "dies", ""}, w.owners("k"))
 		b.Return("k", b.got(waiter, 52*ms+longestWindow/2))
@@ -650,10 +650,10 @@ func TestListeningEndsWhenNobodyWaits(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		p := w.process("p", 0)
 		for range 100 {
-			p.Return("k", p.got(p.Enter("k", ttl), time.Second))
+			p.Return("k", p.got(p.Enter("k", ttl, node.Terms{}), time.Second))
 			held := node.NewClaim([]string{"k"}, "held", 3)
 			go p.Hold("k", held) // ends the contender as it begins
-			waiter := p.Enter("k", ttl)
+			waiter := p.Enter("k", ttl, node.Terms{})
 			synctest.Wait()
 			waiter.Leave()
 			p.Released("k", held)

@@ -1,0 +1,122 @@
+package redlock
+
+import (
+	"context"
+	"math/bits"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+// Fence returns the fencing token of the lock, or 0 if it was acquired without
+// [WithFence]. It is above 0 and below 2^53, so it fits an int64 of a database and a number
+// of JavaScript. It stays the same for as long as the lock is held.
+//
+// Per key, while no node loses its counter early: fences are unique, and if one acquire
+// returned before another was called, the later fence is larger, even after pauses, expiry
+// or clock jumps. If clocks also run within the drift allowance and no data is lost, fences
+// follow the order of grants. After a minority of nodes has lost data, all this holds only
+// if these nodes stay away, or are kept from voting by [WithRestartGuard], for longer than
+// the longest ttl plus twice the clock skew.
+//
+// The resource that the lock protects must refuse a fence below the highest that it has
+// seen: docs/guarantees.md has examples. For a lock on several keys, one fence counts for
+// all of them.
+func (l *Lock) Fence() int64 { return l.fence }
+
+// floors are the floors of fences: the wall clock in microseconds, so that nodes agree on
+// the fence of a key whose counter some of them do not have. They never go back in one
+// process, whatever its clock does.
+type floors struct{ last atomic.Int64 }
+
+func (f *floors) next() int64 {
+	for {
+		last := f.last.Load()
+		floor := max(time.Now().UnixMicro(), last+1)
+		if f.last.CompareAndSwap(last, floor) {
+			return floor
+		}
+	}
+}
+
+// terms returns what an acquisition asks of the nodes beside its keys.
+func (l *Locker) terms(c lockConfig) node.Terms {
+	var t node.Terms
+	if c.fence {
+		t.Floor, t.Retention = l.floors.next(), l.config.retention
+	}
+	t.Quarantine = l.config.guard.quarantine()
+	return t
+}
+
+// numbered is what the nodes that granted a claim have numbered it.
+type numbered struct {
+	fence  int64  // the largest
+	agreed uint64 // the nodes, as bits, whose counter was exactly that
+}
+
+func (n *numbered) add(node int, fence int64) {
+	switch {
+	case fence > n.fence:
+		n.fence, n.agreed = fence, 1<<node
+	case fence == n.fence:
+		n.agreed |= 1 << node
+	}
+}
+
+func (n *numbered) has(node int) bool { return n.agreed&(1<<node) != 0 }
+
+func (n *numbered) count() int { return bits.OnesCount64(n.agreed) }
+
+// confirm returns the fence of a claim that a quorum has granted: the largest number, once
+// a quorum of nodes holds the claim and has counted up to exactly that. A node that has
+// counted further makes its own the fence (the strict confirm: without it two holders could
+// share one). As a rule the nodes agree, and nobody is asked. It returns 0 if that cannot be
+// by the deadline, and the votes if they are why.
+//
+// All nodes that have not agreed are asked, also those whose grant is still to come: that
+// travels before the question.
+func (l *Locker) confirm(ctx context.Context, claim *node.Claim, n numbered, ttl time.Duration, deadline keeper.Instant, op *Op) (int64, *quorum.Ballot) {
+	need := quorum.Need(len(l.nodes))
+	for n.count() < need {
+		left := deadline.Sub(l.keeper.Now())
+		if left <= 0 {
+			return 0, nil
+		}
+		began, agreed := op.now(), n
+		poll := l.panel.Open()
+		for i, node := range l.nodes {
+			if agreed.has(i) {
+				poll.Cast(i, quorum.Reply{Vote: quorum.Granted, Fence: agreed.fence})
+			} else {
+				node.Confirm(claim, max(agreed.fence, claim.Terms.Floor), poll)
+			}
+		}
+		verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(ttl), left, func(i int) (time.Time, error) {
+			return l.nodes[i].Unsent(claim)
+		})
+		n = tally(poll)
+		op.confirmed(began, poll)
+		ballot := poll.Ballot()
+		poll.Close()
+		if verdict != quorum.Carried {
+			return 0, ballot
+		}
+	}
+	return n.fence, nil
+}
+
+// tally returns how those who granted have numbered the claim so far.
+func tally(poll *quorum.Poll) (n numbered) {
+	poll.Read(func(ballot *quorum.Ballot) {
+		for i, r := range ballot.Replies {
+			if r.Vote == quorum.Granted {
+				n.add(i, r.Fence)
+			}
+		}
+	})
+	return n
+}

@@ -1,0 +1,62 @@
+package redlock
+
+import (
+	"errors"
+	"time"
+)
+
+// WithRestartGuard keeps a node that may have lost its data from voting until every lock
+// that it may have forgotten has ended: for maxTTL + 2 × skew, by the node's clock, from the
+// first acquire after it came back. maxTTL is the longest ttl of any lock on these nodes: a
+// longer one is an error. skew is by how much the clocks of the nodes may jump. All
+// processes must set the same.
+//
+// Without it, a node that crashes and comes back without its last writes votes twice: two
+// clients can hold one lock. The guard sees restarts, failovers to a replica, and FLUSHALL:
+// each node keeps a marker in the key redlock:guard, which says which run of the server it is
+// for. It needs the command INFO, and servers or Sentinel groups as nodes: a Cluster is an
+// error.
+//
+// A node in quarantine counts as failed, and its error is a [QuarantineError]. New nodes
+// are in quarantine too: see [Locker.TrustNodes].
+func WithRestartGuard(maxTTL, skew time.Duration) Option {
+	return lockerOption(func(c lockerConfig) lockerConfig {
+		c.guard = restartGuard{set: true, maxTTL: maxTTL, skew: skew}
+		return c
+	})
+}
+
+// restartGuard is WithRestartGuard; the zero value is that there is none.
+type restartGuard struct {
+	set          bool
+	maxTTL, skew time.Duration
+}
+
+func (g restartGuard) check() error {
+	switch {
+	case !g.set:
+		return nil
+	case g.maxTTL < MinTTL || g.maxTTL > MaxTTL:
+		return argumentError("WithRestartGuard: maxTTL %v: must be from %v to %v", g.maxTTL, MinTTL, MaxTTL)
+	case g.skew < 0 || g.skew > g.maxTTL:
+		return argumentError("WithRestartGuard: skew %v: must be from 0 to maxTTL, %v", g.skew, g.maxTTL)
+	}
+	return nil
+}
+
+var errGuardedCluster = errors.New("is a Cluster: WithRestartGuard needs servers or Sentinel groups")
+
+// quarantine returns for how long a node does not vote after a loss of data; 0 if it
+// always does.
+func (g restartGuard) quarantine() time.Duration { return g.maxTTL + 2*g.skew }
+
+// QuarantineError says that a node does not vote, by [WithRestartGuard]: it may have lost
+// its data. Find it with [errors.As], in the [NodeError] of a [QuorumError].
+type QuarantineError struct {
+	Until time.Time // when it votes again
+}
+
+// Error says when the node votes again.
+func (e *QuarantineError) Error() string {
+	return "in quarantine, as it was restarted or lost its data: votes again at " + clockTime(e.Until)
+}

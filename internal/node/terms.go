@@ -1,0 +1,61 @@
+package node
+
+import (
+	"strconv"
+	"time"
+)
+
+// Terms are what a claim asks of the nodes beside its keys. The zero Terms ask for
+// nothing.
+type Terms struct {
+	Floor      int64         // the claim has a fence, which is at least this; 0: none
+	Retention  time.Duration // how long a node keeps the counters of fences that are not used
+	Quarantine time.Duration // how long a node does not vote after it has lost its data; 0: it votes at once
+}
+
+// Counter is the key that counts the fences of a lock key. It has the lock key's
+// slot in a Cluster, if any key that is made of it can: not if that has a brace
+// that closes no hash tag.
+func Counter(key string) string {
+	if _, tagged := hashTag(key); tagged {
+		return key + ":fence"
+	}
+	return "{" + key + "}:fence"
+}
+
+// marker is the key of the restart guard: see guard.lua.
+const marker = "redlock:guard"
+
+// Quarantined is the error of a node that may have lost its data, and does not vote
+// until then, by the client's clock.
+type Quarantined struct{ Until time.Time }
+
+func (q *Quarantined) Error() string {
+	return "in quarantine, as it was restarted or lost its data: votes again at " + q.Until.Format("15:04:05.000Z07:00")
+}
+
+func (q *Quarantined) Is(target error) bool { return target == ErrNotRun }
+
+func quarantined(ms int64) error {
+	return &Quarantined{Until: time.Now().Add(time.Duration(ms) * time.Millisecond)}
+}
+
+// text is the arguments that tell a script the terms.
+func (t Terms) text() (floor, retention, quarantine string) {
+	if t.Floor == 0 {
+		return "0", "0", millis(t.Quarantine)
+	}
+	return strconv.FormatInt(t.Floor, 10), millis(t.Retention), millis(t.Quarantine)
+}
+
+// counters are the counters of the claim's keys.
+func (c *Claim) counters() []string {
+	if c.Terms.Floor == 0 {
+		return nil
+	}
+	counters := make([]string, len(c.Keys))
+	for i, key := range c.Keys {
+		counters[i] = Counter(key)
+	}
+	return counters
+}

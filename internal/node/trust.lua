@@ -1,0 +1,4 @@
+-- Ends the node's quarantine.
+--- guard.lua
+redis.call('SET', marker, run() .. ' 0')
+return 1
