@@ -191,8 +191,8 @@ func (l *Locker) lockConfig(opts []LockOption) (lockConfig, error) {
 	return config, config.check()
 }
 
-// lockKeys checks the keys and returns them sorted and without duplicates. It changes
-// keys.
+// lockKeys checks the keys and returns them as they are on the nodes, sorted and without
+// duplicates. It changes keys.
 func (l *Locker) lockKeys(ctx context.Context, keys []string, fence bool) ([]string, error) {
 	if len(keys) == 0 {
 		return nil, argumentError("no keys: at least one is needed")
@@ -202,6 +202,11 @@ func (l *Locker) lockKeys(ctx context.Context, keys []string, fence bool) ([]str
 			return nil, argumentError("key is empty: any other string is accepted")
 		}
 		return nil, argumentError("keys[%d] is empty: any other string is accepted", i)
+	}
+	if l.config.keyPrefix != "" {
+		for i := range keys {
+			keys[i] = l.config.keyPrefix + keys[i]
+		}
 	}
 	slices.Sort(keys)
 	keys = slices.Compact(keys)

@@ -180,6 +180,18 @@ func ExampleWithoutWaitQueue() {
 	// Output: <nil>
 }
 
+func ExampleWithKeyPrefix() {
+	locker, stop := openNodes(redlock.WithKeyPrefix("shop:"))
+	defer stop()
+
+	lock, err := locker.Acquire(context.Background(), "order:456", 30*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(lock.Key())
+	// Output: shop:order:456
+}
+
 func ExampleWithNodeTimeout() {
 	// Nodes on another continent, and clocks that are not kept well.
 	locker, stop := openNodes(

@@ -24,6 +24,7 @@ type lockerConfig struct {
 	handoff     int
 	retention   time.Duration // of the counters of fences
 	guard       restartGuard
+	keyPrefix   string
 	lock        lockConfig
 }
 
@@ -93,6 +94,19 @@ func WithoutWaitQueue() Option {
 // is released.
 func WithLocalHandoff(n int) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.handoff = n; return c })
+}
+
+// WithKeyPrefix puts prefix in front of every key, so that the locks of one application
+// are apart from whatever else is on the nodes. [Lock.Key], [Lock.Keys], Op.Keys and errors
+// have the whole key, as it is on the nodes. All processes that contend for a lock must use
+// the same prefix. The default, the empty string, is no prefix.
+//
+// The prefix is put there as it is: end it with a separator, as "app:". On a Cluster, a
+// prefix with a hash tag, as "{app}:", puts all locks into one slot. [Locker.AcquireAll]
+// then takes any of them together, but one server has all the load. With any other prefix
+// the hash tags of the keys themselves count, as before.
+func WithKeyPrefix(prefix string) Option {
+	return lockerOption(func(c lockerConfig) lockerConfig { c.keyPrefix = prefix; return c })
 }
 
 // WithRetry sets how [Locker.Acquire], [Locker.AcquireAll] and [With] wait for a lock that

@@ -88,6 +88,7 @@ func TestAClusterIsANode(t *testing.T) {
 	settle(t)
 	c, plain := redistest.StartCluster(t), plainURLs(t)
 	t.Run("keys of several slots", func(t *testing.T) { severalSlots(t, c, plain) })
+	t.Run("prefixes", func(t *testing.T) { prefixes(t, c) })
 	lives(t, c, plain)
 	t.Run("a slot moves", func(t *testing.T) { slotMoves(t, c, plain) })
 	t.Run("least permissions", func(t *testing.T) { aclOfACluster(t, c) })
@@ -314,6 +315,25 @@ func severalSlots(t *testing.T, c *redistest.Cluster, plain []string) {
 		require.NotContains(t, stats, "cmdstat_set:")
 		require.NotContains(t, stats, "cmdstat_eval")
 	}
+}
+
+// A hash tag in the prefix is that of all keys. Without one, each key's own counts.
+func prefixes(t *testing.T, c *redistest.Cluster) {
+	tagged, err := redlock.Open(t.Context(), []string{c.URL()}, redlock.WithKeyPrefix("{shop}:"))
+	require.NoError(t, err)
+	defer tagged.Close()
+	lock, err := tagged.AcquireAll(t.Context(), []string{"a", "b", "c"}, time.Minute, untilFree)
+	require.NoError(t, err, "all keys are in one slot")
+	require.NoError(t, lock.Release(t.Context()))
+
+	plain, err := redlock.Open(t.Context(), []string{c.URL()}, redlock.WithKeyPrefix("shop:"))
+	require.NoError(t, err)
+	defer plain.Close()
+	_, err = plain.TryAcquireAll(t.Context(), []string{"a", "b"}, time.Minute)
+	require.ErrorContains(t, err, `keys "shop:a" and "shop:b" are in different slots of a Cluster`)
+	lock, err = plain.AcquireAll(t.Context(), []string{"{order:1}:a", "{order:1}:b"}, time.Minute, untilFree)
+	require.NoError(t, err, "the keys' own hash tag counts")
+	require.NoError(t, lock.Release(t.Context()))
 }
 
 func slotMoves(t *testing.T, c *redistest.Cluster, plain []string) {
