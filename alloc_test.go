@@ -26,6 +26,7 @@ func (instant) Server([]string) string { return "" }
 func (instant) Listen(context.Context, string, func(), func(string, int64, int64)) error {
 	return node.ErrNoPush
 }
+func (instant) Samples() []string    { return []string{"k"} }
 func (instant) Check([]string) error { return nil }
 func (instant) Close()               {}
 

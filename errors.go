@@ -42,8 +42,8 @@ var (
 // the nodes are in Nodes only, and do not match: the timeout of a node is never
 // mistaken for the end of your ctx.
 type QuorumError struct {
-	Op    string      // "acquire", "extend", "release" or "close"
-	Keys  []string    // of the lock, sorted; none for "close"
+	Op    string      // "acquire", "extend", "release", "ping" or "close"
+	Keys  []string    // of the lock, sorted; none for "ping" and "close"
 	Total int         // number of nodes
 	Need  int         // how many had to grant
 	Got   int         // how many did
@@ -69,14 +69,18 @@ func (e NodeError) Unwrap() error { return e.Err }
 func (e *QuorumError) Error() string {
 	var b strings.Builder
 	b.WriteString("redlock: " + e.Op)
-	if len(e.Keys) > 0 { // "close" has none
+	if len(e.Keys) > 0 {
 		b.WriteString(" " + quoted(e.Keys))
 	}
 	b.WriteString(": ")
+	did := "granted"
+	if e.Op == "ping" {
+		did = "answered"
+	}
 	if e.Got >= e.Need {
-		fmt.Fprintf(&b, "%d of %d nodes granted, but too late", e.Got, e.Total)
+		fmt.Fprintf(&b, "%d of %d nodes %s, but too late", e.Got, e.Total, did)
 	} else {
-		fmt.Fprintf(&b, "%d of %d nodes granted, %d needed", e.Got, e.Total, e.Need)
+		fmt.Fprintf(&b, "%d of %d nodes %s, %d needed", e.Got, e.Total, did, e.Need)
 	}
 	for i, node := range e.Nodes {
 		sep := "; "
@@ -207,7 +211,11 @@ type opError struct {
 }
 
 func (e *opError) Error() string {
-	text := "redlock: " + e.op + " " + quoted(e.keys) + ": " + bare(e.what)
+	text := "redlock: " + e.op
+	if len(e.keys) > 0 {
+		text += " " + quoted(e.keys)
+	}
+	text += ": " + bare(e.what)
 	if e.how != "" {
 		text += ": " + e.how
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"net/http"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -158,6 +159,33 @@ func ExampleLocker_TryAcquireAll() {
 	_, err = locker.TryAcquireAll(ctx, both, 10*time.Second)
 	fmt.Println(errors.Is(err, redlock.ErrNotAcquired))
 	// Output: true
+}
+
+func ExampleLocker_Ping() {
+	urls, stop := startNodes(2)
+	defer stop()
+	locker, err := redlock.Open(context.Background(), append(urls, "redis://127.0.0.1:1")) // nobody is there
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+
+	http.HandleFunc("GET /ready", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := locker.Ping(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
+	})
+
+	nodes, err := locker.Ping(context.Background())
+	for _, node := range nodes {
+		fmt.Println(node.Err == nil)
+	}
+	fmt.Println(err)
+	// Output:
+	// true
+	// true
+	// false
+	// <nil>
 }
 
 func ExampleLocker_Close() {

@@ -1,8 +1,11 @@
 package redlock
 
 import (
+	"context"
 	"errors"
 	"time"
+
+	"github.com/redis-kit/redlock/internal/node"
 )
 
 // WithRestartGuard keeps a node that may have lost its data from voting until every lock
@@ -42,6 +45,19 @@ func (g restartGuard) check() error {
 		return argumentError("WithRestartGuard: skew %v: must be from 0 to maxTTL, %v", g.skew, g.maxTTL)
 	}
 	return nil
+}
+
+// TrustNodes ends the quarantine of every node: it says that no lock is held that a node
+// could have forgotten. Call it once when a deployment with [WithRestartGuard] is new, or
+// when all processes that could hold a lock have been stopped for longer than the longest
+// ttl; never as a reaction to a [QuarantineError]. A node that is given no such word votes
+// once its quarantine is over.
+//
+// It waits for every node, for no longer than the node timeout. If any did not answer, the
+// error is a [QuorumError] that names it and matches [ErrNoQuorum]; the others vote at once.
+func (l *Locker) TrustNodes(ctx context.Context) error {
+	_, err := l.askEach("trust", (*node.Node).Trust, ctx, len(l.nodes))
+	return err
 }
 
 var errGuardedCluster = errors.New("is a Cluster: WithRestartGuard needs servers or Sentinel groups")

@@ -156,11 +156,15 @@ func TestTheACLOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
 	// What is not needed is refused quietly, but noted, until it is allowed.
 	must(t, s, "ACL", "LOG", "RESET")
 	eventually(t, "an idle connection is probed", func() bool { return fmt.Sprint(refused(t, s)) == "[ping]" })
+	_, err = l.Ping(t.Context())
+	require.ErrorContains(t, err, "NOPERM", "it is not said to be well")
 	must(t, s, aclLine(t, aclProbes)...)
 	must(t, s, "ACL", "LOG", "RESET")
 	allowName(t, s)
 	again := openURLs(t, []string{"redis://redlock:" + password + "@" + s.Addr()})
 	require.NoError(t, everything(t, again, s, "lock:"))
+	_, err = again.Ping(t.Context())
+	require.NoError(t, err)
 	probes := func() string {
 		_, probes, _ := strings.Cut(must(t, s, "INFO", "commandstats").(string), "cmdstat_ping:")
 		probes, _, _ = strings.Cut(probes, ",")

@@ -8,6 +8,7 @@ import (
 	"net"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -88,6 +89,7 @@ func TestAClusterIsANode(t *testing.T) {
 	settle(t)
 	c, plain := redistest.StartCluster(t), plainURLs(t)
 	t.Run("keys of several slots", func(t *testing.T) { severalSlots(t, c, plain) })
+	t.Run("pings", func(t *testing.T) { pings(t, c) })
 	t.Run("prefixes", func(t *testing.T) { prefixes(t, c) })
 	lives(t, c, plain)
 	t.Run("a slot moves", func(t *testing.T) { slotMoves(t, c, plain) })
@@ -334,6 +336,24 @@ func prefixes(t *testing.T, c *redistest.Cluster) {
 	lock, err = plain.AcquireAll(t.Context(), []string{"{order:1}:a", "{order:1}:b"}, time.Minute, untilFree)
 	require.NoError(t, err, "the keys' own hash tag counts")
 	require.NoError(t, lock.Release(t.Context()))
+}
+
+// One master that is silent is a node that has not answered, even if others have.
+func pings(t *testing.T, c *redistest.Cluster) {
+	l, err := redlock.Open(t.Context(), []string{c.URL()}, redlock.WithNodeTimeout(500*ms))
+	require.NoError(t, err)
+	defer l.Close()
+	answers := func() bool { _, err := l.Ping(t.Context()); return err == nil }
+	eventually(t, "the Cluster answers", answers)
+	for _, s := range c.Servers() {
+		s.Pause()
+		eventually(t, "one of its masters does not", func() bool {
+			statuses, err := l.Ping(t.Context())
+			return err != nil && strings.HasPrefix(statuses[0].Err.Error(), "2 of 3 servers answered: ")
+		})
+		s.Resume()
+		eventually(t, "the Cluster answers again", answers)
+	}
 }
 
 func slotMoves(t *testing.T, c *redistest.Cluster, plain []string) {

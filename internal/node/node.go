@@ -119,11 +119,6 @@ func (n *Node) Confirm(c *Claim, fence int64, v Voter) {
 	n.ask(Command{Kind: Confirm, Claim: c, Fence: fence, voter: v})
 }
 
-// Trust asks to end the node's quarantine.
-func (n *Node) Trust(v Voter) {
-	n.ask(Command{Kind: Trust, Claim: NewClaim([]string{marker}, "", n.index+1), voter: v})
-}
-
 // ask queues a command for which a voter waits.
 func (n *Node) ask(c Command) {
 	name := n.store.Server(c.Claim.Keys)

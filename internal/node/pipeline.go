@@ -73,6 +73,9 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 	if c.isPlain() {
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL)).Build()
 	}
+	if c.Kind == Ping { // the server takes the key for a text that it is to repeat
+		return client.B().Arbitrary("PING").Keys(keys[0]).Build()
+	}
 	script := scripts[c.Kind]
 	command := client.B().Arbitrary("EVALSHA", script.digest)
 	if whole {
@@ -121,6 +124,8 @@ func (s *Redis) read(c *Command, result rueidis.RedisResult) error {
 		c.Outcome, c.Err = readSet(result)
 	case c.Entry != nil:
 		c.Outcome, c.Err = c.readPlace(result)
+	case c.Kind == Ping:
+		c.Outcome, c.Err = c.readEcho(result)
 	default:
 		c.Outcome, c.Err = c.readNumber(result)
 	}
@@ -196,6 +201,17 @@ func (c *Command) readPlace(result rueidis.RedisResult) (Outcome, error) {
 }
 
 var errPlace = errors.New("unexpected reply of a queue")
+
+// readEcho reads the answer to PING.
+func (c *Command) readEcho(result rueidis.RedisResult) (Outcome, error) {
+	switch text, err := result.ToString(); {
+	case err != nil:
+		return Unknown, discreet(err)
+	case text != c.Claim.Keys[0]:
+		return Unknown, errors.New("unexpected reply to PING")
+	}
+	return Done, nil
+}
 
 func isNoScript(result rueidis.RedisResult) bool {
 	err, ok := rueidis.IsRedisErr(result.Error())

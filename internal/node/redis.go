@@ -153,6 +153,15 @@ func (s *Redis) Server(keys []string) string {
 	return s.topology.server(slot(keys[0]))
 }
 
+// Samples returns a key of each master of a Cluster that has slots, as far as is
+// known. Where there is one server, any key will do.
+func (s *Redis) Samples() []string {
+	if s.topology == nil {
+		return []string{"redlock"}
+	}
+	return s.topology.samples()
+}
+
 // Check refuses keys of several slots on a Cluster: no script can hold them
 // all or none, and rueidis' builders panic on them.
 func (s *Redis) Check(keys []string) error {

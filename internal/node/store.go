@@ -20,6 +20,9 @@ type Store interface {
 	// block, and may be wrong: it decides which commands wait for each other, not
 	// where they go.
 	Server(keys []string) string
+	// Samples returns a key of each server that has keys, as far as is known. It
+	// does not block.
+	Samples() []string
 	// Listen has heard called for each grant that the deployment tells of on
 	// channel, until ctx ends or the connection breaks, and ready when it has begun
 	// to. It returns ErrNoPush if the deployment cannot tell.
@@ -41,6 +44,7 @@ const (
 	Confirm             // raises the counters of all keys to Fence, if all keys are the claim's
 	Trust               // ends the quarantine of the node
 	Join                // enters the queue of a key, or renews the place in it; takes the key if it is its turn
+	Ping                // asks the server that has the key for an answer; sets nothing
 )
 
 // Command is one command for one claim, and what came of it.

@@ -23,9 +23,6 @@ func Counter(key string) string {
 	return "{" + key + "}:fence"
 }
 
-// marker is the key of the restart guard: see guard.lua.
-const marker = "redlock:guard"
-
 // Quarantined is the error of a node that may have lost its data, and does not vote
 // until then, by the client's clock.
 type Quarantined struct{ Until time.Time }

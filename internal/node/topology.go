@@ -52,6 +52,29 @@ func (t *topology) server(slot uint16) string {
 	return "slot " + strconv.Itoa(int(slot))
 }
 
+// samples returns a key of each server that has slots, or some key if none is known.
+func (t *topology) samples() []string {
+	known := t.slots.Load()
+	if known == nil {
+		return []string{"redlock"}
+	}
+	missing := make(map[string]bool) // by server
+	for _, server := range known {
+		if server != "" {
+			missing[server] = true
+		}
+	}
+	var keys []string
+	for i := 0; len(missing) > 0; i++ { // every slot has a key among the first 150 000 or so
+		key := "redlock:" + strconv.Itoa(i)
+		if server := known[slot(key)]; missing[server] {
+			delete(missing, server)
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
 // refresh has the Cluster asked, in the background, if that is due.
 func (t *topology) refresh(client rueidis.Client, failed bool) {
 	age := topologyAge

@@ -1,0 +1,92 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+// Ping asks every server of the node whether it answers, and waits until all have.
+// A server that has not answered within timeout has failed. If ctx ends or stop is
+// closed before, Ping returns ErrUnasked.
+func (n *Node) Ping(ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
+	return n.askServers(Ping, ctx, stop, timeout)
+}
+
+// Trust ends the quarantine of the node's server, as Ping asks it.
+func (n *Node) Trust(ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
+	return n.askServers(Trust, ctx, stop, timeout)
+}
+
+func (n *Node) askServers(kind Kind, ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
+	keys := n.store.Samples()
+	answers := make(chan error, len(keys)) // has room for all: a late one waits for nobody
+	pings := make([]*ping, len(keys))
+	for i, key := range keys {
+		p := &ping{claim: NewClaim([]string{key}, rand.Text(), n.index+1), answers: answers}
+		defer p.claim.End() // what is still queued is not sent any more
+		pings[i] = p
+		n.ask(Command{Kind: kind, Claim: p.claim, voter: p})
+	}
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	var failed error
+	answered := 0
+	for range keys {
+		select {
+		case err := <-answers:
+			if err == nil {
+				answered++
+			} else {
+				failed = err
+			}
+			continue
+		case <-timer.C:
+			failed = n.silent(pings, timeout)
+		case <-ctx.Done():
+			failed = ErrUnasked
+		case <-stop:
+			failed = ErrUnasked
+		}
+		break
+	}
+	if failed != nil && len(keys) > 1 {
+		return fmt.Errorf("%d of %d servers answered: %w", answered, len(keys), failed)
+	}
+	return failed
+}
+
+// ping is one question to one server.
+type ping struct {
+	claim   *Claim // of nobody: it names the server, and its end drops the question
+	answers chan<- error
+	sent    atomic.Bool
+	done    atomic.Bool
+}
+
+func (p *ping) Sent(int, time.Time) { p.sent.Store(true) }
+
+func (p *ping) Cast(_ int, r quorum.Reply) {
+	p.done.Store(true)
+	p.answers <- r.Err
+}
+
+// silent is why the first of the pings that are not done has no answer.
+func (n *Node) silent(pings []*ping, timeout time.Duration) error {
+	for _, p := range pings {
+		if p.done.Load() {
+			continue
+		}
+		if !p.sent.Load() {
+			if _, reason := n.Unsent(p.claim); reason != nil {
+				return reason
+			}
+		}
+		break
+	}
+	return fmt.Errorf("%w within %v", quorum.ErrNoReply, timeout)
+}

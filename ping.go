@@ -1,0 +1,72 @@
+package redlock
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+// NodeStatus is what [Locker.Ping] found out about one node.
+type NodeStatus struct {
+	Node string        // its address
+	Err  error         // why it did not answer; nil if it did
+	Took time.Duration // how long its answer took, or the wait for it
+}
+
+// Ping asks every node whether it answers, and returns what came of it, in the order
+// the nodes were given. It asks all of them at once, and waits for silent ones no longer
+// than the node timeout ([WithNodeTimeout]; 1 s by default). The question is a PING on the
+// connection that the locks use, and waits its turn as their commands do. A node that has
+// no memory left, or may not be written to, still answers. No middleware runs.
+//
+// A Cluster has answered once each of its masters has that is known to have slots; a
+// Sentinel group once its master has.
+//
+// The error is nil if a quorum of nodes answered. Otherwise it is a [QuorumError] that matches [ErrNoQuorum] and, if ctx ended
+// the wait, ctx's error; the statuses are there too. After [Locker.Close] the error
+// matches [ErrClosed].
+func (l *Locker) Ping(ctx context.Context) ([]NodeStatus, error) {
+	return l.askEach("ping", (*node.Node).Ping, ctx, quorum.Need(len(l.nodes)))
+}
+
+// askEach asks every node, and waits for the answer of each. It fails if fewer than need
+// answered.
+func (l *Locker) askEach(op string, ask func(*node.Node, context.Context, <-chan struct{}, time.Duration) error, ctx context.Context, need int) ([]NodeStatus, error) {
+	if !l.begin() {
+		return nil, &opError{op: op, what: ErrClosed}
+	}
+	defer l.operations.Done()
+	timeout := l.config.timeoutOf(maxNodeTimeout * 4)
+	statuses := make([]NodeStatus, len(l.nodes))
+	var asking sync.WaitGroup
+	for i, n := range l.nodes {
+		asking.Go(func() {
+			began := time.Now()
+			err := ask(n, ctx, l.closing, timeout)
+			statuses[i] = NodeStatus{Node: n.Name(), Err: err, Took: time.Since(began)}
+		})
+	}
+	asking.Wait()
+	ballot := quorum.NewBallot(len(l.nodes))
+	for i := range statuses {
+		s := &statuses[i]
+		if errors.Is(s.Err, node.ErrUnasked) {
+			s.Err = errUnanswered
+		}
+		reply := quorum.Reply{Vote: quorum.Granted}
+		if s.Err != nil {
+			reply = quorum.Reply{Vote: quorum.Failed, Err: s.Err}
+		}
+		ballot.Cast(i, reply)
+	}
+	if ballot.Granted() >= need {
+		return statuses, nil
+	}
+	failed := l.quorumError(op, nil, ballot, ErrNoQuorum).because(l.interruption(ctx))
+	failed.Need = need
+	return statuses, failed
+}
