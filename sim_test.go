@@ -66,6 +66,8 @@ type world struct {
 	mu   sync.Mutex // guards what follows, and random
 	away []bool     // by node: paused, or wiped and kept away
 	calm bool       // no more faults
+
+	quarantine time.Duration // by the restart guard; 0: there is none
 }
 
 func simulate(t *testing.T, seed uint64) (summary history.Summary) {
@@ -74,11 +76,9 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 		n := []int{1, 2, 3, 4, 5, 5}[w.random.IntN(6)]
 		w.away = make([]bool, n)
 		var stores []node.Store
-		for i := range n {
+		for range n {
 			// Clocks within the drift allowance.
 			s := &sim.Store{Rate: 0.9905 + 0.019*w.random.Float64()}
-			s.Faults(w.faults(i))
-			s.Pushes(w.pushes())
 			w.stores, stores = append(w.stores, s), append(stores, s)
 		}
 		c := &nemesis.Contention{
@@ -91,14 +91,30 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 			Kept:      w.kept,
 			History:   history.New(),
 		}
+		var all []redlock.Option
+		retention := 10 * w.ttl
+		if w.random.IntN(2) == 0 {
+			all = append(all, redlock.WithFence(), redlock.WithFenceRetention(retention))
+		}
+		if w.random.IntN(2) == 0 {
+			// The clocks of nodes drift, and do not jump.
+			skew := w.ttl / 50
+			w.quarantine = w.ttl + 2*skew
+			all = append(all, redlock.WithRestartGuard(w.ttl, skew))
+		}
 		for i := range 2 {
 			opts := []redlock.Option{redlock.WithNodeTimeout(w.ttl / 4), redlock.WithLocalHandoff(w.random.IntN(3))}
 			if i == 1 && seed%4 == 0 { // as a process of a version that knew no queue
 				opts = append(opts, redlock.WithoutWaitQueue())
 			}
-			l, err := redlock.NewOver(stores, opts...)
+			l, err := redlock.NewOver(stores, append(opts, all...)...)
 			require.NoError(t, err)
 			c.Lockers = append(c.Lockers, l)
+		}
+		require.NoError(t, c.Lockers[0].TrustNodes(t.Context()))
+		for i, s := range w.stores {
+			s.Faults(w.faults(i))
+			s.Pushes(w.pushes())
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 8*w.ttl)
 		var plague sync.WaitGroup
@@ -127,6 +143,12 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 		for i, s := range w.stores {
 			if s.Len() > 0 {
 				t.Errorf("seed %d: P5: node %d has %d keys", seed, i, s.Len())
+			}
+		}
+		time.Sleep(retention)
+		for i, s := range w.stores {
+			if s.Counters() > 0 {
+				t.Errorf("seed %d: node %d has %d counters after their retention", seed, i, s.Counters())
 			}
 		}
 		for _, v := range c.History.Check() {
@@ -179,8 +201,8 @@ func (w *world) pushes() func() (time.Duration, bool) {
 	}
 }
 
-// plague befalls whole nodes: they stop for a while, or are away for longer
-// than the longest ttl and come back empty.
+// plague befalls whole nodes: they stop for a while, or lose their data. Without the
+// restart guard these are away for longer than the longest ttl.
 func (w *world) plague(ctx context.Context) {
 	for ctx.Err() == nil {
 		w.mu.Lock()
@@ -195,7 +217,9 @@ func (w *world) plague(ctx context.Context) {
 			wait(ctx, stop)
 		case 1:
 			w.stores[i].Wipe()
-			time.Sleep(w.ttl + w.ttl/10) // not cut short: it must be away for that long
+			if w.quarantine == 0 {
+				time.Sleep(w.ttl + w.ttl/10) // not cut short: it must be away for that long
+			}
 		case 2: // several at once
 			j := (i + 1) % len(w.stores)
 			w.setAway(j, true)
@@ -231,7 +255,7 @@ func (w *world) kept(key, token string) int {
 	defer w.mu.Unlock()
 	n := 0
 	for i, s := range w.stores {
-		if owner, _ := s.Get(key); w.away[i] || owner == token {
+		if owner, _ := s.Get(key); w.away[i] || owner == token || w.quarantine > 0 && !s.Votes(w.quarantine) {
 			n++
 		}
 	}

@@ -19,11 +19,12 @@ type Hold struct {
 	Key       string        `json:"key"`
 	Contender int           `json:"contender"`
 	Token     string        `json:"token"`
-	Sent      time.Duration `json:"sent"`     // before the acquisition was asked for
-	Returned  time.Duration `json:"returned"` // the acquisition had succeeded
-	Until     time.Duration `json:"until"`    // the last end of validity that the lock told
-	Ended     time.Duration `json:"ended"`    // its ctx was seen to have ended
-	Released  time.Duration `json:"released"` // before the release was asked for
+	Fence     int64         `json:"fence,omitempty"` // 0: none
+	Sent      time.Duration `json:"sent"`            // before the acquisition was asked for
+	Returned  time.Duration `json:"returned"`        // the acquisition had succeeded
+	Until     time.Duration `json:"until"`           // the last end of validity that the lock told
+	Ended     time.Duration `json:"ended"`           // its ctx was seen to have ended
+	Released  time.Duration `json:"released"`        // before the release was asked for
 	// What the oracle saw when the ctx had ended by expiry: on how many nodes
 	// nobody else could take the key, of how many needed; Probed is when it had
 	// seen all, and Expires when the keys may expire at the soonest.
@@ -129,9 +130,9 @@ type Violation struct {
 
 func (v Violation) String() string { return v.Property + ": " + v.What }
 
-// Check checks P1, by intervals and by porcupine, and P2.
+// Check checks P1, by intervals and by porcupine, P2, and P3.
 func (h *History) Check() []Violation {
-	return slices.Concat(h.Overlaps(), h.Unlinearizable(), h.Unkept())
+	return slices.Concat(h.Overlaps(), h.Unlinearizable(), h.Unkept(), h.Unfenced(), h.Misordered())
 }
 
 // Overlaps checks P1: the holds of one key are disjoint.
@@ -163,6 +164,68 @@ func (h *History) Unkept() []Violation {
 		}
 	}
 	return found
+}
+
+// Unfenced checks the part of P3 that needs no clock: the fences of one key are unique,
+// and if one acquisition had returned before another was asked for, the later fence is
+// larger.
+func (h *History) Unfenced() []Violation {
+	var found []Violation
+	for _, holds := range h.fenced() {
+		seen := make(map[int64]Hold)
+		highest := make([]Hold, len(holds)) // of those that returned so early
+		for i, b := range holds {
+			if a, ok := seen[b.Fence]; ok {
+				found = append(found, misnumbered(a, b))
+			}
+			seen[b.Fence] = b
+			if highest[i] = b; i > 0 && highest[i-1].Fence > b.Fence {
+				highest[i] = highest[i-1]
+			}
+			before, _ := slices.BinarySearchFunc(holds[:i], b.Sent, func(a Hold, sent time.Duration) int { return int(a.Returned - sent) })
+			if before > 0 && highest[before-1].Fence > b.Fence {
+				found = append(found, misnumbered(highest[before-1], b))
+			}
+		}
+	}
+	return found
+}
+
+// Misordered checks the rest of P3: the fences of one key follow the order of the holds.
+// Only those that were still valid when they began are looked at: whoever was stopped
+// between the grant and its use cannot tell when the grant was.
+func (h *History) Misordered() []Violation {
+	var found []Violation
+	for _, holds := range h.fenced() {
+		var highest Hold
+		for _, b := range holds {
+			switch {
+			case b.Returned >= b.End():
+			case b.Fence < highest.Fence:
+				found = append(found, misnumbered(highest, b))
+			default:
+				highest = b
+			}
+		}
+	}
+	return found
+}
+
+// fenced returns the holds of each key that have a fence, in the order in which they
+// began.
+func (h *History) fenced() map[string][]Hold {
+	byKey := h.byKey()
+	for key, holds := range byKey {
+		holds = slices.DeleteFunc(holds, func(h Hold) bool { return h.Fence == 0 })
+		slices.SortFunc(holds, func(a, b Hold) int { return int(a.Returned - b.Returned) })
+		byKey[key] = holds
+	}
+	return byKey
+}
+
+func misnumbered(a, b Hold) Violation {
+	return Violation{"P3", fmt.Sprintf("%q: contender %d got fence %d, asked for at %v and returned at %v; contender %d got %d, at %v and %v",
+		a.Key, a.Contender, a.Fence, a.Sent, a.Returned, b.Contender, b.Fence, b.Sent, b.Returned)}
 }
 
 func (h *History) byKey() map[string][]Hold {

@@ -70,7 +70,7 @@ func (c *Contention) turn(ctx context.Context, l *redlock.Locker, id int, random
 		hold.Returned, held = c.History.Now(), true
 		c.History.AddWait(history.Wait{Contender: id, Sent: hold.Sent, Took: hold.Returned - hold.Sent})
 		lock, _ := redlock.FromContext(ctx)
-		hold.Token = lock.Token()
+		hold.Token, hold.Fence = lock.Token(), lock.Fence()
 		timer := time.NewTimer(work)
 		defer timer.Stop()
 		select {

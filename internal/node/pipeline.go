@@ -89,16 +89,20 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 	} else {
 		command = command.Args(strconv.Itoa(len(keys))).Keys(keys...).Args(token)
 	}
-	floor, retention, quarantine := terms.text()
 	switch c.Kind {
 	case Acquire:
+		floor, retention, quarantine := terms.text()
 		command = command.Args(s.ttl.of(c.TTL), strconv.Itoa(len(c.Claim.Keys)), floor, retention, quarantine)
 	case Confirm:
-		command = command.Args(strconv.FormatInt(c.Fence, 10), retention)
+		command = command.Args(strconv.FormatInt(c.Fence, 10), millis(terms.Retention))
 	case Extend:
 		command = command.Args(s.ttl.of(c.TTL))
 	case Join:
 		e := c.Entry
+		if terms.Floor > 0 {
+			terms.Floor = e.Floor
+		}
+		floor, retention, quarantine := terms.text()
 		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), e.Channel, millis(e.Window), millis(e.Lease),
 			floor, retention, quarantine, Counter(keys[0]))
 	}

@@ -61,14 +61,14 @@ local function grant(skip)
 end
 
 -- Puts one waiter into the queue, or renews its lease. A clock that is behind buys no place, and one that is ahead
--- costs none. The number is the largest that has come: calls may overtake each other.
+-- costs none. Calls may overtake each other: the number and the terms are those of the last that was made.
 local function enter(token, number, order, channel, window, lease, terms)
   if not redis.call('ZSCORE', queue, token) then
     redis.call('ZADD', queue, math.min(math.max(tonumber(order), now - 1000), now), token)
   end
-  local before = string.match(redis.call('HGET', entries, token) or '', '^%d+')
+  local before, known = string.match(redis.call('HGET', entries, token) or '', '^(%d+) %d+ %d+ %S+ (.*)$')
   if before and tonumber(before) > tonumber(number) then
-    number = before
+    number, terms = before, known
   end
   redis.call('HSET', entries, token, number .. ' ' .. string.format('%.0f', now + tonumber(lease)) .. ' ' .. window .. ' ' .. channel .. ' ' .. terms)
   for _, key in ipairs({queue, entries}) do

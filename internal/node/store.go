@@ -74,6 +74,7 @@ type Command struct {
 type Entry struct {
 	Number  int64         // of this Join; the node has the largest that has come
 	Order   int64         // the wall clock at the first, in ms: who is first
+	Floor   int64         // of the fence, for a claim that has one: that of this Join, as a grant may come long after the first
 	Channel string        // where grants are told of
 	Window  time.Duration // for how long a grant sets the key
 	Lease   time.Duration // for how long the entry stands

@@ -82,6 +82,13 @@ func (s *Store) quarantined(quarantine time.Duration) time.Duration {
 	return max(0, time.Until(s.since.Add(s.local(quarantine))))
 }
 
+// Votes reports whether the node votes, under a restart guard.
+func (s *Store) Votes(quarantine time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.marked && s.quarantined(quarantine) == 0
+}
+
 func refuse(c *node.Command, left time.Duration) node.Outcome {
 	c.Err = &node.Quarantined{Until: time.Now().Add(left)}
 	return node.Unknown

@@ -112,8 +112,10 @@ func (s *Store) enter(c *node.Command) {
 			return strings.Compare(a.token, b.token)
 		})
 	}
-	w.number, w.lease = max(w.number, e.Number), time.Now().Add(s.local(e.Lease))
-	w.window, w.channel, w.terms = e.Window, e.Channel, c.Claim.Terms
+	if w.number < e.Number {
+		w.number, w.terms = e.Number, terms(c)
+	}
+	w.lease, w.window, w.channel = time.Now().Add(s.local(e.Lease)), e.Window, e.Channel
 }
 
 func (s *Store) queued(c *node.Command) node.Outcome {
@@ -127,7 +129,7 @@ func (s *Store) queued(c *node.Command) node.Outcome {
 
 func (s *Store) take(c *node.Command) node.Outcome {
 	s.drop(c.Claim.Keys[0], c.Claim.Token)
-	c.Fence = s.give(c.Claim.Keys[0], c.Claim.Token, c.Entry.Window, c.Claim.Terms)
+	c.Fence = s.give(c.Claim.Keys[0], c.Claim.Token, c.Entry.Window, terms(c))
 	return node.Done
 }
 
@@ -169,4 +171,13 @@ func (s *Store) leave(c *node.Command) node.Outcome {
 		return node.Done
 	}
 	return node.Refused
+}
+
+// terms are those of a join.
+func terms(c *node.Command) node.Terms {
+	t := c.Claim.Terms
+	if t.Floor > 0 {
+		t.Floor = c.Entry.Floor
+	}
+	return t
 }

@@ -91,9 +91,7 @@ func newContender(q *Queue, l *line) *contender {
 func (c *contender) newClaim() *node.Claim {
 	token := rand.Text() + "-" + strconv.FormatInt(c.order, 10)
 	claim := node.NewClaim([]string{c.line.key}, token, len(c.queue.nodes))
-	if claim.Terms = c.terms; c.terms.Floor > 0 {
-		claim.Terms.Floor = c.queue.floor()
-	}
+	claim.Terms = c.terms
 	return claim
 }
 
@@ -127,6 +125,9 @@ func (c *contender) join(to int) {
 	c.sent[number%remembered] = q.keeper.Now() // before it is sent
 	c.timer.Reset(c.heartbeat)
 	entry := &node.Entry{Number: number, Order: c.order, Channel: q.channel, Window: c.window, Lease: c.lease}
+	if c.terms.Floor > 0 {
+		entry.Floor = q.floor()
+	}
 	claim, away := c.claim, c.away
 	q.mu.Unlock()
 	for i, n := range q.nodes {

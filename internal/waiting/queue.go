@@ -87,7 +87,7 @@ type Grant struct {
 }
 
 // New returns a Queue that hands a key over inside the process for so many times
-// in a row. floor returns the floor of the fence of a new claim.
+// in a row. floor returns the floor of a fence.
 func New(k *keeper.Keeper, nodes []*node.Node, handoffs int, floor func() int64) *Queue {
 	q := &Queue{
 		keeper:     k,
@@ -120,7 +120,7 @@ func (q *Queue) Busy(key string) bool {
 }
 
 // Enter has one more wait for the key, which is to be held for ttl. If the terms
-// have a floor, the claim that is granted has a fence, with a floor of its own.
+// have a floor, the claim that is granted has a fence.
 func (q *Queue) Enter(key string, ttl time.Duration, terms node.Terms) *Waiter {
 	q.mu.Lock()
 	l := q.line(key)
