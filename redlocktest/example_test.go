@@ -27,7 +27,7 @@ func MakeReport(ctx context.Context, locker *redlock.Locker) error {
 }
 
 func TestMakeReportStopsWhenItsLockIsLost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // in virtual time: no wait takes any
+	synctest.Test(t, func(t *testing.T) { // virtual time: nobody waits for that minute
 		nodes := redlocktest.Start(t, 3)
 		time.AfterFunc(time.Minute, func() { nodes.Steal("report") }) // in mid-work
 		err := MakeReport(t.Context(), nodes.Locker())

@@ -46,8 +46,8 @@ func (n *Nodes) Expire(key string) {
 
 // Steal gives key to another owner on all nodes, until [Nodes.Expire]. If somebody holds
 // it, that lock is lost at its next extension: while [redlock.With] runs, that is within
-// a third of the ttl unless [redlock.WithExtendThreshold] says otherwise, which takes no
-// time in a bubble. Whoever asks for the lock is told that it is held.
+// a third of the ttl, unless [redlock.WithExtendThreshold] says otherwise. Whoever asks
+// for the lock is told that it is held.
 func (n *Nodes) Steal(key string) {
 	thief := rand.Text()
 	for _, s := range n.stores {

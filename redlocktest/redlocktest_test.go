@@ -89,6 +89,19 @@ func TestALockIsTakenAndReleased(t *testing.T) {
 	})
 }
 
+func TestAKeyThatIsLeftOnAMinorityIsNotHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := redlocktest.Start(t, 3)
+		lock, err := nodes.Locker().TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		synctest.Wait() // on all nodes
+		nodes.Down(0)
+		require.NoError(t, lock.Release(t.Context()))
+		require.False(t, nodes.Held("k"))
+		require.Empty(t, nodes.Owner("k"))
+	})
+}
+
 func TestTwoLockersExcludeEachOther(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
 		nodes := redlocktest.Start(t, 3)

@@ -1,5 +1,5 @@
-// Package sim is Redis nodes that exist in memory only, with faults as asked:
-// for tests in virtual time, where real sockets cannot be used.
+// Package sim is Redis nodes that exist in memory only, with faults as asked: for
+// redlocktest, and for tests in virtual time, where real sockets cannot be used.
 package sim
 
 import (
