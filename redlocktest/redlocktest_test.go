@@ -227,7 +227,7 @@ func TestATestFailsIfALockerDoesNotCloseWell(t *testing.T) {
 				return next(ctx, op)
 			}
 		}))
-		lock, err := locker.TryAcquire(context.Background(), "k", 50*ms)
+		lock, err := locker.TryAcquire(t.Context(), "k", 50*ms)
 		if err != nil {
 			tb.Errorf("%v", err)
 			return
