@@ -24,7 +24,7 @@ import (
 // in a doc comment leads somewhere.
 func TestDocCommentsAreCompleteAndTheirLinksResolve(t *testing.T) {
 	linked := make(map[string][]string) // symbols of other packages, by import path
-	for _, dir := range []string{".", "middleware", "otelhook"} {
+	for _, dir := range []string{".", "middleware", "otelhook", "redlocktest"} {
 		p := documented(t, dir)
 		for _, symbol := range uncommented(p) {
 			t.Errorf("%s: %s has no doc comment", p.ImportPath, symbol)

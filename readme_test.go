@@ -16,7 +16,7 @@ var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 // the compiler has seen.
 func TestTheSnippetsOfTheDocumentsCompile(t *testing.T) {
 	var compiled strings.Builder
-	for _, name := range append(glob(t, "example*_test.go"), "security_test.go") {
+	for _, name := range append(glob(t, "example*_test.go"), "security_test.go", "redlocktest/example_test.go") {
 		compiled.WriteString(flatten(read(t, name)) + "\n")
 	}
 	require.NotEmpty(t, goBlock.FindString(read(t, "README.md")))

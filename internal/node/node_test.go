@@ -473,7 +473,7 @@ func TestCloseSaysWhyKeysWereNotReleased(t *testing.T) {
 		s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{NotRun: true} })
 		a.End()
 		n.Abandon(a)
-		require.ErrorContains(t, n.Close(time.Second), "keys not released within 1s: sim: connection refused")
+		require.ErrorContains(t, n.Close(time.Second), "keys not released within 1s: connection refused")
 	})
 }
 

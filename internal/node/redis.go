@@ -28,7 +28,11 @@ type Redis struct {
 }
 
 // Wrap returns a Store over a client that the caller owns: Close does not close it.
-func Wrap(client rueidis.Client) *Redis {
+// Of a StandIn it is the Store that this stands for.
+func Wrap(client rueidis.Client) Store {
+	if c, ok := client.(*standIn); ok {
+		return c.store
+	}
 	s := &Redis{client: client}
 	if client.Mode() == rueidis.ClientModeCluster {
 		s.topology = newTopology()

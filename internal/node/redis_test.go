@@ -23,7 +23,7 @@ func connect(t *testing.T, s *redistest.Server) *node.Redis {
 	})
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
-	return node.Wrap(client)
+	return node.Wrap(client).(*node.Redis)
 }
 
 // do runs a pipeline of commands of one kind.

@@ -1,5 +1,5 @@
-// Package sim is Redis nodes that exist in memory only, with faults as asked:
-// for tests in virtual time, where real sockets cannot be used.
+// Package sim is Redis nodes that exist in memory only, with faults as asked: for
+// redlocktest, and for tests in virtual time, where real sockets cannot be used.
 package sim
 
 import (
@@ -43,8 +43,8 @@ type Fault struct {
 
 // Errors of lost calls.
 var (
-	ErrLost = errors.New("sim: connection lost")
-	ErrDown = errors.New("sim: connection refused")
+	ErrLost = errors.New("connection lost")
+	ErrDown = errors.New("connection refused")
 )
 
 // Store is one node. Its zero value is an empty node without faults.
@@ -59,6 +59,8 @@ type Store struct {
 	heard   map[string]func(token string, number, fence int64) // by channel
 	push    func() (delay time.Duration, lost bool)
 	resumed chan struct{} // non-nil while paused; closed on resume
+	down    bool
+	outages int // how often Down was called
 
 	counters map[string]counter
 	marked   bool      // there is a marker of the restart guard
@@ -102,10 +104,31 @@ func (s *Store) Pause() {
 func (s *Store) Resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.resume()
+}
+
+func (s *Store) resume() {
 	if s.resumed != nil {
 		close(s.resumed)
 		s.resumed = nil
 	}
+}
+
+// Down has the node refuse calls until Up. It keeps its keys. Calls that are under
+// way break off: of a node that is paused, they never run.
+func (s *Store) Down() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = true
+	s.outages++
+	s.resume()
+}
+
+// Up ends what Down began.
+func (s *Store) Up() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = false
 }
 
 // Wipe empties the node.
@@ -120,6 +143,13 @@ func (s *Store) Set(key, token string, ttl time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set(key, token, ttl)
+}
+
+// Delete deletes a key, whoever holds it.
+func (s *Store) Delete(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.keys, key)
 }
 
 // Get tells who holds a key.
@@ -169,15 +199,16 @@ func (s *Store) local(ttl time.Duration) time.Duration {
 func (s *Store) Do(ctx context.Context, batch []node.Command) error {
 	var f Fault
 	s.mu.Lock()
-	fault := s.fault
+	fault, down, outages := s.fault, s.down, s.outages
 	s.mu.Unlock()
 	if fault != nil {
 		f = fault(ops[batch[0].Kind], len(batch))
 	}
+	f.Refuse = f.Refuse || down
 	// The pipeline may outlive this call, as one on a real connection does when
 	// ctx has ended: it works on a copy.
 	commands := slices.Clone(batch)
-	err := s.call(ctx, f, func() {
+	err := s.call(ctx, f, outages, func() {
 		for i := range commands {
 			if c := &commands[i]; c.Outcome == node.Unknown {
 				c.Outcome = s.run(c)
@@ -199,14 +230,16 @@ func (s *Store) Do(ctx context.Context, batch []node.Command) error {
 	return nil // a breaker would hide what is tested with other faults
 }
 
-// call runs run on the node, as the fault has it.
-func (s *Store) call(ctx context.Context, f Fault, run func()) error {
+// call runs run on the node, as the fault has it. outages is how many there had been
+// when the call began: another one breaks it off.
+func (s *Store) call(ctx context.Context, f Fault, outages int, run func()) error {
 	switch {
 	case f.Refuse:
 		return node.NotConnected(ErrDown)
 	case f.NotRun:
 		return node.NotRun(ErrDown)
 	}
+	lost := f.LoseRequest || f.LoseReply // read when done is closed
 	done := make(chan struct{})
 	go func() { // as in a real connection, what was sent goes on after ctx
 		defer close(done)
@@ -214,10 +247,13 @@ func (s *Store) call(ctx context.Context, f Fault, run func()) error {
 		if f.LoseRequest {
 			return
 		}
-		s.whenResumed(run)
+		if !s.whenResumed(outages, run) {
+			lost = true
+			return
+		}
 		time.Sleep(f.Reply)
 		if f.Twice {
-			s.whenResumed(run)
+			s.whenResumed(outages, run)
 		}
 	}()
 	select {
@@ -225,14 +261,15 @@ func (s *Store) call(ctx context.Context, f Fault, run func()) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if f.LoseRequest || f.LoseReply {
+	if lost {
 		return ErrLost
 	}
 	return nil
 }
 
-// whenResumed runs run with the Store locked, once the node is not paused.
-func (s *Store) whenResumed(run func()) {
+// whenResumed runs run with the Store locked, once the node is not paused. It reports
+// false if the node has been down since there had been so many outages.
+func (s *Store) whenResumed(outages int, run func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.resumed != nil {
@@ -241,7 +278,11 @@ func (s *Store) whenResumed(run func()) {
 		<-resumed
 		s.mu.Lock()
 	}
+	if s.outages > outages {
+		return false
+	}
 	run()
+	return true
 }
 
 func (s *Store) run(c *node.Command) node.Outcome {

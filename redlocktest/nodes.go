@@ -1,0 +1,84 @@
+package redlocktest
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/redis/rueidis"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+// New returns a Locker over n nodes in memory. It is closed when the test ends.
+func New(tb testing.TB, n int, opts ...redlock.Option) *redlock.Locker {
+	tb.Helper()
+	return Start(tb, n, opts...).Locker()
+}
+
+// Nodes is a set of nodes in memory, with the Lockers that use them. Its methods are
+// safe for concurrent use, but for [Nodes.NewLocker], which must be called on the
+// goroutine of the test.
+//
+// Nodes are numbered from 0. Errors call them "node 0", "node 1" and so on.
+type Nodes struct {
+	tb     testing.TB
+	stores []*sim.Store
+	locker *redlock.Locker
+}
+
+// Start returns n nodes in memory. The options are those of their [Nodes.Locker].
+func Start(tb testing.TB, n int, opts ...redlock.Option) *Nodes {
+	tb.Helper()
+	nodes := &Nodes{tb: tb}
+	for range n {
+		nodes.stores = append(nodes.stores, new(sim.Store))
+	}
+	nodes.locker = nodes.NewLocker(opts...)
+	return nodes
+}
+
+// Locker returns the Locker that [Start] made. It is closed when the test ends.
+func (n *Nodes) Locker() *redlock.Locker { return n.locker }
+
+// NewLocker returns another Locker over the same nodes, as a second process has one. It
+// is closed when the test ends.
+func (n *Nodes) NewLocker(opts ...redlock.Option) *redlock.Locker {
+	n.tb.Helper()
+	var clients []rueidis.Client
+	for i, s := range n.stores {
+		clients = append(clients, node.StandIn(fmt.Sprint("node ", i), s))
+	}
+	locker, err := redlock.New(clients, opts...)
+	if err != nil {
+		n.tb.Fatalf("redlocktest: %v", err)
+	}
+	n.tb.Cleanup(func() {
+		n.Up() // or Close would wait for nodes that do not answer
+		if err := locker.Close(); err != nil {
+			n.tb.Errorf("redlocktest: %v", err)
+		}
+	})
+	return locker
+}
+
+// Held reports whether anybody holds the lock on key: see [Nodes.Owner].
+func (n *Nodes) Held(key string) bool { return n.Owner(key) != "" }
+
+// Owner returns the token that more than half of the nodes have for key, or "" if there is
+// none. That of a lock is [redlock.Lock.Token]. It makes no difference whether nodes are
+// down or frozen.
+func (n *Nodes) Owner(key string) string {
+	votes := make(map[string]int)
+	for _, s := range n.stores {
+		token, ok := s.Get(key)
+		if !ok {
+			continue
+		}
+		if votes[token]++; votes[token] > len(n.stores)/2 {
+			return token
+		}
+	}
+	return ""
+}
