@@ -43,3 +43,10 @@ func TestKeysOfSeveralSlotsAreRefusedOnACluster(t *testing.T) {
 		}
 	}
 }
+
+func TestTheCounterOfAKeyHasItsSlot(t *testing.T) {
+	for _, key := range []string{"k", "a{b}c", "{b}", "a{b", "{{x}}", "über"} {
+		require.Equal(t, slot(key), slot(Counter(key)), key)
+	}
+	require.NotEqual(t, slot("{}x"), slot(Counter("{}x")), "there is none that could")
+}

@@ -26,6 +26,13 @@ func (s *Store) Counters() int {
 	return n
 }
 
+// Counter is the counter of a key's fences, 0 if there is none.
+func (s *Store) Counter(key string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.counted(node.Counter(key))
+}
+
 // Count sets the counter of a key's fences.
 func (s *Store) Count(key string, value int64) {
 	s.mu.Lock()

@@ -1,0 +1,388 @@
+package redlock_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+// confirms is a middleware that counts the acquisitions, and those for which nodes had to
+// be asked to agree on a fence.
+type confirms struct{ acquisitions, asked, granted, handed atomic.Int64 }
+
+func (c *confirms) middleware(next redlock.Handler) redlock.Handler {
+	return func(ctx context.Context, op *redlock.Op) error {
+		err := next(ctx, op)
+		if op.Kind == redlock.OpAcquire && err == nil {
+			c.acquisitions.Add(1)
+			c.asked.Add(int64(op.Confirms))
+			switch op.Wait {
+			case redlock.WaitGranted:
+				c.granted.Add(1)
+			case redlock.WaitHandedOver:
+				c.handed.Add(1)
+			}
+		}
+		return err
+	}
+}
+
+func TestAnUncontendedLockIsFencedInOneRoundTrip(t *testing.T) {
+	for _, n := range []int{1, 3, 5} {
+		ns := start(t, n)
+		var c confirms
+		l, other := ns.open(redlock.WithFence(), redlock.WithMiddleware(c.middleware)), ns.open(redlock.WithFence(), redlock.WithMiddleware(c.middleware))
+		var last int64
+		for i := range 1000 {
+			lock, err := []*redlock.Locker{l, other}[i%2].Acquire(t.Context(), "k", time.Minute)
+			require.NoError(t, err)
+			require.Greater(t, lock.Fence(), last)
+			require.Less(t, lock.Fence(), int64(1<<53))
+			last = lock.Fence()
+			require.NoError(t, lock.Release(t.Context()))
+		}
+		require.LessOrEqual(t, c.asked.Load(), int64(10), "of 1000")
+		t.Logf("%d nodes: %d of %d acquisitions needed another round trip", n, c.asked.Load(), c.acquisitions.Load())
+	}
+}
+
+func TestTheFenceIsThatOfTheLockInFn(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	fence, err := redlock.With(t.Context(), l, "k", time.Minute, func(ctx context.Context) (int64, error) {
+		lock, _ := redlock.FromContext(ctx)
+		before := lock.Fence()
+		require.NoError(t, lock.Extend(ctx, 0))
+		require.Equal(t, before, lock.Fence(), "it stays the same")
+		return before, nil
+	}, redlock.WithFence())
+	require.NoError(t, err)
+	require.Positive(t, fence)
+
+	lock, err := l.AcquireAll(t.Context(), []string{"k", "other"}, time.Minute, redlock.WithFence())
+	require.NoError(t, err)
+	require.Greater(t, lock.Fence(), fence, "one for all keys, above that of each")
+	all := lock.Fence()
+	require.NoError(t, lock.Release(t.Context()))
+	lock, err = l.Acquire(t.Context(), "other", time.Minute, redlock.WithFence())
+	require.NoError(t, err)
+	require.Greater(t, lock.Fence(), all)
+
+	unfenced, err := l.Acquire(t.Context(), "third", time.Minute)
+	require.NoError(t, err)
+	require.Zero(t, unfenced.Fence())
+	for _, s := range ns.servers {
+		for _, key := range s.Keys(t) {
+			require.NotContains(t, key, "third:fence")
+			require.NotContains(t, key, "{third}:fence", "no counter without WithFence")
+		}
+	}
+}
+
+// agreed is how many nodes have counted up to exactly the fence of a lock on "k".
+func agreed(stores []*sim.Store, fence int64) (n int) {
+	for _, s := range stores {
+		if s.Counter("k") == fence {
+			n++
+		}
+	}
+	return n
+}
+
+func TestNodesThatDisagreeAgreeOnTheLargest(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		var c confirms
+		l := open(redlock.WithFence(), redlock.WithMiddleware(c.middleware))
+		for i := range 30 {
+			// As clients may have had it whose clocks are ahead.
+			ahead := time.Now().Add(time.Duration(i) * time.Hour).UnixMicro()
+			stores[i%3].Count("k", ahead+5)
+			stores[(i+1)%3].Count("k", ahead+9)
+			lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
+			require.NoError(t, err)
+			require.Greater(t, lock.Fence(), ahead+5)
+			require.GreaterOrEqual(t, agreed(stores, lock.Fence()), 2)
+			require.NoError(t, lock.Release(t.Context()))
+			time.Sleep(time.Second)
+		}
+		require.EqualValues(t, 30, c.acquisitions.Load())
+		require.GreaterOrEqual(t, c.asked.Load(), int64(30))
+	})
+}
+
+// The trace that breaks uniqueness where a node that has counted further counts as one
+// that agrees: its acquisition is a straggler, and lands when the others have decided.
+func TestAStragglerThatCountedFurtherMakesTheFence(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		l := open(redlock.WithFence())
+		ahead := time.Now().Add(time.Hour).UnixMicro()
+		stores[0].Count("k", ahead)
+		stores[1].Count("k", ahead+1000)
+		stores[1].Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Request: 20 * ms} })
+		stores[2].Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Confirm} })
+		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, ahead+1001, lock.Fence(), "two nodes have counted up to exactly that")
+		require.NoError(t, lock.Release(t.Context()))
+		for _, s := range stores {
+			s.Faults(nil)
+		}
+		time.Sleep(time.Second)
+		lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		require.Greater(t, lock.Fence(), ahead+1001)
+	})
+}
+
+// Where nodes cannot agree before validity ends, there is no lock.
+func TestALockWithoutAnAgreedFenceIsNotAcquired(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		l := open(redlock.WithFence())
+		stores[0].Count("k", time.Now().Add(time.Hour).UnixMicro())
+		stores[1].Count("k", time.Now().Add(2*time.Hour).UnixMicro())
+		for _, s := range stores {
+			s.Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Confirm} })
+		}
+		_, err := l.TryAcquire(t.Context(), "k", time.Second)
+		require.ErrorIs(t, err, redlock.ErrNoQuorum)
+		var failed *redlock.QuorumError
+		require.ErrorAs(t, err, &failed)
+		require.Equal(t, 1, failed.Got)
+		require.Len(t, failed.Nodes, 2)
+	})
+}
+
+// A clock that is set back does not set fences back, in a process or on the nodes.
+func TestFencesGrowWithoutCountersAndWithout(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		l := open(redlock.WithFence(), redlock.WithFenceRetention(time.Minute))
+		var last int64
+		for range 5 {
+			lock, err := l.TryAcquire(t.Context(), "k", time.Second)
+			require.NoError(t, err)
+			require.Greater(t, lock.Fence(), last)
+			last = lock.Fence()
+			require.NoError(t, lock.Release(t.Context()))
+			time.Sleep(2 * time.Minute)
+			for _, s := range stores {
+				require.Zero(t, s.Counters(), "the retention is over")
+			}
+		}
+	})
+}
+
+func TestEveryHolderHasAFenceOfItsOwn(t *testing.T) {
+	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		var c confirms
+		lockers := []*redlock.Locker{open(redlock.WithMiddleware(c.middleware)), open(redlock.WithMiddleware(c.middleware))}
+		lock, err := lockers[0].TryAcquire(t.Context(), "k", time.Minute, redlock.WithFence())
+		require.NoError(t, err)
+		fences := []int64{lock.Fence()}
+		var waiters []<-chan got
+		for i := range 6 { // of each process three
+			waiters = append(waiters, waitFor(lockers[i%2], time.Minute, redlock.WithFence()))
+		}
+		require.NoError(t, lock.Release(t.Context()))
+		served := make(map[int]bool)
+		for len(served) < len(waiters) {
+			for i, w := range waiters {
+				if served[i] {
+					continue
+				}
+				select {
+				case g := <-w:
+					require.NoError(t, g.err)
+					served[i] = true
+					fences = append(fences, g.lock.Fence())
+					time.Sleep(10 * ms)
+					require.NoError(t, g.lock.Release(t.Context()))
+				default:
+				}
+			}
+			time.Sleep(ms)
+		}
+		require.IsIncreasing(t, fences)
+		require.EqualValues(t, 6, c.granted.Load(), "by the nodes")
+		require.Zero(t, c.handed.Load(), "a lock that is handed over would keep its fence")
+	})
+}
+
+// A process in which some want a fence and some do not.
+func TestAWaiterGetsTheFenceThatItAskedFor(t *testing.T) {
+	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		holder, l := open(), open(redlock.WithLocalHandoff(0))
+		lock, err := holder.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		// The contender is made for the first in line, who leaves.
+		ctx, leave := context.WithCancel(t.Context())
+		gone := make(chan error, 1)
+		go func() {
+			_, err := l.Acquire(ctx, "k", time.Minute, queued)
+			gone <- err
+		}()
+		synctest.Wait()
+		fenced := waitFor(l, time.Minute, redlock.WithFence())
+		plain := waitFor(l, time.Minute)
+		leave()
+		require.ErrorIs(t, <-gone, context.Canceled)
+		require.NoError(t, lock.Release(t.Context()))
+		g := <-fenced
+		require.NoError(t, g.err)
+		require.Positive(t, g.lock.Fence())
+		require.NoError(t, g.lock.Release(t.Context()))
+		g = <-plain
+		require.NoError(t, g.err)
+		require.Zero(t, g.lock.Fence())
+		require.NoError(t, g.lock.Release(t.Context()))
+	})
+}
+
+func TestFencesFitWhatTheyAreStoredIn(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		l := open(redlock.WithFence())
+		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, lock.Fence(), int64(float64(lock.Fence())), "a number of JavaScript")
+		require.Less(t, lock.Fence(), int64(math.MaxInt64))
+	})
+}
+
+func TestANodeInQuarantineIsNamedWithTheTimeWhenItVotesAgain(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		l := open(redlock.WithRestartGuard(time.Minute, time.Second))
+		_, err := l.TryAcquire(t.Context(), "k", time.Minute)
+		require.ErrorIs(t, err, redlock.ErrNoQuorum, "they are new")
+		require.NoError(t, l.TrustNodes(t.Context()))
+		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		require.NoError(t, lock.Release(t.Context()))
+
+		stores[2].Wipe()
+		lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err, "the others are a quorum")
+		require.NoError(t, lock.Release(t.Context()))
+		stores[1].Wipe()
+		time.Sleep(10 * time.Second)
+		_, err = l.TryAcquire(t.Context(), "k", time.Minute)
+		require.ErrorIs(t, err, redlock.ErrNoQuorum)
+		var failed *redlock.QuorumError
+		require.ErrorAs(t, err, &failed)
+		require.Equal(t, 1, failed.Got)
+		require.Len(t, failed.Nodes, 2)
+		for i, left := range []time.Duration{62 * time.Second, 52 * time.Second} {
+			var q *redlock.QuarantineError
+			require.ErrorAs(t, failed.Nodes[i].Err, &q)
+			require.WithinDuration(t, time.Now().Add(left), q.Until, time.Second)
+			require.ErrorContains(t, failed.Nodes[i], "in quarantine, as it was restarted or lost its data: votes again at ")
+		}
+		time.Sleep(53 * time.Second)
+		lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err, "the first has voted again")
+		require.NoError(t, lock.Release(t.Context()))
+	})
+}
+
+// A lock that is held on a node that loses its data is kept: the holder sets it again.
+func TestAHolderKeepsItsLockThroughAQuarantine(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		l, rival := open(redlock.WithRestartGuard(time.Second, 0)), open(redlock.WithRestartGuard(time.Second, 0))
+		require.NoError(t, l.TrustNodes(t.Context()))
+		err := redlock.Do(t.Context(), l, "k", time.Second, func(ctx context.Context) error {
+			for i := range 10 {
+				stores[i%3].Wipe()
+				for range 5 {
+					time.Sleep(300 * ms)
+					_, err := rival.TryAcquire(ctx, "k", time.Second)
+					require.Error(t, err)
+				}
+			}
+			return ctx.Err()
+		})
+		require.NoError(t, err)
+	})
+}
+
+func TestTrustNodesNamesThoseThatDidNotAnswer(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		l := open(redlock.WithRestartGuard(time.Minute, 0))
+		stores[1].Pause()
+		err := l.TrustNodes(t.Context())
+		var failed *redlock.QuorumError
+		require.ErrorAs(t, err, &failed)
+		require.ErrorIs(t, err, redlock.ErrNoQuorum)
+		require.Equal(t, 3, failed.Need)
+		require.Equal(t, 2, failed.Got)
+		require.Equal(t, "n1", failed.Nodes[0].Node)
+		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err, "the others vote at once")
+		stores[1].Resume()
+		require.NoError(t, lock.Release(t.Context()))
+	})
+}
+
+func TestWhatAFenceOrAGuardCannotBeIsRefused(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		l := open(redlock.WithFence(), redlock.WithFenceRetention(time.Minute), redlock.WithRestartGuard(time.Hour, 0))
+		_, err := l.TryAcquire(t.Context(), "k", 2*time.Minute)
+		require.EqualError(t, err, "redlock: ttl 2m0s: must not be above WithFenceRetention, 1m0s, for a lock with a fence")
+		require.NoError(t, l.TrustNodes(t.Context()))
+		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		require.EqualError(t, lock.Extend(t.Context(), 2*time.Minute), `redlock: extend "k": ttl 2m0s: must not be above WithFenceRetention, 1m0s, for a lock with a fence`)
+		require.NoError(t, lock.Release(t.Context()))
+
+		l = open(redlock.WithRestartGuard(time.Minute, 0))
+		_, err = l.TryAcquire(t.Context(), "k", 2*time.Minute)
+		require.EqualError(t, err, "redlock: ttl 2m0s: must not be above the longest of WithRestartGuard, 1m0s")
+		lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		require.ErrorContains(t, lock.Extend(t.Context(), time.Hour), "must not be above the longest of WithRestartGuard, 1m0s")
+		require.NoError(t, lock.Release(t.Context()))
+	})
+	for _, c := range []struct {
+		option redlock.Option
+		text   string
+	}{
+		{redlock.WithFenceRetention(0), "redlock: WithFenceRetention(0s): must be from 10ms to 87600h0m0s"},
+		{redlock.WithRestartGuard(0, 0), "redlock: WithRestartGuard: maxTTL 0s: must be from 10ms to 87600h0m0s"},
+		{redlock.WithRestartGuard(time.Minute, -1), "redlock: WithRestartGuard: skew -1ns: must be from 0 to maxTTL, 1m0s"},
+		{redlock.WithRestartGuard(time.Minute, time.Hour), "redlock: WithRestartGuard: skew 1h0m0s: must be from 0 to maxTTL, 1m0s"},
+	} {
+		_, err := redlock.Open(t.Context(), []string{"redis://127.0.0.1:1"}, c.option)
+		require.EqualError(t, err, c.text)
+	}
+	_, err := redlock.Open(t.Context(), []string{"redis://127.0.0.1:1?addr=127.0.0.1:2"}, redlock.WithRestartGuard(time.Minute, 0))
+	require.EqualError(t, err, "redlock: urls[0]: is a Cluster: WithRestartGuard needs servers or Sentinel groups")
+}
+
+func TestAFenceOnAClusterNeedsAKeyThatItsCounterCanBeWith(t *testing.T) {
+	cluster := redistest.StartCluster(t)
+	l, err := redlock.Open(t.Context(), []string{cluster.URL()}, redlock.WithFence())
+	require.NoError(t, err)
+	defer l.Close()
+	for _, key := range []string{"k", "{order:1}:a", "another"} {
+		var last int64
+		for range 3 {
+			lock, err := l.Acquire(t.Context(), key, time.Minute)
+			require.NoError(t, err)
+			require.Greater(t, lock.Fence(), last)
+			last = lock.Fence()
+			require.NoError(t, lock.Release(t.Context()))
+		}
+	}
+	_, err = l.Acquire(t.Context(), "a}b", time.Minute)
+	require.ErrorContains(t, err, `WithFence: node `)
+	require.ErrorContains(t, err, `key "a}b" and its counter, "{a}b}:fence", are in different slots of a Cluster`)
+	var failed *redlock.QuorumError
+	require.False(t, errors.As(err, &failed), "it is refused before anything is sent")
+}

@@ -1,0 +1,249 @@
+package node_test
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+// fenced is a claim with a fence of at least floor.
+func fenced(token string, floor int64, keys ...string) *node.Claim {
+	c := node.NewClaim(keys, token, 1)
+	c.Terms = node.Terms{Floor: floor, Retention: time.Hour}
+	return c
+}
+
+// one runs one command.
+func one(t *testing.T, s node.Store, c node.Command) node.Command {
+	t.Helper()
+	batch := []node.Command{c}
+	require.NoError(t, s.Do(t.Context(), batch))
+	return batch[0]
+}
+
+// The store in memory and a real server must count alike.
+func TestANodeCountsTheFencesOfEachKey(t *testing.T) {
+	for name, s := range map[string]node.Store{"real": connect(t, redistest.Start(t)), "in memory": &sim.Store{}} {
+		t.Run(name, func(t *testing.T) {
+			take := func(token string, floor int64, keys ...string) node.Command {
+				return one(t, s, node.Command{Kind: node.Acquire, Claim: fenced(token, floor, keys...), TTL: time.Minute})
+			}
+			confirm := func(token string, fence int64, keys ...string) node.Command {
+				return one(t, s, node.Command{Kind: node.Confirm, Claim: fenced(token, 1, keys...), Fence: fence})
+			}
+			free := func(token string, keys ...string) {
+				require.Equal(t, node.Done, do(t, s, node.Release, 0, node.NewClaim(keys, token, 1))[0].Outcome)
+			}
+			c := take("one", 1_000_000, "a")
+			require.Equal(t, node.Done, c.Outcome, "%v", c.Err)
+			require.EqualValues(t, 1_000_000, c.Fence, "the floor, where there is no counter")
+			require.Equal(t, node.Refused, take("other", 2_000_000, "a").Outcome)
+			require.Equal(t, node.Refused, confirm("other", 3_000_000, "a").Outcome, "only its owner raises the counter")
+			require.EqualValues(t, 1_000_000, confirm("one", 999_999, "a").Fence, "never down")
+			require.EqualValues(t, 1_000_005, confirm("one", 1_000_005, "a").Fence)
+			free("one", "a")
+			require.Equal(t, node.Refused, confirm("one", 4_000_000, "a").Outcome, "not when it is released")
+			require.EqualValues(t, 1_000_006, take("two", 7, "a").Fence, "one above the counter, where the floor is below")
+
+			require.Equal(t, node.Refused, take("both", 9_000_000, "a", "b").Outcome)
+			require.EqualValues(t, 8, take("three", 8, "b").Fence, "a refusal counts nothing")
+			free("two", "a")
+			free("three", "b")
+			require.EqualValues(t, 1_000_007, take("both", 9, "a", "b").Fence, "one for all keys")
+			free("both", "a", "b")
+			require.EqualValues(t, 1_000_008, take("four", 9, "b").Fence)
+
+			unfenced := one(t, s, node.Command{Kind: node.Acquire, Claim: node.NewClaim([]string{"c"}, "five", 1), TTL: time.Minute})
+			require.Zero(t, unfenced.Fence)
+		})
+	}
+}
+
+func TestACounterLivesForItsRetentionAndNoLonger(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("one", 1, "plain", "tag{ged}"), TTL: time.Minute})
+	one(t, s, node.Command{Kind: node.Acquire, Claim: node.NewClaim([]string{"unfenced"}, "two", 1), TTL: time.Minute})
+	require.ElementsMatch(t, []string{"plain", "tag{ged}", "unfenced", "{plain}:fence", "tag{ged}:fence"}, server.Keys(t))
+	for _, counter := range []string{"{plain}:fence", "tag{ged}:fence"} {
+		left, err := server.Do("PTTL", counter)
+		require.NoError(t, err)
+		require.InDelta(t, time.Hour/time.Millisecond, left, 10_000)
+	}
+}
+
+func TestACounterThatIsNoneIsAnErrorThatNamesIt(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	for _, value := range []string{"hello", "-1", "1.5", "9007199254740991", "99999999999999999999999", ""} {
+		_, err := server.Do("SET", "{k}:fence", value)
+		require.NoError(t, err)
+		c := one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("one", 5, "k"), TTL: time.Minute})
+		require.Equal(t, node.Unknown, c.Outcome)
+		require.ErrorContains(t, c.Err, "the fence counter {k}:fence holds no number below 2^53")
+		_, held := server.Get(t, "k")
+		require.False(t, held)
+	}
+	_, err := server.Do("DEL", "{k}:fence")
+	require.NoError(t, err)
+	_, err = server.Do("RPUSH", "{k}:fence", "x")
+	require.NoError(t, err)
+	c := one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("one", 5, "k"), TTL: time.Minute})
+	require.Equal(t, node.Unknown, c.Outcome)
+	require.ErrorContains(t, c.Err, "WRONGTYPE")
+}
+
+// Up to 2^53 - 1, and no digit is lost on the way.
+func TestFencesAreExact(t *testing.T) {
+	s := connect(t, redistest.Start(t))
+	const largest = 1<<53 - 1
+	require.EqualValues(t, largest-1, one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("one", largest-1, "k"), TTL: time.Minute}).Fence)
+	do(t, s, node.Release, 0, node.NewClaim([]string{"k"}, "one", 1))
+	require.EqualValues(t, largest, one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("two", 1, "k"), TTL: time.Minute}).Fence)
+}
+
+// enter joins the queue of "k" with a fence of at least floor.
+func enter(t *testing.T, s node.Store, claim *node.Claim, number, floor int64) node.Command {
+	t.Helper()
+	return one(t, s, node.Command{Kind: node.Join, Claim: claim, Entry: &node.Entry{
+		Number: number, Order: time.Now().UnixMilli(), Floor: floor, Channel: "grants", Window: 10 * time.Second, Lease: 15 * time.Second,
+	}})
+}
+
+func TestAGrantOfTheQueueIsNumbered(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	told := listening(t, s)
+	holder := fenced("holder", 1000, "k")
+	require.EqualValues(t, 1000, one(t, s, node.Command{Kind: node.Acquire, Claim: holder, TTL: time.Minute}).Fence)
+	first, second, third := fenced("first", 1, "k"), node.NewClaim([]string{"k"}, "second", 1), fenced("third", 1, "k")
+	require.Equal(t, node.Refused, enter(t, s, first, 2, 500).Outcome)
+	time.Sleep(2 * ms) // who is first goes by the millisecond
+	require.Equal(t, node.Refused, enter(t, s, second, 1, 0).Outcome)
+	time.Sleep(2 * ms)
+	require.Equal(t, node.Refused, enter(t, s, third, 2, 2000).Outcome)
+	require.Equal(t, node.Refused, enter(t, s, third, 1, 5000).Outcome, "overtaken: its floor does not count")
+
+	leave(t, s, "holder")
+	require.Equal(t, "first 2 1001", next(t, told))
+	c := enter(t, s, first, 3, 9000)
+	require.Equal(t, node.Done, c.Outcome)
+	require.EqualValues(t, 1001, c.Fence, "an answer says what the push said")
+	leave(t, s, "first")
+	require.Equal(t, "second 1", next(t, told), "without a fence")
+	leave(t, s, "second")
+	require.Equal(t, "third 2 2000", next(t, told))
+	leave(t, s, "third")
+	c = enter(t, s, fenced("fourth", 1, "k"), 1, 1500)
+	require.Equal(t, node.Done, c.Outcome, "a free key is taken at once")
+	require.EqualValues(t, 2001, c.Fence)
+}
+
+// A counter that is broken keeps no lock held.
+func TestAReleaseWorksWithABrokenCounter(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	told := listening(t, s)
+	holding(t, server, "holder")
+	enter(t, s, fenced("waiter", 1, "k"), 1, 500)
+	_, err := server.Do("SET", "{k}:fence", "hello")
+	require.NoError(t, err)
+	require.Equal(t, node.Done, leave(t, s, "holder"))
+	_, held := server.Get(t, "k")
+	require.False(t, held)
+	require.ErrorContains(t, enter(t, s, fenced("waiter", 1, "k"), 2, 500).Err, "{k}:fence")
+	_, err = server.Do("PUBLISH", "grants", "nothing 0 0")
+	require.NoError(t, err)
+	require.Equal(t, "nothing 0", next(t, told))
+}
+
+// guarded is a claim under a restart guard.
+func guarded(token string, quarantine time.Duration, keys ...string) *node.Claim {
+	c := node.NewClaim(keys, token, 1)
+	c.Terms.Quarantine = quarantine
+	return c
+}
+
+func TestANodeThatMayHaveForgottenDoesNotVote(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	const quarantine = time.Minute
+	number := 0
+	votes := func() node.Command {
+		number++
+		key := "k" + strconv.Itoa(number)
+		return one(t, s, node.Command{Kind: node.Acquire, Claim: guarded("one", quarantine, key), TTL: time.Minute})
+	}
+	refuses := func(why string) {
+		t.Helper()
+		asked := time.Now()
+		c := votes()
+		require.Equal(t, node.Unknown, c.Outcome, why)
+		require.ErrorIs(t, c.Err, node.ErrNotRun)
+		var q *node.Quarantined
+		require.ErrorAs(t, c.Err, &q, why)
+		require.WithinRange(t, q.Until, asked.Add(quarantine/2), time.Now().Add(quarantine+time.Second))
+		c = enter(t, s, guarded("waiter", quarantine, "k"), 1, 0)
+		require.ErrorAs(t, c.Err, &q, "it takes no place in the queue either")
+		require.Equal(t, []string{"redlock:guard"}, server.Keys(t))
+	}
+	trust := func() {
+		require.Equal(t, node.Done, one(t, s, node.Command{Kind: node.Trust, Claim: node.NewClaim([]string{"k"}, "", 1)}).Outcome)
+		require.Equal(t, node.Done, votes().Outcome)
+		require.Equal(t, node.Done, votes().Outcome)
+	}
+	refuses("it is new")
+	refuses("it is still new")
+	trust()
+	_, err := server.Do("FLUSHALL")
+	require.NoError(t, err)
+	refuses("it was emptied")
+	trust()
+	server.Restart()
+	require.Eventually(t, func() bool {
+		return s.Do(t.Context(), []node.Command{{Kind: node.Ping, Claim: node.NewClaim([]string{"k"}, "x", 1)}}) == nil
+	}, 10*time.Second, 5*ms)
+	refuses("it came back empty")
+	trust()
+	_, err = server.Do("SET", "redlock:guard", "0123456789abcdef 0")
+	require.NoError(t, err)
+	_, err = server.Do("DEL", "k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8", "k9", "k10", "k11", "k12", "k13", "k14", "k15", "k16")
+	require.NoError(t, err)
+	refuses("its data is that of another run, as after a failover")
+}
+
+func TestAQuarantineEnds(t *testing.T) {
+	s := connect(t, redistest.Start(t))
+	began := time.Now()
+	take := func() node.Command {
+		return one(t, s, node.Command{Kind: node.Acquire, Claim: guarded("one", 200*ms, "k"), TTL: time.Minute})
+	}
+	require.Error(t, take().Err)
+	require.Eventually(t, func() bool { return take().Outcome == node.Done }, 10*time.Second, 5*ms)
+	require.GreaterOrEqual(t, time.Since(began), 200*ms)
+}
+
+// A lock that was restored from an old snapshot is released by its late owner: the node
+// must not give its vote to the one who waits.
+func TestANodeInQuarantineGrantsToNobodyInItsQueue(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	told := listening(t, s)
+	one(t, s, node.Command{Kind: node.Trust, Claim: node.NewClaim([]string{"k"}, "", 1)})
+	holding(t, server, "holder")
+	require.Equal(t, node.Refused, enter(t, s, guarded("waiter", time.Minute, "k"), 1, 0).Outcome)
+	_, err := server.Do("SET", "redlock:guard", "0123456789abcdef 0")
+	require.NoError(t, err)
+	require.Equal(t, node.Done, leave(t, s, "holder"))
+	_, held := server.Get(t, "k")
+	require.False(t, held)
+	_, err = server.Do("PUBLISH", "grants", "nothing 0 0")
+	require.NoError(t, err)
+	require.Equal(t, "nothing 0", next(t, told))
+}
