@@ -62,7 +62,7 @@ func printLabel(_ context.Context, order Order) error {
 	return nil
 }
 
-// ship ships an order once, however often it is called.
+// ship ships an order, unless that has been done.
 func ship(ctx context.Context, locker *redlock.Locker, orders *Orders, id string) error {
 	err := redlock.Do(ctx, locker, "order:"+id, 30*time.Second, func(ctx context.Context) error {
 		order, err := orders.Load(ctx, id) // under the lock: what was read before may be old
