@@ -13,10 +13,10 @@ import (
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 
 // Every Go snippet of the documents stands, indentation aside, in a file that
-// the compiler has seen.
+// the compiler has seen. Those with other libraries are in the module benchmarks.
 func TestTheSnippetsOfTheDocumentsCompile(t *testing.T) {
 	var compiled strings.Builder
-	for _, name := range append(glob(t, "example*_test.go"), "security_test.go", "redlocktest/example_test.go") {
+	for _, name := range append(glob(t, "example*_test.go"), "security_test.go", "redlocktest/example_test.go", "benchmarks/example_migration_test.go") {
 		compiled.WriteString(flatten(read(t, name)) + "\n")
 	}
 	require.NotEmpty(t, goBlock.FindString(read(t, "README.md")))

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/bsm/redislock"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/redistest"
+)
+
+// docs/migration.md says that these libraries and redlock exclude each other on the
+// same key and the same nodes.
+func TestRedlockAndItsPeersExcludeEachOther(t *testing.T) {
+	for _, peer := range []struct {
+		name  string
+		nodes int
+		open  func(context.Context, deployment) (locker, error)
+	}{
+		{"redsync on rueidis", 3, openRedsyncRueidis},
+		{"redsync on go-redis", 3, openRedsyncGoRedis},
+		{"bsm/redislock", 1, openRedislock},
+	} {
+		t.Run(peer.name, func(t *testing.T) {
+			servers := redistest.StartN(t, peer.nodes)
+			var d deployment
+			for _, server := range servers {
+				d.Nodes = append(d.Nodes, server.Addr())
+			}
+			opened, err := peer.open(t.Context(), d)
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, opened.Close()) })
+			theirs := opened.(acquirer)
+			ours := openOurs(t, servers, redlock.WithoutWaitQueue())
+
+			lock, err := ours.TryAcquire(t.Context(), "stock:42", ttl)
+			require.NoError(t, err)
+			requireOnAll(t, servers, "stock:42", lock.Token())
+			_, err = theirs.Acquire(t.Context(), "stock:42")
+			require.Error(t, err, "redlock holds it")
+			require.NoError(t, lock.Extend(t.Context(), 0))
+			require.NoError(t, lock.Release(t.Context()))
+			requireOnAll(t, servers, "stock:42", "")
+
+			held, err := theirs.Acquire(t.Context(), "stock:42")
+			require.NoError(t, err)
+			_, err = ours.TryAcquire(t.Context(), "stock:42", ttl)
+			require.ErrorIs(t, err, redlock.ErrNotAcquired)
+			require.NoError(t, held.Release(t.Context()))
+
+			_, err = ours.Acquire(t.Context(), "stock:42", ttl, redlock.WithRetry(redlock.FixedRetry(10*time.Millisecond, 0, -1)))
+			require.NoError(t, err)
+		})
+	}
+}
+
+// While somebody queues for a lock, a release gives it to the next in the queue, and a
+// peer that polls finds it held.
+func TestAQueueKeepsPeersThatPollOut(t *testing.T) {
+	servers := redistest.StartN(t, 1)
+	theirs, err := openRedislock(t.Context(), deployment{Nodes: []string{servers[0].Addr()}})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, theirs.Close()) })
+	holder, waiting := openOurs(t, servers), openOurs(t, servers)
+
+	lock, err := holder.TryAcquire(t.Context(), "stock:42", ttl)
+	require.NoError(t, err)
+	granted := make(chan error, 1)
+	go func() {
+		_, err := waiting.Acquire(t.Context(), "stock:42", ttl, redlock.WithRetry(onlyTheQueue))
+		granted <- err
+	}()
+	require.Eventually(t, func() bool {
+		return len(servers[0].Keys(t)) == 3 // the lock, and the two of its queue
+	}, 10*time.Second, 5*time.Millisecond)
+	require.NoError(t, lock.Release(t.Context()))
+	require.Error(t, theirs.Cycle(t.Context(), "stock:42"), "it went to the queue")
+	require.NoError(t, <-granted)
+}
+
+// The token of bsm/redislock's Options is compared as a prefix of whatever is stored.
+func TestATokenOfTheCallersTakesALockOfRedlockOver(t *testing.T) {
+	servers := redistest.StartN(t, 1)
+	ours := openOurs(t, servers)
+	lock, err := ours.TryAcquire(t.Context(), "stock:42", ttl)
+	require.NoError(t, err)
+
+	client := redis.NewClient(&redis.Options{Addr: servers[0].Addr()})
+	defer client.Close()
+	_, err = redislock.Obtain(t.Context(), client, "stock:42", ttl, &redislock.Options{Token: lock.Token()[:1]})
+	require.NoError(t, err, "one letter is enough")
+	require.ErrorIs(t, lock.Extend(t.Context(), 0), redlock.ErrNotHeld)
+}
+
+func openOurs(t *testing.T, servers []*redistest.Server, opts ...redlock.Option) *redlock.Locker {
+	t.Helper()
+	var urls []string
+	for _, server := range servers {
+		urls = append(urls, server.URL())
+	}
+	l, err := redlock.Open(t.Context(), urls, opts...)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close()) })
+	return l
+}
+
+// requireOnAll waits until the key has the value on all servers, or is on none for "".
+func requireOnAll(t *testing.T, servers []*redistest.Server, key, value string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		for _, server := range servers {
+			if stored, _ := server.Get(t, key); stored != value {
+				return false
+			}
+		}
+		return true
+	}, 10*time.Second, 5*time.Millisecond)
+}
