@@ -3,6 +3,8 @@ package nemesis
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -56,8 +58,9 @@ func (a *Arena) Open(opts ...redlock.Option) *redlock.Locker {
 	return l
 }
 
-// Contention is contenders of so many processes for so many keys.
-func (a *Arena) Contention(processes, perProcess int, keys []string, seed uint64, h *history.History) *Contention {
+// Contention is contenders of so many processes for so many keys. Of four processes two
+// have fences, with opts that do not say so for all.
+func (a *Arena) Contention(processes, perProcess int, keys []string, seed uint64, h *history.History, opts ...redlock.Option) *Contention {
 	c := &Contention{
 		PerLocker: perProcess,
 		Keys:      keys,
@@ -68,11 +71,14 @@ func (a *Arena) Contention(processes, perProcess int, keys []string, seed uint64
 		History:   h,
 	}
 	for i := range processes {
+		own := slices.Clone(opts)
 		if i%2 == 0 { // one without middleware, one with
-			c.Lockers = append(c.Lockers, a.Open(redlock.WithMiddleware(a.countWaits)))
-		} else {
-			c.Lockers = append(c.Lockers, a.Open())
+			own = append(own, redlock.WithMiddleware(a.countWaits))
 		}
+		if i%4 < 2 { // two with fences, two without
+			own = append(own, redlock.WithFence())
+		}
+		c.Lockers = append(c.Lockers, a.Open(own...))
 	}
 	return c
 }
@@ -100,14 +106,20 @@ func (a *Arena) Waits() map[redlock.WaitKind]int64 {
 	return waits
 }
 
-// Keys is how many keys are left on all servers.
+// Keys is how many keys are left on all servers, without what outlives a lock: the
+// counters of fences and the markers of the restart guard.
 func (a *Arena) Keys() int {
 	n := 0
 	for _, s := range a.Servers {
-		if size, err := s.Do("DBSIZE"); err == nil {
-			n += int(size.(int64))
-		} else {
+		keys, err := s.Do("KEYS", "*")
+		if err != nil {
 			n++
+			continue
+		}
+		for _, key := range keys.([]any) {
+			if key := key.(string); !strings.HasSuffix(key, ":fence") && key != "redlock:guard" {
+				n++
+			}
 		}
 	}
 	return n

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,8 +30,7 @@ const (
 // Row 16: a holder that is stopped for longer than its lock is valid. A rival
 // gets the lock meanwhile, and the holder, when it goes on, finds at once that
 // it no longer holds anything, without having to wait for its timers or nodes.
-// What it wrote before it looks is beyond any lock (P1 at the resource is
-// waived).
+// What it writes before it looks is beyond any lock, and refused by its fence.
 func TestAStoppedHolderFindsItsLockGone(t *testing.T) {
 	a := NewArena(t, 5, ttl)
 	var urls []string
@@ -54,12 +54,17 @@ func TestAStoppedHolderFindsItsLockGone(t *testing.T) {
 		require.FailNow(t, "the holder ended", "before it said %q", prefix)
 		return ""
 	}
-	next("holding")
+	fence, err := strconv.ParseInt(next("holding with fence "), 10, 64)
+	require.NoError(t, err)
+	var r register
+	require.NoError(t, r.set(fence))
 	require.NoError(t, holder.Process.Signal(syscall.SIGSTOP))
 	rival := a.Open()
 	defer rival.Close()
-	lock, err := rival.Acquire(t.Context(), "k", a.TTL, redlock.WithRetry(redlock.FixedRetry(5*ms, 5*ms, -1)))
+	lock, err := rival.Acquire(t.Context(), "k", a.TTL, redlock.WithRetry(redlock.FixedRetry(5*ms, 5*ms, -1)), redlock.WithFence())
 	require.NoError(t, err)
+	require.NoError(t, r.set(lock.Fence()))
+	require.ErrorIs(t, r.set(fence), errStale, "what the stopped holder writes when it goes on")
 	require.NoError(t, lock.AutoExtend(0))
 	require.NoError(t, os.WriteFile(goOn, nil, 0o600))
 	require.NoError(t, holder.Process.Signal(syscall.SIGCONT))
@@ -90,7 +95,7 @@ func TestHolder(t *testing.T) {
 			require.True(t, lock.Valid())
 			return nil
 		}
-		fmt.Println("holding")
+		fmt.Println("holding with fence", lock.Fence())
 		// The file is there when the rival holds the lock. The first look after
 		// that must be true, though no timer may have run yet.
 		for {
@@ -102,6 +107,6 @@ func TestHolder(t *testing.T) {
 		<-ctx.Done()
 		fmt.Printf("ctx ended: lost=%v\n", errors.Is(context.Cause(ctx), redlock.ErrLost))
 		return nil
-	})
+	}, redlock.WithFence())
 	require.Equal(t, child, errors.Is(err, redlock.ErrLost))
 }

@@ -37,7 +37,10 @@ type battle struct {
 	perProcess int
 	keys       []string
 	seed       uint64
-	waived     bool                   // P1 and P2 may fail
+	options    []redlock.Option
+	guarded    bool                   // options has a restart guard
+	waived     bool                   // P1, P2 and the order of fences by grants may fail
+	forgets    bool                   // and so may the rest of P3: nodes forget counters
 	keep       func(*history.History) // if there is one, before anything is checked
 }
 
@@ -46,7 +49,10 @@ func (b battle) run(t *testing.T) *history.History {
 	a := b.arena
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	h := history.New()
-	c := a.Contention(b.processes, b.perProcess, b.keys, b.seed, h)
+	c := a.Contention(b.processes, b.perProcess, b.keys, b.seed, h, b.options...)
+	if b.guarded {
+		require.NoError(t, c.Lockers[0].TrustNodes(t.Context()))
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), b.duration)
 	defer cancel()
 	watching, watched := make(chan struct{}), make(chan struct{})
@@ -114,6 +120,9 @@ func (b battle) run(t *testing.T) *history.History {
 		t.Logf("waived: %d violations", len(violations))
 	} else {
 		require.Empty(t, violations, "seed %d", b.seed)
+	}
+	if !b.forgets {
+		require.Empty(t, h.Unfenced(), "seed %d", b.seed)
 	}
 	return h
 }
@@ -186,45 +195,104 @@ func TestRestartsThatLoseNothing(t *testing.T) {
 	battle{arena: a, faults: []Fault{kill}, duration: 4 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 2}.run(t)
 }
 
-// A node that may lose its last second may vote twice: only what does not rest
-// on its memory is checked.
-func TestRestartsThatMayLoseASecond(t *testing.T) {
-	a := NewArena(t, 5, ttl, "--appendonly", "yes", "--appendfsync", "everysec")
-	kill := Fault{"3 SIGKILL, AOF everysec, minority", func(_ context.Context, a *Arena, random *rand.Rand) {
+// restarts kills a minority of the nodes and has them back soon.
+func restarts(name string) Fault {
+	return Fault{name, func(_ context.Context, a *Arena, random *rand.Rand) {
 		a.restart(a.some(random, 1+random.IntN(a.minority())), between(random, 0, a.TTL/2))
 	}}
-	battle{arena: a, faults: []Fault{kill}, duration: 3 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 3, waived: true}.run(t)
 }
 
-// Row 4: one node of a bare quorum comes back empty, at once. Redlock cannot
-// survive this, and a suite that does not see it is blind.
-func TestAnEmptyRestartAtOnceBreaksTheLockAndIsSeen(t *testing.T) {
-	a := NewArena(t, 5, time.Minute)
-	h := history.New()
-	take := func(contender int, unreachable ...int) (*redlock.Locker, *redlock.Lock, history.Hold) {
-		for _, i := range unreachable {
-			a.Proxies[i].Refuse(true)
-			defer a.Proxies[i].Refuse(false)
-		}
-		l := a.Open()
-		hold := history.Hold{Key: "k", Contender: contender, Sent: h.Now()}
-		lock, err := l.TryAcquire(t.Context(), "k", a.TTL)
-		require.NoError(t, err)
-		hold.Returned, hold.Token, hold.Until = h.Now(), lock.Token(), h.At(lock.Until())
-		return l, lock, hold
+// guard is a restart guard for the ttl of an arena. The clocks of its servers do not jump.
+func guard(a *Arena) redlock.Option { return redlock.WithRestartGuard(a.TTL, a.TTL/20) }
+
+// A node that may lose its last second may vote twice: only what does not rest
+// on its memory is checked. With the restart guard everything is.
+func TestRestartsThatMayLoseASecond(t *testing.T) {
+	for name, guarded := range map[string]bool{"without the guard": false, "with the guard": true} {
+		t.Run(name, func(t *testing.T) {
+			a := NewArena(t, 5, ttl, "--appendonly", "yes", "--appendfsync", "everysec")
+			b := battle{arena: a, faults: []Fault{restarts("3 SIGKILL, AOF everysec, minority")}, duration: 4 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 3}
+			if b.waived, b.forgets = !guarded, !guarded; guarded {
+				b.options, b.guarded = []redlock.Option{guard(a), redlock.WithFence()}, true
+			}
+			b.run(t)
+		})
 	}
-	first, one, holdOne := take(1, 3, 4)
-	a.Servers[2].Restart()
-	second, other, holdOther := take(2, 0, 1)
-	require.True(t, one.Valid() && other.Valid(), "both believe that they hold it")
-	holdOne.Released, holdOther.Released = h.Now(), h.Now()
-	h.AddHold(holdOne)
-	h.AddHold(holdOther)
-	require.Len(t, h.Overlaps(), 1)
-	require.Len(t, h.Unlinearizable(), 1)
-	for _, l := range []*redlock.Locker{first, second} {
-		_ = l.Close()
+}
+
+// Row 4: one node of a bare quorum loses its data, and votes at once. Redlock cannot
+// survive this, and a suite that does not see it is blind. With the restart guard the node
+// does not vote, and the second client gets nothing.
+func TestANodeThatForgetsAtOnceBreaksTheLockWithoutTheGuard(t *testing.T) {
+	for how, forget := range map[string]func(*redistest.Server){
+		"restart": func(s *redistest.Server) { s.Restart() },
+		"FLUSHALL": func(s *redistest.Server) {
+			_, err := s.Do("FLUSHALL")
+			require.NoError(t, err)
+		},
+	} {
+		t.Run(how, func(t *testing.T) {
+			a := NewArena(t, 5, time.Minute)
+			h := history.New()
+			take := func(contender int, unreachable []int, opts ...redlock.Option) (lock *redlock.Lock, hold history.Hold, err error) {
+				for _, i := range unreachable {
+					a.Proxies[i].Refuse(true)
+					defer a.Proxies[i].Refuse(false)
+				}
+				l := a.Open(opts...)
+				t.Cleanup(func() { _ = l.Close() })
+				hold = history.Hold{Key: "k", Contender: contender, Sent: h.Now()}
+				if lock, err = l.TryAcquire(t.Context(), "k", a.TTL); err == nil {
+					hold.Returned, hold.Token, hold.Until = h.Now(), lock.Token(), h.At(lock.Until())
+				}
+				return lock, hold, err
+			}
+			one, holdOne, err := take(1, []int{3, 4})
+			require.NoError(t, err)
+			forget(a.Servers[2])
+			other, holdOther, err := take(2, []int{0, 1})
+			require.NoError(t, err)
+			require.True(t, one.Valid() && other.Valid(), "both believe that they hold it")
+			holdOne.Released, holdOther.Released = h.Now(), h.Now()
+			h.AddHold(holdOne)
+			h.AddHold(holdOther)
+			require.Len(t, h.Overlaps(), 1)
+			require.Len(t, h.Unlinearizable(), 1)
+			_, _ = one.Release(t.Context()), other.Release(t.Context())
+
+			admin := a.Open(guard(a))
+			require.NoError(t, admin.TrustNodes(t.Context()))
+			require.NoError(t, admin.Close())
+			one, _, err = take(1, []int{3, 4}, guard(a))
+			require.NoError(t, err)
+			forget(a.Servers[2])
+			_, _, err = take(2, []int{0, 1}, guard(a))
+			require.ErrorIs(t, err, redlock.ErrNoQuorum)
+			var failed *redlock.QuorumError
+			require.ErrorAs(t, err, &failed)
+			var q *redlock.QuarantineError
+			require.ErrorAs(t, failed.Nodes[2].Err, &q, "%v", err)
+			require.WithinDuration(t, time.Now().Add(a.TTL+a.TTL/10), q.Until, patience)
+			require.True(t, one.Valid())
+		})
 	}
+}
+
+// Row 4 under contention, with the guard: P1, P2 and all of P3 hold.
+func TestTheGuardKeepsNodesThatForgetFromVoting(t *testing.T) {
+	a := NewArena(t, 5, ttl)
+	flush := Fault{"6 FLUSHALL, one", func(_ context.Context, a *Arena, random *rand.Rand) {
+		a.tell(a.some(random, 1), "FLUSHALL")
+		pause(context.Background(), 2*a.TTL) // a minority at a time
+	}}
+	restart := Fault{"4 SIGKILL, empty restart, one", func(_ context.Context, a *Arena, random *rand.Rand) {
+		a.restart(a.some(random, 1), 0)
+		pause(context.Background(), 2*a.TTL)
+	}}
+	battle{
+		arena: a, faults: []Fault{flush, restart}, duration: 6 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 4,
+		options: []redlock.Option{guard(a), redlock.WithFence()}, guarded: true,
+	}.run(t)
 }
 
 // Row 17: little to run on.
