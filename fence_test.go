@@ -217,6 +217,32 @@ func TestEveryHolderHasAFenceOfItsOwn(t *testing.T) {
 	})
 }
 
+// Its floor is that of its last join: nodes that have lost their counters number it above
+// whoever came meanwhile.
+func TestAWaiterIsNumberedAboveThoseWhoCameBeforeIt(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		l, other := open(redlock.WithFence()), open(redlock.WithFence())
+		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		waiter := waitFor(other, time.Minute)
+		time.Sleep(5 * time.Second)
+		for _, s := range stores {
+			s.Wipe()
+		}
+		between, err := l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		require.NoError(t, between.Release(t.Context()))
+		for _, s := range stores {
+			s.Wipe()
+		}
+		g := <-waiter
+		require.NoError(t, g.err)
+		require.Greater(t, g.lock.Fence(), between.Fence())
+		require.NoError(t, g.lock.Release(t.Context()))
+		require.Error(t, lock.Release(t.Context()))
+	})
+}
+
 // A process in which some want a fence and some do not.
 func TestAWaiterGetsTheFenceThatItAskedFor(t *testing.T) {
 	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {

@@ -78,7 +78,7 @@ func TestAQueueGrantsInOrder(t *testing.T) {
 	now := time.Now().UnixMilli()
 	holding(t, server, "holder")
 	require.Equal(t, node.Refused, join(t, s, "second", node.Entry{Order: now - 20}).Outcome)
-	require.Equal(t, node.Refused, join(t, s, "dead", node.Entry{Order: now - 30, Channel: "nobody listens"}).Outcome)
+	require.Equal(t, node.Refused, join(t, s, "dead", node.Entry{Order: now - 30, Channel: "nobody-listens"}).Outcome)
 	c := join(t, s, "first", node.Entry{Order: now - 40, Number: 6})
 	join(t, s, "first", node.Entry{Order: now - 40, Number: 4}) // overtaken
 	require.Equal(t, "holder", c.Owner)

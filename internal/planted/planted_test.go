@@ -49,6 +49,7 @@ const (
 	contender = "internal/waiting/contender.go"
 	queue     = "internal/waiting/queue.go"
 	queueLua  = "internal/node/queue.lua"
+	fence     = "fence.go"
 	waiting   = "./internal/waiting"
 )
 
@@ -169,7 +170,7 @@ var mistakes = []mistake{
 		".Add(c.queue.keeper.Validity(c.window))", ".Add(c.window)",
 		test(waiting, "TestALatePushIsNoLongerVote"), "TestALatePush"},
 	{"the latest of the votes says for how long a grant is valid", contender,
-		"c.win(valid[len(valid)-need])", "c.win(valid[len(valid)-1])",
+		"c.win(valid[len(valid)-need], ", "c.win(valid[len(valid)-1], ",
 		test(waiting, "TestAGrantIsValidForAsLongAsAQuorumIs"), "TestAGrantIsValid"},
 	{"both of two contenders think that they came first", contender,
 		"return slices.ContainsFunc(c.seats,", "return false && slices.ContainsFunc(c.seats,",
@@ -202,11 +203,10 @@ var mistakes = []mistake{
 		"Until: until, Handed: true", "Until: until.Add(time.Second), Handed: true",
 		test(".", "TestALockThatIsHandedOverIsNoFresher"), "TestALockThatIsHandedOver"},
 	{"what is handed over outlives the next holder's ttl", queue,
-		" && left <= l.waiters[0].ttl", "",
+		" && left <= next.ttl", "",
 		test(".", "TestALockIsNotHandedOverForLongerThanAskedFor"), "TestALockIsNotHandedOver"},
 	{"a node tells of a grant before it has set the key", queueLua,
-		"    redis.call('SET', KEYS[1], token, 'PX', window)\n    local heard = redis.pcall('PUBLISH', channel, token .. ' ' .. number)\n",
-		"    local heard = redis.pcall('PUBLISH', channel, token .. ' ' .. number)\n    redis.call('SET', KEYS[1], token, 'PX', window)\n",
+		"    local fence = give(token, window, terms)\n    local heard = fence and ", "    local heard = redis.pcall('PUBLISH', channel, token .. ' ' .. number .. ' 0')\n    local fence = give(token, window, terms)\n    heard = heard and ",
 		test("./internal/node", "TestAGrantThatFailsIsNotToldOf"), "TestAGrantThatFails"},
 	{"a node grants the key to one that nobody listens for", queueLua,
 		"type(heard) == 'number' and heard > 0", "type(heard) == 'number'",
@@ -214,6 +214,31 @@ var mistakes = []mistake{
 	{"a node tells the number of the Join that ran last", queueLua,
 		"tonumber(before) > tonumber(number)", "false",
 		test("./internal/node", "TestAQueueGrantsInOrder"), "TestAQueueGrants"},
+
+	{"the largest number is the fence, and nobody is told", fence,
+		"for n.count() < need {", "for need = 1; n.count() < need; {",
+		test(".", "TestNodesThatDisagreeAgreeOnTheLargest"), "TestNodesThatDisagree"},
+	{"a node that has counted further counts as one that agrees", fence,
+		"	case fence > n.fence:\n		n.fence, n.agreed = fence, 1<<node\n	case fence == n.fence:", "	case n.fence == 0:\n		n.fence, n.agreed = fence, 1<<node\n	case fence >= n.fence:",
+		test(".", "TestAStragglerThatCountedFurtherMakesTheFence"), "TestAStraggler"},
+	{"a counter is raised for somebody who does not own the key", "internal/node/confirm.lua",
+		"if owner ~= ARGV[1] then", "if false then",
+		test("./internal/node", "TestANodeCountsTheFencesOfEachKey"), "only its owner"},
+	{"a waiter has the floor of when it came", contender,
+		"entry.Floor = q.floor()", "entry.Floor = c.terms.Floor",
+		test(".", "TestAWaiterIsNumberedAboveThoseWhoCameBeforeIt"), "TestAWaiterIsNumbered"},
+	{"a lock that is handed over keeps its fence", queue,
+		"fenced := claim.Terms.Floor > 0 || next.terms.Floor > 0", "fenced := false",
+		test(".", "TestEveryHolderHasAFenceOfItsOwn"), "TestEveryHolder"},
+	{"a waiter without a fence contends for one with", queue,
+		"wanted && !l.contender.fits(l.waiters[0])", "false",
+		test(".", "TestAWaiterGetsTheFenceThatItAskedFor"), "TestAWaiterGets"},
+	{"a node trusts what it held before its restart", "internal/node/guard.lua",
+		"if known ~= id then", "if not known then",
+		test("./internal/node", "TestANodeThatMayHaveForgottenDoesNotVote"), "of another run"},
+	{"a node in quarantine grants to its queue", queueLua,
+		"if quarantined(quarantine) > 0 then", "if false then",
+		test("./internal/node", "TestANodeInQuarantineGrantsToNobodyInItsQueue"), "TestANodeInQuarantine"},
 }
 
 // stopped is arm with its goroutine stopped for a while, once, between its look
