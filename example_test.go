@@ -110,6 +110,27 @@ func ExampleDo() {
 	// Output: no paper
 }
 
+func ExampleCampaign() {
+	locker, stop := openNodes()
+	defer stop()
+	ctx, cancel := context.WithCancel(context.Background()) // as of signal.NotifyContext
+	defer cancel()
+
+	err := redlock.Campaign(ctx, locker, "scheduler", 10*time.Second, func(ctx context.Context) error {
+		fmt.Println("leading")
+		for batch := range 3 { // or until ctx ends: leadership was lost, or the process is to stop
+			if err := migrateBatch(ctx, batch); err != nil {
+				return err
+			}
+		}
+		return nil // resigns; the next one leads
+	})
+	fmt.Println(err)
+	// Output:
+	// leading
+	// <nil>
+}
+
 func ExampleFromContext() {
 	locker, stop := openNodes()
 	defer stop()
