@@ -14,7 +14,7 @@
 // [With] acquires the lock, keeps it extended, runs the function and releases
 // the lock. The function's ctx ends, with a cause, before another process can
 // own the lock, under the conditions that follow. [Locker.Acquire] returns a
-// [Lock] to be used without a function.
+// [Lock] to be used without a function. [Campaign] elects a leader.
 //
 // # What is promised
 //

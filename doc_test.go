@@ -24,8 +24,9 @@ import (
 // in a doc comment leads somewhere.
 func TestDocCommentsAreCompleteAndTheirLinksResolve(t *testing.T) {
 	linked := make(map[string][]string) // symbols of other packages, by import path
-	for _, dir := range []string{".", "middleware", "otelhook", "redlocktest"} {
+	for _, dir := range []string{".", "middleware", "otelhook", "redlocktest", "adapters/gocronlock", "adapters/certmagiclock"} {
 		p := documented(t, dir)
+		foreign := strings.HasPrefix(dir, "adapters/") // a module of its own, which may need a later Go
 		for _, symbol := range uncommented(p) {
 			t.Errorf("%s: %s has no doc comment", p.ImportPath, symbol)
 		}
@@ -35,7 +36,7 @@ func TestDocCommentsAreCompleteAndTheirLinksResolve(t *testing.T) {
 				for _, dead := range deadLink.FindAllString(plain, -1) {
 					t.Errorf("%s: %s leads nowhere, in: %s", p.ImportPath, dead, plain)
 				}
-				if link != nil && link.ImportPath != "" && link.Name != "" {
+				if link != nil && link.ImportPath != "" && link.Name != "" && !foreign {
 					name := link.Name
 					if link.Recv != "" {
 						name = link.Recv + "." + name
