@@ -65,7 +65,7 @@ func (t *topology) samples() []string {
 		}
 	}
 	var keys []string
-	for i := 0; len(missing) > 0; i++ { // every slot has a key among the first 150 000 or so
+	for i := 0; len(missing) > 0; i++ { // every slot has a key among the first 167 976
 		key := "redlock:" + strconv.Itoa(i)
 		if server := known[slot(key)]; missing[server] {
 			delete(missing, server)
