@@ -104,7 +104,7 @@ func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.
 	lock.claim = &lock.own
 	claim, keyTTL := lock.claim, l.keeper.KeyTTL(r.ttl, r.config.maxHold)
 	claim.Init(r.keys, rand.Text(), len(l.nodes))
-	claim.Terms = l.terms(r.config)
+	claim.Ask(l.terms(r.config))
 
 	start := l.keeper.Now() // before the first byte is sent (invariant 1)
 	began := op.now()

@@ -92,7 +92,7 @@ func (l *Locker) confirm(ctx context.Context, claim *node.Claim, n numbered, ttl
 			if agreed.has(i) {
 				poll.Cast(i, quorum.Reply{Vote: quorum.Granted, Fence: agreed.fence})
 			} else {
-				node.Confirm(claim, max(agreed.fence, claim.Terms.Floor), poll)
+				node.Confirm(claim, max(agreed.fence, claim.Terms().Floor), poll)
 			}
 		}
 		verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(ttl), left, func(i int) (time.Time, error) {

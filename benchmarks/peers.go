@@ -71,6 +71,7 @@ type peer struct {
 const (
 	theFloor = "floor"
 	ours     = "redlock"
+	fenced   = "redlock, with fences"
 	// theWaiter is what redlock is compared with where callers wait: no other
 	// peer is told of a release.
 	theWaiter = "rueidislock"
@@ -81,6 +82,7 @@ const (
 var peers = []peer{
 	{theFloor, anyNumber, openFloor},
 	{ours, anyNumber, openRedlock},
+	{fenced, anyNumber, openFenced},
 	{"redsync (rueidis)", anyNumber, openRedsyncRueidis},
 	{"redsync (go-redis)", anyNumber, openRedsyncGoRedis},
 	{"bsm/redislock", oneNode, openRedislock},
@@ -101,15 +103,19 @@ func oneNodeOrACluster(n int) bool { return n == 1 || n == 3 }
 type redlockPeer struct{ *redlock.Locker }
 
 func openRedlock(ctx context.Context, d deployment) (locker, error) {
-	var urls []string
-	for _, addr := range d.Nodes {
-		urls = append(urls, "redis://"+addr)
-	}
-	l, err := redlock.Open(ctx, urls)
+	l, err := open(ctx, d)
 	if err != nil {
 		return nil, err
 	}
 	return redlockPeer{l}, nil
+}
+
+func open(ctx context.Context, d deployment, opts ...redlock.Option) (*redlock.Locker, error) {
+	var urls []string
+	for _, addr := range d.Nodes {
+		urls = append(urls, "redis://"+addr)
+	}
+	return redlock.Open(ctx, urls, opts...)
 }
 
 func (p redlockPeer) Acquire(ctx context.Context, key string) (held, error) {
@@ -132,6 +138,21 @@ func (p redlockPeer) Wait(ctx context.Context, key string) (held, error) {
 }
 
 var onlyTheQueue = redlock.FixedRetry(10*time.Second, 0, -1)
+
+// fencedPeer is redlock with fencing tokens. Only its cycles are measured.
+type fencedPeer struct{ locks redlockPeer }
+
+func openFenced(ctx context.Context, d deployment) (locker, error) {
+	l, err := open(ctx, d, redlock.WithFence())
+	if err != nil {
+		return nil, err
+	}
+	return fencedPeer{redlockPeer{l}}, nil
+}
+
+func (p fencedPeer) Cycle(ctx context.Context, key string) error { return p.locks.Cycle(ctx, key) }
+
+func (p fencedPeer) Close() error { return p.locks.Close() }
 
 // ---- redsync
 

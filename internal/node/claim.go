@@ -1,6 +1,7 @@
 package node
 
 import (
+	"strconv"
 	"sync/atomic"
 	"time"
 )
@@ -13,7 +14,10 @@ import (
 type Claim struct {
 	Keys  []string
 	Token string
-	Terms Terms // set before the claim is first sent
+	terms Terms // set before the claim is first sent
+	// What follows from the terms, for a claim with a fence:
+	counted []string // the keys, then their counters
+	floor   string
 
 	ended  atomic.Bool
 	places []place // by node; each guarded by its Node's mutex
@@ -60,6 +64,25 @@ func (c *Claim) Init(keys []string, token string, n int) {
 		c.places = make([]place, n)
 	}
 }
+
+// Ask sets what the claim asks of the nodes. It is called before anything is sent.
+func (c *Claim) Ask(t Terms) {
+	if c.terms = t; t.Floor == 0 {
+		return
+	}
+	c.floor = strconv.FormatInt(t.Floor, 10)
+	c.counted = make([]string, len(c.Keys), 2*len(c.Keys))
+	copy(c.counted, c.Keys)
+	for _, key := range c.Keys {
+		c.counted = append(c.counted, Counter(key))
+	}
+}
+
+// Terms returns what the claim asks of the nodes.
+func (c *Claim) Terms() Terms { return c.terms }
+
+// Fenced reports whether the claim has a fence.
+func (c *Claim) Fenced() bool { return c.terms.Floor > 0 }
 
 // End ends the claim: nothing is sent for it any more but releases. It waits for
 // nobody.

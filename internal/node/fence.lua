@@ -1,24 +1,24 @@
 -- The counters of fences: decimal numbers below 2^53, up to which Lua's numbers are exact.
 local function counted(counter)
   local value = redis.call('GET', counter)
-  if not value then
-    return 0
+  local number = tonumber(value or 0)
+  if number and number >= 0 and number < 2 ^ 53 - 1 and number % 1 == 0 then
+    return number
   end
-  if not string.match(value, '^%d+$') or tonumber(value) > 2 ^ 53 - 2 then
-    error('the fence counter ' .. counter .. ' holds no number below 2^53')
-  end
-  return tonumber(value)
+  error('the fence counter ' .. counter .. ' holds no number below 2^53')
 end
 
 -- Sets the counters, those of the keys from the given one on, to one number: at least floor, and by step above each of
 -- them. Returns it.
 local function raise(keys, from, floor, step, retention)
-  local fence = tonumber(floor)
+  local least = tonumber(floor)
+  local fence = least
   for i = from, #keys do
     fence = math.max(fence, counted(keys[i]) + step)
   end
+  local text = fence == least and floor or string.format('%.0f', fence) -- which costs more than a SET
   for i = from, #keys do
-    redis.call('SET', keys[i], string.format('%.0f', fence), 'PX', retention)
+    redis.call('SET', keys[i], text, 'PX', retention)
   end
   return fence
 end

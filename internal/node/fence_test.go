@@ -15,7 +15,7 @@ import (
 // fenced is a claim with a fence of at least floor.
 func fenced(token string, floor int64, keys ...string) *node.Claim {
 	c := node.NewClaim(keys, token, 1)
-	c.Terms = node.Terms{Floor: floor, Retention: time.Hour}
+	c.Ask(node.Terms{Floor: floor, Retention: time.Hour})
 	return c
 }
 
@@ -166,7 +166,7 @@ func TestAReleaseWorksWithABrokenCounter(t *testing.T) {
 // guarded is a claim under a restart guard.
 func guarded(token string, quarantine time.Duration, keys ...string) *node.Claim {
 	c := node.NewClaim(keys, token, 1)
-	c.Terms.Quarantine = quarantine
+	c.Ask(node.Terms{Quarantine: quarantine})
 	return c
 }
 

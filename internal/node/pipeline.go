@@ -69,7 +69,7 @@ func (s *Redis) connection(client rueidis.Client, err error) error {
 
 // command builds what is sent for c: with its scripts whole, or by their digest.
 func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.Completed {
-	keys, token, terms := c.Claim.Keys, c.Claim.Token, c.Claim.Terms
+	keys, token, terms := c.Claim.Keys, c.Claim.Token, c.Claim.terms
 	if c.isPlain() {
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL)).Build()
 	}
@@ -81,37 +81,39 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 	if whole {
 		command = client.B().Arbitrary("EVAL", script.text)
 	}
-	if c.Kind == Acquire || c.Kind == Confirm {
-		keys = append(slices.Clip(keys), c.Claim.counters()...)
+	if c.Claim.Fenced() && (c.Kind == Acquire || c.Kind == Confirm) {
+		keys = c.Claim.counted
 	}
 	if len(keys) == 1 { // no slice
 		command = command.Args("1").Keys(keys[0]).Args(token)
 	} else {
 		command = command.Args(strconv.Itoa(len(keys))).Keys(keys...).Args(token)
 	}
+	floor, retention := "0", "0"
+	if c.Claim.Fenced() {
+		floor, retention = c.Claim.floor, s.retention.of(terms.Retention)
+	}
 	switch c.Kind {
 	case Acquire:
-		floor, retention, quarantine := terms.text()
-		command = command.Args(s.ttl.of(c.TTL), strconv.Itoa(len(c.Claim.Keys)), floor, retention, quarantine)
+		command = command.Args(s.ttl.of(c.TTL), strconv.Itoa(len(c.Claim.Keys)), floor, retention, s.quarantine.of(terms.Quarantine))
 	case Confirm:
-		command = command.Args(strconv.FormatInt(c.Fence, 10), millis(terms.Retention))
+		command = command.Args(strconv.FormatInt(c.Fence, 10), retention)
 	case Extend:
 		command = command.Args(s.ttl.of(c.TTL))
 	case Join:
 		e := c.Entry
-		if terms.Floor > 0 {
-			terms.Floor = e.Floor
+		if c.Claim.Fenced() {
+			floor = strconv.FormatInt(e.Floor, 10)
 		}
-		floor, retention, quarantine := terms.text()
 		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), e.Channel, millis(e.Window), millis(e.Lease),
-			floor, retention, quarantine, Counter(keys[0]))
+			floor, retention, s.quarantine.of(terms.Quarantine), Counter(keys[0]))
 	}
 	return command.Build()
 }
 
 // isPlain reports whether c needs no script.
 func (c *Command) isPlain() bool {
-	return c.Kind == Acquire && len(c.Claim.Keys) == 1 && c.Claim.Terms == Terms{}
+	return c.Kind == Acquire && len(c.Claim.Keys) == 1 && c.Claim.terms == Terms{}
 }
 
 // read fills in what came of c, and returns the error of the connection. Only the
@@ -139,7 +141,7 @@ func (s *Redis) read(c *Command, result rueidis.RedisResult) error {
 // readNumber reads the answer of the other scripts.
 func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
 	n, err := result.ToInt64()
-	keys, floor := int64(len(c.Claim.Keys)), c.Claim.Terms.Floor
+	keys, floor := int64(len(c.Claim.Keys)), c.Claim.terms.Floor
 	switch {
 	case err != nil:
 		return Unknown, discreet(err)

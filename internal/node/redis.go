@@ -15,7 +15,8 @@ import (
 // Redis is a Store over a rueidis client.
 type Redis struct {
 	topology *topology // nil where there is one server
-	ttl      ttlText
+	// Texts of durations that most commands have in common.
+	ttl, retention, quarantine ttlText
 
 	mu     sync.Mutex     // guards what follows
 	client rueidis.Client // nil until the first connection stands

@@ -1,9 +1,6 @@
 package node
 
-import (
-	"strconv"
-	"time"
-)
+import "time"
 
 // Terms are what a claim asks of the nodes beside its keys. The zero Terms ask for
 // nothing.
@@ -35,24 +32,4 @@ func (q *Quarantined) Is(target error) bool { return target == ErrNotRun }
 
 func quarantined(ms int64) error {
 	return &Quarantined{Until: time.Now().Add(time.Duration(ms) * time.Millisecond)}
-}
-
-// text is the arguments that tell a script the terms.
-func (t Terms) text() (floor, retention, quarantine string) {
-	if t.Floor == 0 {
-		return "0", "0", millis(t.Quarantine)
-	}
-	return strconv.FormatInt(t.Floor, 10), millis(t.Retention), millis(t.Quarantine)
-}
-
-// counters are the counters of the claim's keys.
-func (c *Claim) counters() []string {
-	if c.Terms.Floor == 0 {
-		return nil
-	}
-	counters := make([]string, len(c.Keys))
-	for i, key := range c.Keys {
-		counters[i] = Counter(key)
-	}
-	return counters
 }

@@ -228,7 +228,7 @@ var mistakes = []mistake{
 		"entry.Floor = q.floor()", "entry.Floor = c.terms.Floor",
 		test(".", "TestAWaiterIsNumberedAboveThoseWhoCameBeforeIt"), "TestAWaiterIsNumbered"},
 	{"a lock that is handed over keeps its fence", queue,
-		"fenced := claim.Terms.Floor > 0 || next.terms.Floor > 0", "fenced := false",
+		"fenced := claim.Fenced() || next.terms.Floor > 0", "fenced := false",
 		test(".", "TestEveryHolderHasAFenceOfItsOwn"), "TestEveryHolder"},
 	{"a waiter without a fence contends for one with", queue,
 		"wanted && !l.contender.fits(l.waiters[0])", "false",

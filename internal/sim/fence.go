@@ -73,7 +73,7 @@ func (s *Store) confirm(c *node.Command) node.Outcome {
 			return node.Refused
 		}
 	}
-	c.Fence = s.raise(c.Claim.Keys, c.Claim.Terms, c.Fence, 0)
+	c.Fence = s.raise(c.Claim.Keys, c.Claim.Terms(), c.Fence, 0)
 	return node.Done
 }
 

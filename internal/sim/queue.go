@@ -140,12 +140,12 @@ func (s *Store) join(c *node.Command) node.Outcome {
 		if s.keys[key].expires.Before(time.Now().Add(s.local(c.Entry.Window))) {
 			s.set(key, token, c.Entry.Window)
 		}
-		if c.Claim.Terms.Floor > 0 {
+		if c.Claim.Terms().Floor > 0 {
 			c.Fence = s.counted(node.Counter(key))
 		}
 		return node.Done
 	}
-	if left := s.quarantined(c.Claim.Terms.Quarantine); left > 0 {
+	if left := s.quarantined(c.Claim.Terms().Quarantine); left > 0 {
 		s.drop(key, token)
 		return refuse(c, left)
 	}
@@ -175,7 +175,7 @@ func (s *Store) leave(c *node.Command) node.Outcome {
 
 // terms are those of a join.
 func terms(c *node.Command) node.Terms {
-	t := c.Claim.Terms
+	t := c.Claim.Terms()
 	if t.Floor > 0 {
 		t.Floor = c.Entry.Floor
 	}

@@ -307,7 +307,7 @@ func (s *Store) run(c *node.Command) node.Outcome {
 }
 
 func (s *Store) acquire(c *node.Command) node.Outcome {
-	left := s.quarantined(c.Claim.Terms.Quarantine)
+	left := s.quarantined(c.Claim.Terms().Quarantine)
 	for _, key := range c.Claim.Keys {
 		if _, held := s.get(key); held {
 			return node.Refused
@@ -316,7 +316,7 @@ func (s *Store) acquire(c *node.Command) node.Outcome {
 	if left > 0 {
 		return refuse(c, left)
 	}
-	c.Fence = s.raise(c.Claim.Keys, c.Claim.Terms, c.Claim.Terms.Floor, 1)
+	c.Fence = s.raise(c.Claim.Keys, c.Claim.Terms(), c.Claim.Terms().Floor, 1)
 	for _, key := range c.Claim.Keys {
 		s.set(key, c.Claim.Token, c.TTL)
 	}

@@ -91,7 +91,7 @@ func newContender(q *Queue, l *line) *contender {
 func (c *contender) newClaim() *node.Claim {
 	token := rand.Text() + "-" + strconv.FormatInt(c.order, 10)
 	claim := node.NewClaim([]string{c.line.key}, token, len(c.queue.nodes))
-	claim.Terms = c.terms
+	claim.Ask(c.terms)
 	return claim
 }
 

@@ -224,7 +224,7 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 			l.since = now
 		}
 		next := l.waiters[0]
-		fenced := claim.Terms.Floor > 0 || next.terms.Floor > 0
+		fenced := claim.Fenced() || next.terms.Floor > 0
 		if l.handed < q.handoffs && now.Sub(l.since) < row && left <= next.ttl && !fenced {
 			l.handed++
 			l.taken++
