@@ -65,6 +65,8 @@ type Model struct {
 	Refill     bool // holders set their key again where it is gone, as extensions do
 	SharedID   bool // the first two attempts are one client's, in turn, under one id
 	Queue      bool // attempts join the nodes' queues, and releases grant
+	Again      bool // with Queue: one node may grant to an attempt a second time, after the key was gone
+	Duplicates bool // with Queue: a push may come twice
 	Unseen     bool // with Queue: a confirm that is answered makes a vote of a grant that was not heard of
 }
 
@@ -74,7 +76,6 @@ const (
 	maxAttempts = 3
 	maxKeys     = 3
 	maxInFlight = 6 // confirms, or answers, between one attempt and one node
-	maxGrants   = 2 // of one node to one attempt in its queue; without a queue there is one
 )
 
 // node is what one node has stored.

@@ -7,7 +7,7 @@ import "slices"
 func (m *Model) handOvers(s *state, n int, at step, yield func(step)) {
 	at.kind = handing
 	for to := range m.Attempts {
-		if to == int(at.attempt) || s.columns[n].links[to].grants == maxGrants {
+		if to == int(at.attempt) || !m.mayGrant(s, to, n) {
 			continue
 		}
 		m.openings(s, to, at, func(at step) {
@@ -21,7 +21,11 @@ func (m *Model) handOvers(s *state, n int, at step, yield func(step)) {
 func (m *Model) handOver(s *state, n, to int) {
 	l := &s.columns[n].links[to]
 	l.grants++
-	push(&l.answers, answer(m.grant(s, to, n))|byPush)
+	granted := answer(m.grant(s, to, n))
+	if m.Duplicates {
+		granted |= byPush
+	}
+	push(&l.answers, granted)
 }
 
 // lapse takes away the vote of a node whose key is gone from an attempt that waits. The

@@ -79,8 +79,10 @@ func TestMulti(t *testing.T) {
 }
 
 func TestQ(t *testing.T) {
+	run(t, "queue dup timed", Model{Nodes: 3, Attempts: one(2), Counters: c1, Floors: f1, Timed: true, Queue: true, Duplicates: true})
 	run(t, "queue timed", Model{Nodes: 3, Attempts: one(2), Counters: c1, Floors: f1, Timed: true, Queue: true})
-	run(t, "queue timed unseen", Model{Nodes: 3, Attempts: one(2), Counters: c1, Floors: f1, Timed: true, Queue: true, Unseen: true})
-	run(t, "queue timed c f", Model{Nodes: 3, Attempts: one(2), Counters: c, Floors: f, Timed: true, Queue: true})
-	run(t, "queue untimed", Model{Nodes: 3, Attempts: one(2), Counters: c1, Floors: f1, Timed: false, Queue: true})
+	run(t, "queue timed a3", Model{Nodes: 3, Attempts: one(3), Counters: c1, Floors: f1, Timed: true, Queue: true})
+	run(t, "queue untimed dup", Model{Nodes: 3, Attempts: one(2), Counters: c, Floors: f, Timed: false, Queue: true, Duplicates: true})
+	run(t, "queue timed again", Model{Nodes: 3, Attempts: one(2), Counters: c1, Floors: f1, Timed: true, Queue: true, Again: true})
+	run(t, "queue timed unseen", Model{Nodes: 3, Attempts: one(2), Counters: c1, Floors: f1, Timed: true, Queue: true, Unseen: true, Again: true})
 }

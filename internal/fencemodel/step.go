@@ -61,7 +61,7 @@ func (m *Model) next(s *state, yield func(step)) {
 // requests yields what a node may run for an attempt.
 func (m *Model) requests(s *state, i, n int, at step, yield func(step)) {
 	l := &s.columns[n].links[i]
-	if l.grants < m.grants() {
+	if m.mayGrant(s, i, n) {
 		at.kind = granting
 		m.openings(s, i, at, yield)
 	}
@@ -80,12 +80,18 @@ func (m *Model) requests(s *state, i, n int, at step, yield func(step)) {
 	}
 }
 
-// grants is how often a node grants to one attempt.
-func (m *Model) grants() uint8 {
-	if m.Queue {
-		return maxGrants
+// mayGrant reports whether a node that finds the keys free grants them to an attempt.
+func (m *Model) mayGrant(s *state, i, n int) bool {
+	granted := s.columns[n].links[i].grants
+	if granted == 0 || granted == 2 || !m.Again {
+		return granted == 0
 	}
-	return 1
+	for n := range m.Nodes {
+		if s.columns[n].links[i].grants == 2 {
+			return false
+		}
+	}
+	return true
 }
 
 // openings yields a step of an attempt, once for each floor if the attempt begins with it.
@@ -275,7 +281,7 @@ func (m *Model) forget(s *state) {
 				l.answers, l.vote = [maxInFlight]answer{}, noVote
 			}
 			// Who has lost a key, and is not granted it again, has confirms refused.
-			if l.grants == m.grants() && !m.SharedID && !m.Refill && m.Confirming == OwnerChecked && !m.owns(s, i, n) {
+			if l.grants > 0 && !m.mayGrant(s, i, n) && !m.SharedID && !m.Refill && m.Confirming == OwnerChecked && !m.owns(s, i, n) {
 				l.confirms = [maxInFlight]uint8{}
 			}
 		}
