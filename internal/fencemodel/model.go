@@ -50,7 +50,7 @@ const (
 type Keys uint8
 
 // Model is one configuration: the world, and the rules that clients and nodes follow.
-// The zero rules are redlock's.
+// The zero rules are redlock's, for attempts that wait in no queue.
 type Model struct {
 	Nodes    int       // at most 4
 	Attempts []Keys    // the keys that each attempt locks, at most 3 attempts
@@ -65,8 +65,9 @@ type Model struct {
 	Refill     bool // holders set their key again where it is gone, as extensions do
 	SharedID   bool // the first two attempts are one client's, in turn, under one id
 	Queue      bool // attempts join the nodes' queues, and releases grant
-	Again      bool // with Queue: one node may grant to an attempt a second time, after the key was gone
+	Again      bool // with Queue: one node may grant to one attempt a second time, after the key was gone
 	Duplicates bool // with Queue: a push may come twice
+	Stale      bool // with Queue: a push that comes late counts as if it were new
 	Unseen     bool // with Queue: a confirm that is answered makes a vote of a grant that was not heard of
 }
 

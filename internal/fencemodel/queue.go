@@ -35,7 +35,7 @@ func (m *Model) lapse(s *state, i, n int) {
 	l := &s.columns[n].links[i]
 	l.vote = noVote
 	for at := maxInFlight - 1; at >= 0; at-- {
-		if l.answers[at]&toConfirm == 0 && l.answers[at] != 0 {
+		if l.answers[at]&toConfirm == 0 && l.answers[at] != 0 && !m.Stale {
 			take(&l.answers, at)
 		}
 	}

@@ -82,13 +82,17 @@ func (m *Model) requests(s *state, i, n int, at step, yield func(step)) {
 
 // mayGrant reports whether a node that finds the keys free grants them to an attempt.
 func (m *Model) mayGrant(s *state, i, n int) bool {
-	granted := s.columns[n].links[i].grants
-	if granted == 0 || granted == 2 || !m.Again {
-		return granted == 0
+	if s.columns[n].links[i].grants == 0 {
+		return true
+	}
+	if !m.Again {
+		return false
 	}
 	for n := range m.Nodes {
-		if s.columns[n].links[i].grants == 2 {
-			return false
+		for i := range m.Attempts {
+			if s.columns[n].links[i].grants > 1 {
+				return false
+			}
 		}
 	}
 	return true
@@ -294,11 +298,14 @@ func (m *Model) forget(s *state) {
 	}
 }
 
-// settled reports whether no attempt may complete any more.
+// settled reports whether no completion can break a property any more: that takes
+// another one, of an attempt with a key in common.
 func (m *Model) settled(s *state) bool {
 	for i := range m.Attempts {
-		if m.mayComplete(s, i) {
-			return false
+		for j := range m.Attempts {
+			if m.rivals(i, j) && m.mayComplete(s, i) && (m.mayComplete(s, j) || s.attempts[j].phase == completed) {
+				return false
+			}
 		}
 	}
 	return true

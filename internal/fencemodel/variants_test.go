@@ -1,0 +1,51 @@
+package fencemodel
+
+import (
+	"flag"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+var wide = flag.Bool("fencemodel.wide", false, "also check the larger worlds")
+
+func TestEachVariantBreaksExactlyWhatTheTableSays(t *testing.T) {
+	variants := Variants()
+	if *wide {
+		variants = append(variants, Wide()...)
+	}
+	for _, v := range variants {
+		t.Run(v.Name, func(t *testing.T) {
+			found := make(map[Property][]string)
+			for _, m := range v.Models {
+				begin := time.Now()
+				result := m.Explore()
+				t.Logf("%d nodes, %d attempts: %d states, %d steps, %v", m.Nodes, len(m.Attempts), result.States, result.Steps, time.Since(begin).Round(time.Millisecond))
+				for property, run := range result.Broken {
+					if len(found[property]) == 0 || len(run) < len(found[property]) {
+						found[property] = run
+					}
+				}
+			}
+			for _, property := range Properties {
+				run, broken := found[property]
+				text := strings.Join(run, "\n  ")
+				if broken {
+					t.Logf("%v is broken:\n  %s", property, text)
+				}
+				require.Equal(t, contains(v.Breaks, property), broken, "%v: %s", property, text)
+			}
+		})
+	}
+}
+
+func contains(all []Property, one Property) bool {
+	for _, property := range all {
+		if property == one {
+			return true
+		}
+	}
+	return false
+}
