@@ -1,9 +1,6 @@
 package fencemodel
 
-import (
-	"hash/maphash"
-	"slices"
-)
+import "slices"
 
 // Result is what a search found.
 type Result struct {
@@ -14,13 +11,17 @@ type Result struct {
 	Broken map[Property][]string
 }
 
-// Explore visits every state that can be reached, the nearest first.
-func (m *Model) Explore() Result {
-	e := exploration{model: m, seed: maphash.MakeSeed(), seen: make(map[uint64]origin), broken: make(map[Property]breach)}
+// Explore visits every state that can be reached, the nearest first. If it is told what
+// is enough, it ends as soon as each of those properties is broken.
+func (m *Model) Explore(enough ...Property) Result {
+	if len(enough) == 0 {
+		enough = Properties
+	}
+	e := exploration{model: m, hasher: newHasher(m), seen: make(map[uint64]origin), broken: make(map[Property]breach)}
 	for _, s := range m.initial() {
 		e.visit(s, origin{first: true})
 	}
-	for len(e.frontier) > 0 && len(e.broken) < len(Properties) {
+	for len(e.frontier) > 0 && !e.found(enough) {
 		states := e.frontier
 		e.frontier = nil
 		for at := range states {
@@ -40,7 +41,7 @@ func (m *Model) Explore() Result {
 // new seed each time: should two states share one, another run would tell.
 type exploration struct {
 	model    *Model
-	seed     maphash.Seed
+	hasher   hasher
 	seen     map[uint64]origin
 	frontier []state
 	steps    int
@@ -60,9 +61,19 @@ type breach struct {
 	step step
 }
 
+// found reports whether each of the properties is broken.
+func (e *exploration) found(all []Property) bool {
+	for _, property := range all {
+		if _, ok := e.broken[property]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
 // visit adds a state if it is new.
 func (e *exploration) visit(s state, by origin) {
-	key := e.key(&s)
+	key := e.hasher.hash(&s)
 	if _, ok := e.seen[key]; ok {
 		return
 	}
@@ -70,88 +81,9 @@ func (e *exploration) visit(s state, by origin) {
 	e.frontier = append(e.frontier, s)
 }
 
-// key is the same for states that differ only in the order of their nodes, and nearly
-// always for those that differ in the order of attempts that are alike.
-func (e *exploration) key(s *state) uint64 {
-	order := e.order(s)
-	var parts struct {
-		columns  [maxNodes]uint64
-		attempts [maxAttempts]attempt
-		lost     loss
-		mark     uint8
-	}
-	for n := range e.model.Nodes {
-		parts.columns[n] = maphash.Comparable(e.seed, s.columns[n].renamed(order))
-	}
-	slices.Sort(parts.columns[:e.model.Nodes])
-	for i, was := range order {
-		parts.attempts[i] = s.attempts[was]
-	}
-	parts.lost, parts.mark = s.lost, s.mark
-	return maphash.Comparable(e.seed, parts)
-}
-
-// order sorts the attempts that are alike by what can be said of each without a name.
-func (e *exploration) order(s *state) [maxAttempts]uint8 {
-	order := [maxAttempts]uint8{0, 1, 2}
-	if e.model.SharedID {
-		return order
-	}
-	var signs [maxAttempts]uint64
-	for i := range e.model.Attempts {
-		var sign struct {
-			links   [maxNodes]uint64
-			attempt attempt
-		}
-		for n := range e.model.Nodes {
-			sign.links[n] = maphash.Comparable(e.seed, s.columns[n].seenBy(i))
-		}
-		slices.Sort(sign.links[:e.model.Nodes])
-		sign.attempt = s.attempts[i]
-		signs[i] = maphash.Comparable(e.seed, sign)
-	}
-	for i := range e.model.Attempts {
-		for j := i; j > 0 && e.model.Attempts[j] == e.model.Attempts[j-1] && signs[order[j]] < signs[order[j-1]]; j-- {
-			order[j], order[j-1] = order[j-1], order[j]
-		}
-	}
-	return order
-}
-
-// view is what one attempt has to do with one node.
-type view struct {
-	link    link
-	counter [maxKeys]uint8
-	ours    [maxKeys]bool
-	free    [maxKeys]bool
-	away    bool
-}
-
-func (c *column) seenBy(i int) view {
-	v := view{link: c.links[i], counter: c.node.counter, away: c.node.away}
-	for key, owner := range c.node.owner {
-		v.ours[key], v.free[key] = owner == uint8(i+1), owner == 0
-	}
-	return v
-}
-
-// renamed is the column with the attempts in another order.
-func (c *column) renamed(order [maxAttempts]uint8) column {
-	r := *c
-	for i, was := range order {
-		r.links[i] = c.links[was]
-		for key, owner := range c.node.owner {
-			if owner == was+1 {
-				r.node.owner[key] = uint8(i + 1)
-			}
-		}
-	}
-	return r
-}
-
 // expand takes every step from a state.
 func (e *exploration) expand(s *state) {
-	from := e.key(s)
+	from := e.hasher.hash(s)
 	e.model.next(s, func(at step) {
 		after := *s
 		broken, ok := e.model.take(&after, at)
@@ -178,7 +110,7 @@ func (e *exploration) trace(b breach) []string {
 	}
 	slices.Reverse(steps)
 	for _, s := range e.model.initial() {
-		if e.key(&s) == at {
+		if e.hasher.hash(&s) == at {
 			return e.model.tell(s, steps)
 		}
 	}

@@ -159,6 +159,9 @@ const (
 
 func (m *Model) quorum() int { return m.Nodes/2 + 1 }
 
+// keys is how many keys there are.
+func (m *Model) keys() int { return len(m.Counters[0]) }
+
 // id is what an attempt writes into keys.
 func (m *Model) id(i int) uint8 {
 	if m.SharedID && i == 1 {
@@ -191,7 +194,7 @@ func (k Keys) has(key int) bool { return k>>key&1 == 1 }
 
 // owns reports whether all keys of an attempt are its own at a node.
 func (m *Model) owns(s *state, i, n int) bool {
-	for key := range maxKeys {
+	for key := range m.keys() {
 		if m.Attempts[i].has(key) && s.columns[n].node.owner[key] != m.id(i) {
 			return false
 		}

@@ -5,7 +5,7 @@ package fencemodel
 func (m *Model) grant(s *state, i, n int) uint8 {
 	at := &s.columns[n].node
 	counter := s.attempts[i].floor
-	for key := range maxKeys {
+	for key := range m.keys() {
 		if !m.Attempts[i].has(key) {
 			continue
 		}
@@ -14,7 +14,7 @@ func (m *Model) grant(s *state, i, n int) uint8 {
 		}
 		counter = max(counter, at.counter[key]+1)
 	}
-	for key := range maxKeys {
+	for key := range m.keys() {
 		if m.Attempts[i].has(key) {
 			at.owner[key], at.counter[key] = m.id(i), counter
 		}
@@ -31,7 +31,7 @@ func (m *Model) raise(s *state, i, n int, token uint8) uint8 {
 		return 0
 	}
 	var counter uint8
-	for key := range maxKeys {
+	for key := range m.keys() {
 		if !m.Attempts[i].has(key) {
 			continue
 		}
@@ -57,12 +57,12 @@ func (m *Model) release(s *state, i, n, key int) {
 // and changes no counter.
 func (m *Model) refill(s *state, i, n int) {
 	at := &s.columns[n].node
-	for key := range maxKeys {
+	for key := range m.keys() {
 		if m.Attempts[i].has(key) && at.owner[key] != 0 && at.owner[key] != m.id(i) {
 			return
 		}
 	}
-	for key := range maxKeys {
+	for key := range m.keys() {
 		if m.Attempts[i].has(key) {
 			at.owner[key] = m.id(i)
 		}

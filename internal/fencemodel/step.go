@@ -49,7 +49,7 @@ func (m *Model) next(s *state, yield func(step)) {
 		}
 	}
 	for n := range m.Nodes {
-		for key := range maxKeys {
+		for key := range m.keys() {
 			if s.columns[n].node.owner[key] != 0 {
 				m.endings(s, n, key, yield)
 			}

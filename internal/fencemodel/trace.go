@@ -9,7 +9,7 @@ import (
 func (m *Model) tell(s state, steps []step) []string {
 	var begin []string
 	for n := range m.Nodes {
-		begin = append(begin, fmt.Sprint(s.columns[n].node.counter[:len(m.Counters[0])]))
+		begin = append(begin, fmt.Sprint(s.columns[n].node.counter[:m.keys()]))
 	}
 	lines := []string{"counters: " + strings.Join(begin, " ")}
 	for _, at := range steps {

@@ -2,6 +2,7 @@ package fencemodel
 
 import (
 	"flag"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,11 @@ func TestEachVariantBreaksExactlyWhatTheTableSays(t *testing.T) {
 			found := make(map[Property][]string)
 			for _, m := range v.Models {
 				begin := time.Now()
-				result := m.Explore()
+				var enough []Property
+				if v.Enough {
+					enough = v.Breaks
+				}
+				result := m.Explore(enough...)
 				t.Logf("%d nodes, %d attempts: %d states, %d steps, %v", m.Nodes, len(m.Attempts), result.States, result.Steps, time.Since(begin).Round(time.Millisecond))
 				for property, run := range result.Broken {
 					if len(found[property]) == 0 || len(run) < len(found[property]) {
@@ -35,17 +40,11 @@ func TestEachVariantBreaksExactlyWhatTheTableSays(t *testing.T) {
 				if broken {
 					t.Logf("%v is broken:\n  %s", property, text)
 				}
-				require.Equal(t, contains(v.Breaks, property), broken, "%v: %s", property, text)
+				if v.Enough && !slices.Contains(v.Breaks, property) {
+					continue
+				}
+				require.Equal(t, slices.Contains(v.Breaks, property), broken, "%v: %s", property, text)
 			}
 		})
 	}
-}
-
-func contains(all []Property, one Property) bool {
-	for _, property := range all {
-		if property == one {
-			return true
-		}
-	}
-	return false
 }
