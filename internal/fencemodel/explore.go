@@ -6,6 +6,8 @@ import "slices"
 type Result struct {
 	States int // distinct states, up to the order of the nodes
 	Steps  int // steps between them
+	// Completed is the largest number of attempts that completed in one run.
+	Completed int
 	// Broken has, for each property that some run breaks, one of the shortest such
 	// runs, as sentences.
 	Broken map[Property][]string
@@ -30,7 +32,7 @@ func (m *Model) Explore(enough ...Property) Result {
 			}
 		}
 	}
-	result := Result{States: len(e.seen), Steps: e.steps, Broken: make(map[Property][]string)}
+	result := Result{States: len(e.seen), Steps: e.steps, Completed: e.completed, Broken: make(map[Property][]string)}
 	for property, b := range e.broken {
 		result.Broken[property] = e.trace(b)
 	}
@@ -40,12 +42,13 @@ func (m *Model) Explore(enough ...Property) Result {
 // exploration is a breadth-first search. Of states seen it keeps a hash only, with a
 // new seed each time: should two states share one, another run would tell.
 type exploration struct {
-	model    *Model
-	hasher   hasher
-	seen     map[uint64]origin
-	frontier []state
-	steps    int
-	broken   map[Property]breach
+	model     *Model
+	hasher    hasher
+	seen      map[uint64]origin
+	frontier  []state
+	steps     int
+	completed int
+	broken    map[Property]breach
 }
 
 // origin is how a state was reached first.
@@ -91,6 +94,7 @@ func (e *exploration) expand(s *state) {
 			return
 		}
 		e.steps++
+		e.completed = max(e.completed, after.completions())
 		for _, property := range broken {
 			if _, known := e.broken[property]; !known {
 				e.broken[property] = breach{from, at}
@@ -98,6 +102,17 @@ func (e *exploration) expand(s *state) {
 		}
 		e.visit(after, origin{from: from, step: at})
 	})
+}
+
+// completions is how many attempts have completed.
+func (s *state) completions() int {
+	count := 0
+	for _, a := range s.attempts {
+		if a.phase == completed {
+			count++
+		}
+	}
+	return count
 }
 
 // trace tells the run that ends with a breach, from its first state on.

@@ -1,5 +1,9 @@
 package fencemodel
 
+// A node that has lost its data and stays away is either kept away by its operator, or by
+// the restart guard: then it is there, and refuses all votes. Both are one here, since a
+// request that is refused has no effect.
+
 // losses yields that a node loses its data, once in a run, and that it votes again.
 func (m *Model) losses(s *state, n int, yield func(step)) {
 	if m.Loss != NoLoss && s.lost == notLost {
