@@ -52,8 +52,10 @@
 //
 // # What it does not cover
 //
-// More nodes, attempts or values than [Variants] lists; a second loss of data; a counter
-// that expires or is evicted alone; more than one grant in a queue after the first, to
-// one attempt at one node; hand-over of several keys, which have no queue; whether an
-// attempt ever completes. Whether the library does what the model does is for other tests.
+// More nodes, attempts or values than [Variants] and [Wide] list: five nodes; three attempts
+// untimed, except for one world in Wide; more than one node that grants to an attempt
+// again in a queue. A second loss of data, or one while attempts wait in queues. A
+// counter that expires or is evicted alone. Locks of several keys in queues: they do not
+// join any. Whether an attempt ever completes, or how soon. Whether the library does
+// what the model does is for other tests.
 package fencemodel

@@ -8,7 +8,8 @@ const (
 	P1 Property = iota
 	// P2 says that no two completions share a token.
 	P2
-	// P3 says that no completion has a smaller token than an earlier one.
+	// P3 says that no completion has a smaller token than an earlier one. An equal one
+	// breaks P2.
 	P3
 	// Exclusion says that no attempt completes while another holds. It is checked in
 	// timed models only: without validity checks nobody knows when a hold ends.
