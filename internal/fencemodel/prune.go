@@ -1,0 +1,41 @@
+package fencemodel
+
+// forget drops what can have no effect any more, so that states that differ in nothing
+// else are one.
+func (m *Model) forget(s *state) {
+	for i := range m.Attempts {
+		a := &s.attempts[i]
+		for n := range m.Nodes {
+			l := &s.columns[n].links[i]
+			if m.Queue {
+				sortAnswers(&l.answers)
+			}
+			if !m.mayComplete(s, i) {
+				l.answers, l.vote = [maxInFlight]answer{}, noVote
+			}
+			// Who has lost a key, and is not granted it again, has confirms refused.
+			if l.grants > 0 && !m.mayGrant(s, i, n) && !m.SharedID && !m.Refill && m.Confirming == OwnerChecked && !m.owns(s, i, n) {
+				l.confirms = [maxInFlight]uint8{}
+			}
+		}
+		if !m.mayComplete(s, i) {
+			a.bound, a.confirmed = 0, 0
+			if a.phase != completed {
+				a.token = 0
+			}
+		}
+	}
+}
+
+// settled reports whether no completion can break a property any more: that takes
+// another one, of an attempt with a key in common.
+func (m *Model) settled(s *state) bool {
+	for i := range m.Attempts {
+		for j := range m.Attempts {
+			if m.rivals(i, j) && m.mayComplete(s, i) && (m.mayComplete(s, j) || s.attempts[j].phase == completed) {
+				return false
+			}
+		}
+	}
+	return true
+}

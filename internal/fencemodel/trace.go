@@ -1,0 +1,90 @@
+package fencemodel
+
+import (
+	"fmt"
+	"strings"
+)
+
+// tell runs steps from a state and says what each does.
+func (m *Model) tell(s state, steps []step) []string {
+	var begin []string
+	for n := range m.Nodes {
+		begin = append(begin, fmt.Sprint(s.columns[n].node.counter[:m.keys()]))
+	}
+	lines := []string{"counters: " + strings.Join(begin, " ")}
+	for _, at := range steps {
+		before := s
+		m.take(&s, at)
+		lines = append(lines, m.describe(&before, &s, at)+consequences(&before, &s))
+	}
+	return lines
+}
+
+// describe says what happens in a step.
+func (m *Model) describe(before, after *state, at step) string {
+	i, n := int(at.attempt), int(at.node)
+	was, is := &before.columns[n], &after.columns[n]
+	who, node := name(i), n+1
+	key := 0
+	for !m.Attempts[i].has(key) {
+		key++
+	}
+	switch at.kind {
+	case granting:
+		return fmt.Sprintf("node %d grants to %s, counter %d", node, who, is.node.counter[key])
+	case gathering:
+		var heard []string
+		for n := range m.Nodes {
+			if at.what>>n&1 == 1 {
+				heard = append(heard, fmt.Sprintf("node %d: %d", n+1, before.columns[n].links[i].answers[at.to>>n&1]&valueMask))
+			}
+		}
+		return fmt.Sprintf("%s hears of the grants of %s", who, strings.Join(heard, ", "))
+	case answering, answeringTwice:
+		got := was.links[i].answers[at.what]
+		what := "grant"
+		if got&toConfirm != 0 {
+			what = "answer to a confirm"
+		}
+		return fmt.Sprintf("%s hears of the %s of node %d: %d", who, what, node, got&valueMask)
+	case confirming:
+		return fmt.Sprintf("node %d runs a confirm of %s for %d, counter %d -> %d", node, who, was.links[i].confirms[at.what],
+			was.node.counter[key], is.node.counter[key])
+	case expiring:
+		return fmt.Sprintf("key %c of %s is gone from node %d", 'a'+at.what, who, node)
+	case releasing:
+		return fmt.Sprintf("node %d runs a release of key %c by %s, counter %d -> %d", node, 'a'+at.what, who, was.node.counter[at.what], is.node.counter[at.what])
+	case handing:
+		return fmt.Sprintf("node %d runs a release by %s and grants to %s, counter %d", node, who, name(int(at.to)), is.node.counter[key])
+	case refilling:
+		return fmt.Sprintf("%s sets its keys again at node %d", who, node)
+	case losing:
+		return fmt.Sprintf("node %d loses its data", node)
+	default:
+		return fmt.Sprintf("node %d votes again", node)
+	}
+}
+
+// consequences says what a step meant for the attempts.
+func consequences(before, after *state) string {
+	text := ""
+	for i := range maxAttempts {
+		was, is := before.attempts[i], after.attempts[i]
+		if was.phase == idle && is.phase != idle {
+			text += fmt.Sprintf("; %s has begun with floor %d", name(i), is.floor)
+		}
+		if is.confirmed > was.confirmed {
+			text += fmt.Sprintf("; %s sends confirms for %d", name(i), is.confirmed)
+		}
+		if was.phase != completed && is.phase == completed {
+			text += fmt.Sprintf("; %s completes with token %d", name(i), is.token)
+		}
+		if !was.over && is.over {
+			text += fmt.Sprintf("; %s is over", name(i))
+		}
+	}
+	return text
+}
+
+// name is that of an attempt.
+func name(i int) string { return string(rune('A' + i)) }
