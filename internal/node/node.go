@@ -27,6 +27,7 @@ var (
 	errNoSend = unasked(errNoKey)
 	errClosed = unasked(errors.New("the node is closed"))
 	errEnded  = unasked(errors.New("not sent: the lock has ended"))
+	errWaited = errors.New("others may wait")
 	// Not unasked: the node was to be asked, and could not be in time.
 	errOverdue = NotRun(errors.New("not sent in time"))
 )
@@ -190,6 +191,26 @@ func (n *Node) Join(c *Claim, entry *Entry, j Joiner) {
 		return
 	}
 	dropped := n.server(name).push(command)
+	n.mu.Unlock()
+	n.cast(dropped)
+}
+
+// Look asks whether anybody waits for the key of the claim, which holds it: the vote
+// is in favour if nobody stands in its queue here. The command is dropped if the
+// claim ends before it is sent.
+func (n *Node) Look(c *Claim, v Voter) {
+	name := n.store.Server(c.Keys)
+	n.mu.Lock()
+	err := errClosed
+	if !n.closed {
+		err = n.server(name).refusal()
+	}
+	if err != nil {
+		n.mu.Unlock()
+		v.Cast(n.index, failed(err))
+		return
+	}
+	dropped := n.server(name).push(Command{Kind: Look, Claim: c, voter: v})
 	n.mu.Unlock()
 	n.cast(dropped)
 }
@@ -374,6 +395,9 @@ func (c *Command) reply() quorum.Reply {
 				return quorum.Reply{Vote: quorum.Refused, Err: c.Err}
 			}
 			return quorum.Reply{Vote: quorum.Refused, Err: errNoKey}
+		}
+		if c.Kind == Look {
+			return quorum.Reply{Vote: quorum.Refused, Err: errWaited}
 		}
 		return quorum.Reply{Vote: quorum.Refused, Err: errOwned}
 	}

@@ -72,6 +72,9 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 	if c.Kind == Acquire && len(keys) == 1 {
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL)).Build()
 	}
+	if c.Kind == Look {
+		return client.B().Arbitrary("EXISTS").Keys(keys[0] + queueSuffix).Build()
+	}
 	script := scripts[c.Kind]
 	command := client.B().Arbitrary("EVALSHA", script.digest)
 	if whole {
@@ -118,6 +121,10 @@ func (s *Redis) read(c *Command, result rueidis.RedisResult) error {
 		if n == int64(len(c.Claim.Keys)) {
 			c.Outcome = Done
 		}
+	case c.Kind == Look && n == 0:
+		c.Outcome = Done
+	case c.Kind == Look && n == 1:
+		c.Outcome = Refused
 	case n == 0 && !c.releases():
 		c.Outcome = Refused
 	case n == 1 && !c.releases():

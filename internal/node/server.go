@@ -273,7 +273,9 @@ func (s *server) begin(c *Command, now time.Time) bool {
 			c.Err = errEnded
 			return false
 		}
-		p.send(c.Kind, c.lifetime())
+		if c.Kind != Look {
+			p.send(c.Kind, c.lifetime())
+		}
 		s.node.pending++
 		return true
 	}
@@ -339,8 +341,12 @@ func (s *server) dead(now time.Time) []Command {
 //   - done: it is repeated now.
 func (s *server) settle(c *Command, now time.Time) {
 	p := &c.Claim.places[s.node.index]
-	if c.releases() {
+	switch {
+	case c.releases():
 		s.released(c, p, now)
+		return
+	case c.Kind == Look: // leaves nothing
+		s.node.settled()
 		return
 	}
 	left := c.Outcome == Done || c.Outcome == Refilled || c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun) ||

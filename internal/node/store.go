@@ -39,6 +39,7 @@ const (
 	Release             // deletes the keys that hold the claim's token
 	Leave               // Release of one key, which is given to the first in its queue if somebody waits
 	Join                // enters the queue of a key, or renews the place in it; takes the key if it is its turn
+	Look                // is Refused if somebody may stand in the queue of a key, and Done if nobody does
 )
 
 // Command is one command for one claim, and what came of it.
@@ -79,7 +80,8 @@ const (
 	// Unknown: the command failed. If Err is ErrNotRun, it certainly did not run
 	// and never will; otherwise it may have run, or may do so later.
 	Unknown Outcome = iota
-	// Done: all keys were acquired, were ours and were extended, were deleted.
+	// Done: all keys were acquired, were ours and were extended, were deleted; nobody
+	// waits for the key.
 	Done
 	// Refilled: an extension found some keys gone, and set them again. It is not a vote.
 	Refilled

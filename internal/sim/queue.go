@@ -152,3 +152,10 @@ func (s *Store) leave(c *node.Command) node.Outcome {
 	}
 	return node.Refused
 }
+
+func (s *Store) look(c *node.Command) node.Outcome {
+	if len(s.queues[c.Claim.Keys[0]]) > 0 {
+		return node.Refused
+	}
+	return node.Done
+}

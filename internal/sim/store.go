@@ -20,11 +20,12 @@ const (
 	Extend  Op = "extend"
 	Release Op = "release"
 	Join    Op = "join"
+	Look    Op = "look"
 )
 
 var ops = [...]Op{
 	node.Acquire: Acquire, node.Extend: Extend, node.Release: Release, node.Leave: Release,
-	node.Join: Join,
+	node.Join: Join, node.Look: Look,
 }
 
 // Fault is what befalls one call.
@@ -244,6 +245,8 @@ func (s *Store) run(c *node.Command) node.Outcome {
 		return s.leave(c)
 	case node.Join:
 		return s.join(c)
+	case node.Look:
+		return s.look(c)
 	}
 	return s.release(c)
 }

@@ -27,15 +27,12 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// row is for how long a lock is handed over inside the process, at most, before
-// other processes have their turn.
-const row = 100 * time.Millisecond
-
 // Queue is the waiting of one Locker. All its methods are safe for concurrent
 // use.
 type Queue struct {
 	keeper   *keeper.Keeper
 	nodes    []*node.Node
+	panel    *quorum.Panel
 	granted  bool // enough nodes grant the key to those who wait
 	handoffs int  // in a row, inside the process
 	channel  string
@@ -57,8 +54,8 @@ type line struct {
 	waiters   []*Waiter   // the first is next
 	holder    *node.Claim // of this Locker; nil if none
 	contender *contender  // nil while there is a holder, or nobody waits
-	handed    int         // how often the key was handed over in a row
-	since     time.Time   // when that began
+	row       row         // of the holder
+	doubt     doubt
 	taken     int         // Waiters that Next has taken
 	used      bool        // somebody has waited in it
 }
@@ -87,6 +84,7 @@ func New(k *keeper.Keeper, nodes []*node.Node, handoffs int) *Queue {
 	q := &Queue{
 		keeper:     k,
 		nodes:      nodes,
+		panel:      quorum.NewPanel(len(nodes)),
 		handoffs:   handoffs,
 		channel:    "redlock:" + rand.Text(),
 		lines:      make(map[string]*line),
@@ -203,6 +201,9 @@ func (q *Queue) Hold(key string, claim *node.Claim) {
 // the nodes' queues is taken for those who wait here: that must come before the
 // release. left is for how long the keys are still set: if that is longer than the
 // Waiter asks for, they must be set anew for it.
+//
+// At the end of a row the nodes are asked whether anybody else waits, and Next waits
+// for the answer.
 func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter {
 	q.mu.Lock()
 	l := q.lines[key]
@@ -210,13 +211,28 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 		q.mu.Unlock()
 		return nil
 	}
+	if q.asks(l, left) {
+		q.mu.Unlock()
+		began := time.Now()
+		nobody := q.nobodyWaits(claim)
+		left -= time.Since(began)
+		q.mu.Lock()
+		l.doubt.answered(nobody)
+		if l.holder != claim { // it has ended meanwhile
+			q.mu.Unlock()
+			return nil
+		}
+		if nobody {
+			l.row = row{since: began}
+		}
+	}
 	if len(l.waiters) > 0 && !q.closed {
 		now := time.Now()
-		if l.handed == 0 {
-			l.since = now
+		if l.row.since.IsZero() {
+			l.row.since = now
 		}
-		if l.handed < q.handoffs && now.Sub(l.since) < row && left <= l.waiters[0].ttl {
-			l.handed++
+		if !l.row.over(q.handoffs, now) && left <= l.waiters[0].ttl {
+			l.row.handed++
 			l.taken++
 			w := l.next()
 			w.taken = true
@@ -224,7 +240,7 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 			return w
 		}
 	}
-	l.holder, l.handed = nil, 0
+	l.holder, l.row = nil, row{}
 	send := q.contend(l)
 	q.mu.Unlock()
 	send()
@@ -266,7 +282,7 @@ func (q *Queue) Released(key string, claim *node.Claim) {
 		q.mu.Unlock()
 		return
 	}
-	l.holder, l.handed = nil, 0
+	l.holder, l.row = nil, row{}
 	send := q.contend(l)
 	q.mu.Unlock()
 	send()
