@@ -56,8 +56,8 @@ type line struct {
 	contender *contender  // nil while there is a holder, or nobody waits
 	row       row         // of the holder
 	doubt     doubt
-	taken     int         // Waiters that Next has taken
-	used      bool        // somebody has waited in it
+	taken     int  // Waiters that Next has taken
+	used      bool // somebody has waited in it
 }
 
 // Waiter is one who waits in a line.
