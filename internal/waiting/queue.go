@@ -211,11 +211,13 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 		q.mu.Unlock()
 		return nil
 	}
-	if q.asks(l, left) {
+	now := time.Now()
+	if q.asks(l, left, now) {
 		q.mu.Unlock()
-		began := time.Now()
 		nobody := q.nobodyWaits(claim)
-		left -= time.Since(began)
+		began := now
+		now = time.Now()
+		left -= now.Sub(began)
 		q.mu.Lock()
 		l.doubt.answered(nobody)
 		if l.holder != claim { // it has ended meanwhile
@@ -227,7 +229,6 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 		}
 	}
 	if len(l.waiters) > 0 && !q.closed {
-		now := time.Now()
 		if l.row.since.IsZero() {
 			l.row.since = now
 		}

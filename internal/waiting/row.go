@@ -62,8 +62,8 @@ func (d *doubt) answered(nobody bool) {
 // asks reports whether it is to be asked if anybody else waits, as a row ends. The
 // keys are set for left. If that is short, a turn is better: its grant is fresh,
 // while holds may be handed over too soon to be extended. q.mu is held.
-func (q *Queue) asks(l *line, left time.Duration) bool {
-	if len(l.waiters) == 0 || q.closed || !q.granted || q.handoffs == 0 || !l.row.over(q.handoffs, time.Now()) {
+func (q *Queue) asks(l *line, left time.Duration, now time.Time) bool {
+	if len(l.waiters) == 0 || q.closed || !q.granted || q.handoffs == 0 || !l.row.over(q.handoffs, now) {
 		return false
 	}
 	ttl := l.waiters[0].ttl
