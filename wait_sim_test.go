@@ -134,19 +134,33 @@ func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			var all sync.WaitGroup
-			tokens := make(map[string]bool) // by whoever holds the lock
+			var mu sync.Mutex // guards tokens
+			tokens := make(map[string]bool)
+			turns := func() int {
+				mu.Lock()
+				defer mu.Unlock()
+				return len(tokens)
+			}
 			for range 4 {
 				all.Go(func() {
 					for {
 						lock, err := l.Acquire(ctx, "k", 2*time.Second, queued)
 						if err != nil {
-							require.ErrorIs(t, err, context.DeadlineExceeded)
+							if !errors.Is(err, context.DeadlineExceeded) {
+								t.Error(err)
+							}
 							return
 						}
+						mu.Lock()
 						tokens[lock.Token()] = true
-						require.Greater(t, time.Until(lock.Until()), 100*ms)
+						mu.Unlock()
+						if left := time.Until(lock.Until()); left < 100*ms {
+							t.Errorf("valid for %v only", left)
+						}
 						time.Sleep(ms)
-						require.NoError(t, lock.Release(t.Context()))
+						if err := lock.Release(t.Context()); err != nil {
+							t.Error(err)
+						}
 					}
 				})
 			}
@@ -158,14 +172,13 @@ func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 				require.Less(t, time.Since(began), 100*ms)
 				require.NoError(t, lock.Release(t.Context()))
 			}
-			turns := len(tokens)
+			waited := turns()
 			all.Wait()
-			turns = len(tokens) - turns
-			t.Logf("extended: %v: %d turns in 10 s that nobody waited for", extended, turns)
+			t.Logf("extended: %v: %d turns in 10 s that nobody waited for", extended, turns()-waited)
 			if extended {
-				require.Less(t, turns, 5)
+				require.Less(t, turns()-waited, 5)
 			} else {
-				require.InDelta(t, 10*time.Second/(250*ms), turns, 10, "it gets fresh grants")
+				require.InDelta(t, 10*time.Second/(250*ms), turns()-waited, 10, "it gets fresh grants")
 			}
 		})
 	}
