@@ -21,10 +21,13 @@ const (
 //
 // A turn takes two calls of every node, one after the other, whether anybody waits
 // or not. So the nodes are asked first, and another row begins if a quorum of them
-// says that nobody does. That delays no process: once it has joined a quorum of the
-// nodes, it is in the queue of one of those that answer at the end of this row. An
-// answer from before it had joined is of no use to a row that has begun since: a row
-// counts from before its question was sent.
+// says that nobody waits. This decides only who is next, and no lock's safety rests
+// on it.
+//
+// Another process that has joined a quorum of the nodes waits for one row at most: one
+// of the nodes that answer at its end has that process in its queue. A node may say
+// that nobody waits just before the process joins it. But the question was sent before
+// that, and the new row counts from there.
 type row struct {
 	handed int       // how often the key was handed over
 	since  time.Time // when that began; zero if it has not
@@ -35,11 +38,11 @@ func (r row) over(handoffs int, now time.Time) bool {
 	return r.handed >= handoffs || r.handed > 0 && now.Sub(r.since) >= rowTime
 }
 
-// doubt is what earlier questions of a line say of the next. While others wait, a
-// question is a round trip in vain, so that it is asked less and less often.
+// doubt decides which rows of a line end with a question. While others wait, a question
+// costs a round trip in vain, so it is asked less and less often.
 type doubt struct {
-	unasked int // how many rows are still to end without a question
-	last    int // how many were, after the last question in vain
+	unasked int // how many rows are still to end without one
+	last    int // how many were to, after the last question
 }
 
 // asks reports whether the row that ends now does so with a question.
@@ -59,9 +62,10 @@ func (d *doubt) answered(nobody bool) {
 	d.unasked = d.last
 }
 
-// asks reports whether it is to be asked if anybody else waits, as a row ends. The
-// keys are set for left. If that is short, a turn is better: its grant is fresh,
-// while holds may be handed over too soon to be extended. q.mu is held.
+// asks reports whether the line's row has come to its end and the nodes are to be asked
+// whether anybody else waits. The keys are set for left. If that is short, a turn is
+// better, since its grant is fresh: holds that are handed over at once are over before
+// they are extended. q.mu is held.
 func (q *Queue) asks(l *line, left time.Duration, now time.Time) bool {
 	if len(l.waiters) == 0 || q.closed || !q.granted || q.handoffs == 0 || !l.row.over(q.handoffs, now) {
 		return false
