@@ -55,8 +55,8 @@ func (h *hot) end() {
 	}
 }
 
-// count counts the commands to all nodes from now on, where pipelines
-// are of one kind.
+// count counts the commands to all nodes from now on, by the kind of the first in their
+// pipeline.
 func (w *world) count() func(sim.Op) int64 {
 	counts := map[sim.Op]*atomic.Int64{sim.Look: {}, sim.Join: {}, sim.Release: {}}
 	for _, s := range w.stores {
