@@ -211,41 +211,43 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 		q.mu.Unlock()
 		return nil
 	}
-	now := time.Now()
-	if q.asks(l, left, now) {
-		q.mu.Unlock()
-		nobody := q.nobodyWaits(claim)
-		began := now
-		now = time.Now()
-		left -= now.Sub(began)
-		q.mu.Lock()
-		l.doubt.answered(nobody)
+	w := q.take(l, left)
+	if w == nil && q.asks(l, left) {
+		left -= q.ask(l, claim)
 		if l.holder != claim { // it has ended meanwhile
 			q.mu.Unlock()
 			return nil
 		}
-		if nobody {
-			l.row = row{since: began}
-		}
+		w = q.take(l, left)
 	}
-	if len(l.waiters) > 0 && !q.closed {
-		if l.row.since.IsZero() {
-			l.row.since = now
-		}
-		if !l.row.over(q.handoffs, now) && left <= l.waiters[0].ttl {
-			l.row.handed++
-			l.taken++
-			w := l.next()
-			w.taken = true
-			q.mu.Unlock()
-			return w
-		}
+	if w != nil {
+		q.mu.Unlock()
+		return w
 	}
 	l.holder, l.row = nil, row{}
 	send := q.contend(l)
 	q.mu.Unlock()
 	send()
 	return nil
+}
+
+// take takes the Waiter that is next, unless the row is over. q.mu is held.
+func (q *Queue) take(l *line, left time.Duration) *Waiter {
+	if len(l.waiters) == 0 || q.closed {
+		return nil
+	}
+	now := time.Now()
+	if l.row.since.IsZero() {
+		l.row.since = now
+	}
+	if l.row.over(q.handoffs, now) || left > l.waiters[0].ttl {
+		return nil
+	}
+	l.row.handed++
+	l.taken++
+	w := l.next()
+	w.taken = true
+	return w
 }
 
 // Pass gives the key to w, which Next took.

@@ -66,12 +66,26 @@ func (d *doubt) answered(nobody bool) {
 // whether anybody else waits. The keys are set for left. If that is short, a turn is
 // better, since its grant is fresh: holds that are handed over at once are over before
 // they are extended. q.mu is held.
-func (q *Queue) asks(l *line, left time.Duration, now time.Time) bool {
-	if len(l.waiters) == 0 || q.closed || !q.granted || q.handoffs == 0 || !l.row.over(q.handoffs, now) {
+func (q *Queue) asks(l *line, left time.Duration) bool {
+	if len(l.waiters) == 0 || q.closed || !q.granted || q.handoffs == 0 || !l.row.over(q.handoffs, time.Now()) {
 		return false
 	}
 	ttl := l.waiters[0].ttl
 	return left <= ttl && left >= min(longestWindow, ttl)/2 && l.doubt.asks()
+}
+
+// ask asks the nodes whether anybody else waits. If not, the holder's next row begins.
+// q.mu is held, but not while ask waits for the answers. It returns how long that took.
+func (q *Queue) ask(l *line, claim *node.Claim) time.Duration {
+	q.mu.Unlock()
+	began := time.Now() // before the question is sent
+	nobody := q.nobodyWaits(claim)
+	q.mu.Lock()
+	l.doubt.answered(nobody)
+	if nobody && l.holder == claim {
+		l.row = row{since: began}
+	}
+	return time.Since(began)
 }
 
 // nobodyWaits reports whether a quorum of the nodes says that nobody is in their

@@ -199,7 +199,7 @@ func TestARowDoesNotGoOnWithALockThatIsNearlyOver(t *testing.T) {
 				require.True(t, h.hand(time.Hour))
 			}
 			h.mu.Lock()
-			asks := h.asks(h.lines["k"], left, time.Now())
+			asks := h.asks(h.lines["k"], left)
 			h.mu.Unlock()
 			require.Equal(t, goesOn, asks, "%v", left)
 		}
