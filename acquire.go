@@ -57,8 +57,8 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 	w := wait{locker: l, request: r, op: op}
 	defer w.end()
 	var last *QuorumError // of the latest attempt that was decided
-	verdict := quorum.Rejected
-	for ask := !w.behindOthersHere(); ; ask = true {
+	verdict, here := quorum.Rejected, w.behindOthersHere()
+	for ask := !here; ; ask = true {
 		if ask {
 			var lock *Lock
 			var failed *QuorumError
@@ -67,28 +67,26 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 				l.took(lock)
 				return lock, nil
 			}
-			if verdict != quorum.Open || last == nil {
+			if verdict != quorum.Open || last == nil && !here {
 				last = failed
 			}
-		} else {
-			last = l.heldHere(r)
 		}
 		if why := l.interruption(ctx); why != nil {
-			return nil, last.because(why)
+			return nil, w.refusal(last).because(why)
 		}
 		if !r.wait {
-			return nil, last
+			return nil, w.refusal(last)
 		}
 		lock, outcome, err := w.pause(ctx, verdict == quorum.Rejected)
 		switch {
 		case err != nil:
-			return nil, &opError{op: "acquire", keys: r.keys, what: err, why: last}
+			return nil, &opError{op: "acquire", keys: r.keys, what: err, why: w.refusal(last)}
 		case lock != nil:
 			return lock, nil
 		case outcome == interrupted:
-			return nil, last.because(l.interruption(ctx))
+			return nil, w.refusal(last).because(l.interruption(ctx))
 		case outcome == over && ask:
-			return nil, last
+			return nil, w.refusal(last)
 		case outcome == over: // nobody has been asked yet
 			r.wait = false
 		}

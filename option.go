@@ -89,9 +89,9 @@ func WithoutWaitQueue() Option {
 
 // WithLocalHandoff sets how often in a row a lock that is released is handed over to
 // another goroutine of this process that waits for it, without asking the nodes, before
-// other processes have their turn. A row ends after 100 ms, too. n must not be negative; 0
-// means never. The default is 32. Each holder has a [Lock] of its own, and the one before
-// is released.
+// other processes have their turn. A row ends after 100 ms, too. If the nodes then say that
+// no other process waits, another row begins. n must not be negative; 0 means never. The
+// default is 32. Each holder has a [Lock] of its own, and the one before is released.
 func WithLocalHandoff(n int) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.handoff = n; return c })
 }

@@ -214,12 +214,16 @@ func (l *Locker) ended(h *keeper.Hold) {
 
 var errHeldHere = errors.New("not asked: held or waited for by this process")
 
-// heldHere is the error of an acquisition that has asked no node, since this
-// process itself holds the key or waits for it.
-func (l *Locker) heldHere(r request) *QuorumError {
+// refusal is the error of the latest attempt. If there is none, no node has been asked,
+// since this process itself holds the key or waits for it.
+func (w *wait) refusal(last *QuorumError) *QuorumError {
+	if last != nil {
+		return last
+	}
+	l := w.locker
 	ballot := quorum.NewBallot(len(l.nodes))
 	for i := range l.nodes {
 		ballot.Cast(i, quorum.Reply{Vote: quorum.Refused, Err: errHeldHere})
 	}
-	return l.quorumError("acquire", r.keys, ballot, ErrNotAcquired)
+	return l.quorumError("acquire", w.request.keys, ballot, ErrNotAcquired)
 }

@@ -3,6 +3,7 @@ package redlock_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -117,6 +118,70 @@ func TestALockThatIsHandedOverIsNoFresher(t *testing.T) {
 		require.ErrorIs(t, context.Cause(g.lock.Context()), redlock.ErrLost)
 		require.WithinDuration(t, until, time.Now(), ms)
 	})
+}
+
+// However long a lock is handed over, nobody has it when it is nearly over, and another
+// process that comes has its turn.
+func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
+	for _, extended := range []bool{true, false} {
+		simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+			for _, s := range stores {
+				s.Faults(func(op sim.Op, _ int) sim.Fault {
+					return sim.Fault{Request: ms, Reply: ms, LoseRequest: op == sim.Extend && !extended}
+				})
+			}
+			l, other := open(), open()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			var all sync.WaitGroup
+			var mu sync.Mutex // guards tokens
+			tokens := make(map[string]bool)
+			turns := func() int {
+				mu.Lock()
+				defer mu.Unlock()
+				return len(tokens)
+			}
+			for range 4 {
+				all.Go(func() {
+					for {
+						lock, err := l.Acquire(ctx, "k", 2*time.Second, queued)
+						if err != nil {
+							if !errors.Is(err, context.DeadlineExceeded) {
+								t.Error(err)
+							}
+							return
+						}
+						mu.Lock()
+						tokens[lock.Token()] = true
+						mu.Unlock()
+						if left := time.Until(lock.Until()); left < 100*ms {
+							t.Errorf("valid for %v only", left)
+						}
+						time.Sleep(ms)
+						if err := lock.Release(t.Context()); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
+			for range 20 {
+				time.Sleep(500 * ms)
+				began := time.Now()
+				lock, err := other.Acquire(t.Context(), "k", 2*time.Second, queued)
+				require.NoError(t, err)
+				require.Less(t, time.Since(began), 100*ms)
+				require.NoError(t, lock.Release(t.Context()))
+			}
+			waited := turns()
+			all.Wait()
+			t.Logf("extended: %v: %d turns in 10 s that nobody waited for", extended, turns()-waited)
+			if extended {
+				require.Less(t, turns()-waited, 5)
+			} else {
+				require.InDelta(t, 10*time.Second/(250*ms), turns()-waited, 10, "it gets fresh grants")
+			}
+		})
+	}
 }
 
 // Whoever is handed a lock and dies keeps others from it for its own ttl.

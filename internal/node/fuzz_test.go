@@ -112,6 +112,7 @@ func FuzzReplies(f *testing.F) {
 			{"extend", []Command{{Kind: Extend, Claim: two}, {Kind: Extend, Claim: two}}, map[Outcome][]meaning{Done: {integer(1)}, Refilled: {integer(2)}, Refused: {integer(0)}}},
 			{"release", []Command{{Kind: Release, Claim: two}, {Kind: Release, Claim: two}}, map[Outcome][]meaning{Done: {integer(2)}, Refused: {integer(0), integer(1)}}},
 			{"ping", []Command{{Kind: Ping, Claim: one}}, map[Outcome][]meaning{Done: {{kind: '$', text: "k"}, {kind: '+', text: "k"}}}},
+			{"look", []Command{{Kind: Look, Claim: one}, {Kind: Look, Claim: one}}, map[Outcome][]meaning{Done: {integer(0)}, Refused: {integer(1)}}},
 		} {
 			for i := range c.batch {
 				c.batch[i].TTL = time.Minute
@@ -149,7 +150,7 @@ func TestHalfAReplyHangsNobody(t *testing.T) {
 				s := Wrap(client)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				for _, kind := range []Kind{Acquire, Extend, Release, Ping} {
+				for _, kind := range []Kind{Acquire, Extend, Release, Ping, Look} {
 					name := fmt.Sprint("kind ", kind)
 					call := func() error {
 						batch := []Command{{Kind: kind, Claim: NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}}

@@ -27,6 +27,7 @@ var (
 	errNoSend = unasked(errNoKey)
 	errClosed = unasked(errors.New("the node is closed"))
 	errEnded  = unasked(errors.New("not sent: the lock has ended"))
+	errWaited = errors.New("others may wait")
 	// Not unasked: the node was to be asked, and could not be in time.
 	errOverdue = NotRun(errors.New("not sent in time"))
 )
@@ -215,6 +216,11 @@ func (n *Node) Join(c *Claim, entry *Entry, j Joiner) {
 	n.cast(dropped)
 }
 
+// Look asks whether anybody waits for the key of the claim, which holds it: the vote
+// is in favour if nobody stands in its queue here. The command is dropped if the
+// claim ends before it is sent.
+func (n *Node) Look(c *Claim, v Voter) { n.ask(Command{Kind: Look, Claim: c, voter: v}) }
+
 // Listen is the Store's.
 func (n *Node) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number, fence int64)) error {
 	return n.store.Listen(ctx, channel, ready, heard)
@@ -395,6 +401,8 @@ func (c *Command) reply() quorum.Reply {
 			return quorum.Reply{Vote: quorum.Refused, Err: c.Err}
 		case c.releases() || c.Kind == Confirm:
 			return quorum.Reply{Vote: quorum.Refused, Err: errNoKey}
+		case c.Kind == Look:
+			return quorum.Reply{Vote: quorum.Refused, Err: errWaited}
 		}
 		return quorum.Reply{Vote: quorum.Refused, Err: errOwned}
 	}

@@ -489,3 +489,24 @@ func TestErrNotRunKeepsTheTextAndTheType(t *testing.T) {
 	require.ErrorContains(t, err, "not connected: ")
 	require.False(t, errors.Is(err, context.DeadlineExceeded))
 }
+
+// A look sets nothing, so that there is nothing to take back after it.
+func TestALookLeavesNothing(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		var calls []sim.Op
+		s.Faults(func(op sim.Op, _ int) sim.Fault {
+			calls = append(calls, op)
+			return sim.Fault{LoseReply: true}
+		})
+		look := func(c *node.Claim) quorum.Reply {
+			return ask(func(v node.Voter) { n.Look(c, v) })
+		}
+		c := claim(1)
+		require.Equal(t, quorum.Failed, look(c).Vote)
+		require.Equal(t, []sim.Op{sim.Look}, calls)
+		c.End()
+		require.Equal(t, quorum.Failed, look(c).Vote)
+		require.ErrorIs(t, release(n, c).Err, node.ErrUnasked)
+		require.Equal(t, []sim.Op{sim.Look}, calls, "of a claim that has ended")
+	})
+}

@@ -75,6 +75,9 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 	if c.Kind == Ping { // the server takes the key for a text that it is to repeat
 		return client.B().Arbitrary("PING").Keys(keys[0]).Build()
 	}
+	if c.Kind == Look {
+		return client.B().Arbitrary("EXISTS").Keys(keys[0] + queueSuffix).Build()
+	}
 	script := scripts[c.Kind]
 	command := client.B().Arbitrary("EVALSHA", script.digest)
 	if whole {
@@ -137,28 +140,55 @@ func (s *Redis) read(c *Command, result rueidis.RedisResult) error {
 	return nil
 }
 
-// readNumber reads the answer of the other scripts.
+// readNumber reads an answer that is a number: those of the other scripts, and of EXISTS.
 func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
 	n, err := result.ToInt64()
-	keys, floor := int64(len(c.Claim.Keys)), c.Claim.terms.Floor
-	switch {
-	case err != nil:
+	if err != nil {
 		return Unknown, discreet(err)
-	case n == 0:
-		return Refused, nil
-	case c.Kind == Acquire && n < 0:
-		return Unknown, quarantined(-n)
-	case c.Kind == Acquire && floor > 0 && n >= floor, c.Kind == Confirm && n >= c.Fence:
-		c.Fence = n
-		return Done, nil
-	case c.releases() && n == keys, !c.releases() && c.Kind != Confirm && floor == 0 && n == 1, c.Kind == Extend && n == 1:
-		return Done, nil
-	case c.releases() && n > 0 && n < keys:
-		return Refused, nil
-	case c.Kind == Extend && n == 2:
-		return Refilled, nil
 	}
-	return Unknown, fmt.Errorf("unexpected reply to a script: %d", n)
+	keys, fenced := int64(len(c.Claim.Keys)), c.Claim.Fenced()
+	switch c.Kind {
+	case Acquire:
+		switch {
+		case n < 0:
+			return Unknown, quarantined(-n)
+		case n == 0:
+			return Refused, nil
+		case fenced && n >= c.Claim.terms.Floor:
+			c.Fence = n
+			return Done, nil
+		case !fenced && n == 1:
+			return Done, nil
+		}
+	case Confirm:
+		switch {
+		case n == 0:
+			return Refused, nil
+		case n >= c.Fence:
+			c.Fence = n
+			return Done, nil
+		}
+	case Extend:
+		if n >= 0 && n <= 2 {
+			return [...]Outcome{Refused, Done, Refilled}[n], nil
+		}
+	case Look:
+		if n == 0 || n == 1 {
+			return [...]Outcome{Done, Refused}[n], nil
+		}
+	case Release, Leave:
+		switch {
+		case n == keys:
+			return Done, nil
+		case n >= 0 && n < keys:
+			return Refused, nil
+		}
+	case Trust:
+		if n == 1 {
+			return Done, nil
+		}
+	}
+	return Unknown, fmt.Errorf("unexpected reply: %d", n)
 }
 
 func readSet(result rueidis.RedisResult) (Outcome, error) {

@@ -152,3 +152,23 @@ func TestAGrantThatFailsIsNotToldOf(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "nothing 0", next(t, told))
 }
+
+func TestALookTellsWhetherAnybodyWaits(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	look := func() node.Outcome {
+		c := do(t, s, node.Look, 0, node.NewClaim([]string{"k"}, "holder", 1))[0]
+		require.NoError(t, c.Err)
+		return c.Outcome
+	}
+	require.Equal(t, node.Done, look())
+	holding(t, server, "holder")
+	require.Equal(t, node.Done, look(), "a holder does not wait")
+	join(t, s, "waiter", node.Entry{})
+	require.Equal(t, node.Refused, look())
+	leave(t, s, "waiter")
+	require.Equal(t, node.Done, look())
+	_, err := server.Do("SET", "k:waiters", "foreign")
+	require.NoError(t, err)
+	require.Equal(t, node.Refused, look(), "that is not known")
+}

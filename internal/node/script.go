@@ -42,6 +42,9 @@ var (
 	}
 )
 
+// queueSuffix is what queue.lua appends to a key for the name of its queue.
+const queueSuffix = ":waiters"
+
 // script is a Lua script that is sent by its digest, and whole only where the
 // server does not know it. rueidis.Lua does this for one call; for many it
 // loads the script anew each time, which costs a round trip.

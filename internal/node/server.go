@@ -341,11 +341,11 @@ func (s *server) dead(now time.Time) []Command {
 //   - done: it is repeated now.
 func (s *server) settle(c *Command, now time.Time) {
 	p := &c.Claim.places[s.node.index]
-	if c.releases() {
+	switch {
+	case c.releases():
 		s.released(c, p, now)
 		return
-	}
-	if !c.Kind.sets() {
+	case !c.Kind.sets(): // leaves nothing
 		s.node.settled()
 		return
 	}

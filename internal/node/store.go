@@ -45,6 +45,7 @@ const (
 	Trust               // ends the quarantine of the node
 	Join                // enters the queue of a key, or renews the place in it; takes the key if it is its turn
 	Ping                // asks the server that has the key for an answer; sets nothing
+	Look                // is Refused if somebody may stand in the queue of a key, and Done if nobody does
 )
 
 // Command is one command for one claim, and what came of it.
@@ -87,7 +88,8 @@ const (
 	// Unknown: the command failed. If Err is ErrNotRun, it certainly did not run
 	// and never will; otherwise it may have run, or may do so later.
 	Unknown Outcome = iota
-	// Done: all keys were acquired, were ours and were extended, were deleted.
+	// Done: all keys were acquired, were ours and were extended, were deleted; nobody
+	// waits for the key.
 	Done
 	// Refilled: an extension found some keys gone, and set them again. It is not a vote.
 	Refilled

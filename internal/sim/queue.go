@@ -181,3 +181,10 @@ func terms(c *node.Command) node.Terms {
 	}
 	return t
 }
+
+func (s *Store) look(c *node.Command) node.Outcome {
+	if len(s.queues[c.Claim.Keys[0]]) > 0 {
+		return node.Refused
+	}
+	return node.Done
+}

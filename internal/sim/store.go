@@ -23,11 +23,12 @@ const (
 	Confirm Op = "confirm"
 	Trust   Op = "trust"
 	Ping    Op = "ping"
+	Look    Op = "look"
 )
 
 var ops = [...]Op{
 	node.Acquire: Acquire, node.Extend: Extend, node.Release: Release, node.Leave: Release,
-	node.Join: Join, node.Confirm: Confirm, node.Trust: Trust, node.Ping: Ping,
+	node.Join: Join, node.Confirm: Confirm, node.Trust: Trust, node.Ping: Ping, node.Look: Look,
 }
 
 // Fault is what befalls one call.
@@ -302,6 +303,8 @@ func (s *Store) run(c *node.Command) node.Outcome {
 		return node.Done
 	case node.Ping:
 		return node.Done
+	case node.Look:
+		return s.look(c)
 	}
 	return s.release(c)
 }

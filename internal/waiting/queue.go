@@ -27,15 +27,12 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// row is for how long a lock is handed over inside the process, at most, before
-// other processes have their turn.
-const row = 100 * time.Millisecond
-
 // Queue is the waiting of one Locker. All its methods are safe for concurrent
 // use.
 type Queue struct {
 	keeper   *keeper.Keeper
 	nodes    []*node.Node
+	panel    *quorum.Panel
 	granted  bool // enough nodes grant the key to those who wait
 	handoffs int  // in a row, inside the process
 	floor    func() int64
@@ -58,10 +55,10 @@ type line struct {
 	waiters   []*Waiter   // the first is next
 	holder    *node.Claim // of this Locker; nil if none
 	contender *contender  // nil while there is a holder, or nobody waits
-	handed    int         // how often the key was handed over in a row
-	since     time.Time   // when that began
-	taken     int         // Waiters that Next has taken
-	used      bool        // somebody has waited in it
+	row       row         // of the holder
+	doubt     doubt
+	taken     int  // Waiters that Next has taken
+	used      bool // somebody has waited in it
 }
 
 // Waiter is one who waits in a line.
@@ -92,6 +89,7 @@ func New(k *keeper.Keeper, nodes []*node.Node, handoffs int, floor func() int64)
 	q := &Queue{
 		keeper:     k,
 		nodes:      nodes,
+		panel:      quorum.NewPanel(len(nodes)),
 		handoffs:   handoffs,
 		floor:      floor,
 		channel:    "redlock:" + rand.Text(),
@@ -211,6 +209,9 @@ func (q *Queue) Hold(key string, claim *node.Claim) {
 // the nodes' queues is taken for those who wait here: that must come before the
 // release. left is for how long the keys are still set: if that is longer than the
 // Waiter asks for, they must be set anew for it.
+//
+// At the end of a row the nodes are asked whether anybody else waits, and Next waits
+// for the answer.
 func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter {
 	q.mu.Lock()
 	l := q.lines[key]
@@ -218,27 +219,54 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 		q.mu.Unlock()
 		return nil
 	}
-	if len(l.waiters) > 0 && !q.closed {
-		now := time.Now()
-		if l.handed == 0 {
-			l.since = now
-		}
-		next := l.waiters[0]
-		fenced := claim.Fenced() || next.terms.Floor > 0
-		if l.handed < q.handoffs && now.Sub(l.since) < row && left <= next.ttl && !fenced {
-			l.handed++
-			l.taken++
-			w := l.next()
-			w.taken = true
+	w := q.take(l, left)
+	if w == nil && q.asks(l, left) {
+		left -= q.ask(l, claim)
+		if l.holder != claim { // it has ended meanwhile
 			q.mu.Unlock()
-			return w
+			return nil
 		}
+		w = q.take(l, left)
 	}
-	l.holder, l.handed = nil, 0
+	if w != nil {
+		q.mu.Unlock()
+		return w
+	}
+	l.holder, l.row = nil, row{}
 	send := q.contend(l)
 	q.mu.Unlock()
 	send()
 	return nil
+}
+
+// passable reports whether there is a Waiter to whom the holder's key may be passed.
+// q.mu is held.
+func (q *Queue) passable(l *line, left time.Duration) bool {
+	if len(l.waiters) == 0 || q.closed {
+		return false
+	}
+	next := l.waiters[0]
+	fenced := l.holder.Fenced() || next.terms.Floor > 0
+	return left <= next.ttl && !fenced
+}
+
+// take takes the Waiter that is next, unless the row is over. q.mu is held.
+func (q *Queue) take(l *line, left time.Duration) *Waiter {
+	if !q.passable(l, left) {
+		return nil
+	}
+	now := time.Now()
+	if l.row.since.IsZero() {
+		l.row.since = now
+	}
+	if l.row.over(q.handoffs, now) {
+		return nil
+	}
+	l.row.handed++
+	l.taken++
+	w := l.next()
+	w.taken = true
+	return w
 }
 
 // Pass gives the key to w, which Next took.
@@ -276,7 +304,7 @@ func (q *Queue) Released(key string, claim *node.Claim) {
 		q.mu.Unlock()
 		return
 	}
-	l.holder, l.handed = nil, 0
+	l.holder, l.row = nil, row{}
 	send := q.contend(l)
 	q.mu.Unlock()
 	send()

@@ -388,7 +388,15 @@ func TestAKeyIsHandedOverSoOften(t *testing.T) {
 			waiter.Pass(Grant{Claim: held, Until: 1 << 60, Handed: true})
 			require.Same(t, held, p.got(waiter, ms).Claim)
 		}
+		other := w.process("other", 0)
+		for _, s := range w.stores {
+			s.Set("k", held.Token, time.Hour)
+		}
+		elsewhere := other.Enter("k", ttl, node.Terms{})
+		time.Sleep(ms)
 		require.Nil(t, p.Next("k", held, ttl), "others have their turn")
+		w.release("k")
+		other.Return("k", other.got(elsewhere, time.Second))
 		p.Return("k", p.got(third, time.Second))
 
 		p.Hold("k", held)
