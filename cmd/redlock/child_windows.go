@@ -46,9 +46,9 @@ func (c *child) terminate() bool { return false }
 
 // yield, resume and leave have nothing to do: processes are not stopped here, and the
 // console is everybody's.
-func (c *child) yield(os.Signal, chan<- os.Signal) {}
-func (c *child) resume()                           {}
-func (c *child) leave()                            {}
+func (c *child) yield(os.Signal) bool { return true }
+func (c *child) resume()              {}
+func (c *child) leave()               {}
 
 // kill ends the process.
 func (c *child) kill() { _ = c.process.Kill() } // fails only if it has ended

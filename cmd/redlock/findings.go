@@ -115,11 +115,11 @@ func (s *server) findings() []finding {
 func (s *server) permissionFindings() []finding {
 	var found []finding
 	for _, judge := range []struct {
-		purpose, what string
-		severity      severity
+		purpose, check, what string
+		severity             severity
 	}{
-		{forLocks, "no lock can be taken there", danger},
-		{forQueues, "those who wait for a lock ask again and again instead of being granted it in turn", warning},
+		{forLocks, "permissions", "no lock can be taken there", danger},
+		{forQueues, "queue-permissions", "those who wait for a lock ask again and again instead of being granted it in turn", warning},
 	} {
 		var commands []string
 		said := ""
@@ -129,14 +129,14 @@ func (s *server) permissionFindings() []finding {
 			}
 		}
 		if len(commands) > 0 {
-			found = append(found, finding{judge.severity, "permissions", s.Address,
+			found = append(found, finding{judge.severity, judge.check, s.Address,
 				fmt.Sprintf("the user may not run %s (%s): %s", strings.Join(commands, ", "), said, judge.what),
 				"give it the permissions that SECURITY.md lists"})
 		}
 	}
 	for _, d := range s.Denied {
 		if d.key && !s.keyed {
-			return append(found, finding{note, "permissions", s.Address,
+			return append(found, finding{note, "keys", s.Address,
 				"whether the user may access the keys of locks was not checked: " + d.Said,
 				"run redlock doctor KEY, with a key as your locks have it"})
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -49,8 +50,8 @@ type latency struct {
 	Median float64 `json:"median_ms"`
 }
 
-// clock is how far a server's clock is ahead of the others', or of this machine's if
-// there are no others, in milliseconds. It may be wrong by Uncertainty.
+// clock is how far a server's clock is ahead of the median of all servers' and this
+// machine's, in milliseconds. It may be wrong by Uncertainty.
 type clock struct {
 	Offset      float64 `json:"offset_ms"`
 	Uncertainty float64 `json:"uncertainty_ms"`
@@ -157,26 +158,24 @@ func (s *server) readClock(ctx context.Context, client rueidis.Client) {
 	}
 }
 
-// compareClocks sets how far each clock is from the median of the others.
+// compareClocks sets how far each clock is from the median of all of them and this
+// machine's.
 func compareClocks(servers []*server) {
+	all := []*server{{}} // this machine
 	for _, s := range servers {
-		if s.Clock == nil {
-			continue
+		if s.Clock != nil {
+			all = append(all, s)
 		}
-		var others []*server
-		for _, o := range servers {
-			if o != s && o.Clock != nil {
-				others = append(others, o)
-			}
+	}
+	slices.SortFunc(all, func(a, b *server) int { return cmp.Compare(a.offset, b.offset) })
+	median := all[len(all)/2]
+	if other := all[(len(all)-1)/2]; other.offset.Abs() < median.offset.Abs() {
+		median = other
+	}
+	for _, s := range servers {
+		if s.Clock != nil {
+			*s.Clock = clock{milliseconds(s.offset - median.offset), milliseconds(s.trip/2 + median.trip/2)}
 		}
-		offset, uncertain := s.offset, s.trip/2
-		if len(others) > 0 {
-			slices.SortFunc(others, func(a, b *server) int { return int(a.offset - b.offset) })
-			median := others[len(others)/2]
-			offset -= median.offset
-			uncertain += median.trip / 2
-		}
-		*s.Clock = clock{milliseconds(offset), milliseconds(uncertain)}
 	}
 }
 

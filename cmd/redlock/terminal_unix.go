@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,29 +22,33 @@ type terminal struct {
 }
 
 // yield does what the command's stop asks for: it lends the terminal to it, or stops the
-// tool with it and returns when both may go on.
-func (c *child) yield(by os.Signal, signals chan<- os.Signal) {
+// tool with it. It reports whether the command may go on now.
+func (c *child) yield(by os.Signal) bool {
 	wants := by == syscall.SIGTTIN || by == syscall.SIGTTOU
 	if !wants && by != syscall.SIGTSTP {
-		return // somebody else's business, as with SIGSTOP
+		return false // it is stopped by somebody else, as with SIGSTOP
 	}
 	if c.terminal == nil {
 		file, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 		if err != nil {
-			return
+			return false
 		}
 		c.terminal = &terminal{file: file}
 	}
 	t := c.terminal
 	if wants && t.lend(c.pid) {
-		return
+		return true
+	}
+	if !isJob() { // nobody would have the tool go on
+		return !wants
 	}
 	wants = wants || t.lent
 	t.takeBack()
-	stopWithJob(signals)
+	stopWithJob()
 	if wants {
 		t.lend(c.pid)
 	}
+	return true
 }
 
 // lend makes the group the one in the foreground. It reports false if the tool is not
@@ -76,17 +79,20 @@ func (t *terminal) give(group int) bool {
 // leave gives the terminal back to the tool, and what comes after it.
 func (c *child) leave() { c.terminal.takeBack() }
 
-// stopWithJob stops the tool's own process group, as Ctrl-Z does, and returns when it
-// has been continued. signals gets SIGTSTP again then.
-func stopWithJob(signals chan<- os.Signal) {
+// isJob reports whether a shell has made a job of the tool's process group, which it can
+// stop and continue.
+func isJob() bool {
+	session, err := unix.Getsid(0)
+	return err == nil && session != unix.Getpgrp() && unix.Kill(session, 0) == nil
+}
+
+// stopWithJob stops the tool's process group, as Ctrl-Z does, and returns when it has
+// been continued.
+func stopWithJob() {
 	continued := make(chan os.Signal, 1)
 	signal.Notify(continued, syscall.SIGCONT)
 	defer signal.Stop(continued)
-	signal.Reset(syscall.SIGTSTP)
-	defer signal.Notify(signals, syscall.SIGTSTP)
-	_ = syscall.Kill(0, syscall.SIGTSTP)
-	select {
-	case <-continued:
-	case <-time.After(time.Second): // there is no shell that would continue it, so it was not stopped
-	}
+	// Not SIGTSTP: the tool has a handler for that, which signal.Reset does not take away.
+	_ = syscall.Kill(0, syscall.SIGSTOP)
+	<-continued
 }

@@ -46,8 +46,7 @@ func (w *watch) wait() error {
 			if c.stopped == nil {
 				return w.ended(c)
 			}
-			w.child.yield(c.stopped, w.signals)
-			if w.lock.Valid() {
+			if w.child.yield(c.stopped) && w.lock.Valid() {
 				w.child.resume()
 			}
 		case s := <-w.signals:
