@@ -11,16 +11,15 @@ import (
 
 // watch is a command that runs under a lock.
 //
-// If the lock is not extended, the command is asked to stop a grace before validity
-// ends, and killed a little before it ends. The lock is held all that time: no
-// redlock.WithGrace, which would give the keys back when the grace begins.
+// If the lock is not extended, the command is killed a little before validity ends, and
+// asked to stop a grace before that. The lock is held all that time. With
+// redlock.WithGrace its keys would be deleted when the grace begins.
 type watch struct {
 	*run
 	lock  *redlock.Lock
 	child *child
 
-	lost error     // why the command was asked to stop; nil if it was not
-	kill time.Time // when it is killed; zero unless it was asked to stop
+	kill time.Time // when the command is killed; zero unless it was asked to stop
 }
 
 const (
@@ -28,7 +27,7 @@ const (
 	// extended, and when the clock is set or the machine was suspended.
 	glance = time.Second
 	// dying is what a process has between SIGKILL and the end of validity, to be gone.
-	// It is less where the grace is short.
+	// It is less where the ttl is short.
 	dying = 100 * time.Millisecond
 )
 
@@ -65,10 +64,13 @@ func (w *watch) wait() error {
 func (w *watch) left() time.Duration {
 	next := w.kill
 	if next.IsZero() {
-		next = w.lock.Until().Add(-w.grace)
+		next = w.last().Add(-w.grace)
 	}
 	return min(max(time.Until(next), 0), glance)
 }
+
+// last is when the command must be killed, unless the lock is extended.
+func (w *watch) last() time.Time { return w.lock.Until().Add(-min(dying, w.ttl/20)) }
 
 // look does what is due.
 func (w *watch) look() {
@@ -76,7 +78,7 @@ func (w *watch) look() {
 	case !w.kill.IsZero() && time.Until(w.kill) <= 0:
 		w.child.kill()
 		w.kill = time.Now().Add(glance) // again, if it is still there
-	case w.kill.IsZero() && time.Until(w.lock.Until()) <= w.grace:
+	case w.kill.IsZero() && time.Until(w.last()) <= w.grace:
 		err := fmt.Errorf("hold %q: not extended", w.key)
 		if failed := w.unextended.Load(); failed != nil {
 			err = *failed
@@ -87,21 +89,18 @@ func (w *watch) look() {
 
 // stop asks the command to stop, because of err, and sets the time to kill it.
 func (w *watch) stop(err error) {
-	// The end of validity, and a grace after err if that comes first: nodes may have
-	// answered that the lock is gone.
-	until, now := w.lock.Until(), time.Now()
-	if graced := now.Add(w.grace); graced.Before(until) {
-		until = graced
+	now := time.Now()
+	kill := now.Add(w.grace) // this may be long before validity would end: nodes have said that the lock is gone
+	if last := w.last(); last.Before(kill) {
+		kill = last
 	}
-	kill := until.Add(-min(dying, w.grace/10))
-	if w.lost != nil {
-		w.lost = err
+	if !w.kill.IsZero() {
 		if kill.Before(w.kill) { // a step of the clock
 			w.kill = kill
 		}
 		return
 	}
-	w.lost, w.kill = err, kill
+	w.kill = kill
 	left := kill.Sub(now)
 	if left <= 0 || !w.child.terminate() {
 		say(os.Stderr, "%v: the command is killed in %v", err, max(left, 0).Round(time.Millisecond))
@@ -113,13 +112,13 @@ func (w *watch) stop(err error) {
 // ended is the outcome of a command that has ended.
 func (w *watch) ended(c change) error {
 	w.child.leave()
-	if w.lost == nil && w.lock.Valid() {
-		return exitError{code: c.code}
+	if w.kill.IsZero() {
+		if w.lock.Valid() {
+			return exitError{code: c.code}
+		}
+		<-w.lock.Context().Done()
+		say(os.Stderr, "%v", context.Cause(w.lock.Context()))
 	}
 	w.child.kill() // what is left of its group
-	if w.lost == nil {
-		<-w.lock.Context().Done()
-		w.lost = context.Cause(w.lock.Context())
-	}
 	return exitError{exitLost, fmt.Errorf("hold %q: lock lost: the command ended by %s", w.key, c.how)}
 }
