@@ -18,6 +18,7 @@ func TestTheCommandDiesWithTheTool(t *testing.T) {
 	_, err := fmt.Sscanf(strings.TrimSpace(p.stdout.String()), "pid %d", &pid)
 	require.NoError(t, err)
 	require.True(t, alive(pid))
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
 	p.signal(syscall.SIGKILL)
 	eventually(t, "the command is gone", func() bool { return !alive(pid) })
 }

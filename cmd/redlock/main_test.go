@@ -89,6 +89,7 @@ func begin(t *testing.T, nodes string, args ...string) *process {
 	p := &process{t: t, cmd: exec.Command(tool, args...), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), nodesVariable+"="+nodes)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	p.cmd.WaitDelay = time.Second // a command that outlives the tool has its stdout
 	var err error
 	p.stdin, err = p.cmd.StdinPipe()
 	require.NoError(t, err)

@@ -98,7 +98,7 @@ func TestASignalThatIsIgnoredStaysSo(t *testing.T) {
 	nodes := redistest.Start(t).Addr()
 	dir := t.TempDir()
 	pid := filepath.Join(dir, "pid")
-	p := begin(t, nodes, "run", "outer", "--", "sh", "-c", "trap '' HUP; echo $$ > "+pid+"; exec "+tool+" run inner -- sh -c 'echo runs; cat'")
+	p := begin(t, nodes, "run", "outer", "--", "sh", "-c", "trap '' HUP; echo $$ > "+pid+"; exec "+tool+" run inner -- sh -c 'trap \"echo another\" USR1; "+idle+"'")
 	p.says("runs")
 	text, err := os.ReadFile(pid)
 	require.NoError(t, err)
@@ -106,8 +106,10 @@ func TestASignalThatIsIgnoredStaysSo(t *testing.T) {
 	_, err = fmt.Sscan(string(text), &inner)
 	require.NoError(t, err)
 	require.NoError(t, syscall.Kill(inner, syscall.SIGHUP))
-	require.NoError(t, p.stdin.Close())
-	require.Zero(t, p.code(), "nohup works")
+	require.NoError(t, syscall.Kill(inner, syscall.SIGUSR1))
+	p.says("another")
+	p.signal(syscall.SIGTERM)
+	require.Equal(t, 128+15, p.code(), "not by SIGHUP: nohup works")
 }
 
 func TestACommandWhoseLockIsLostGetsSIGTERMAndThenSIGKILL(t *testing.T) {
