@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -22,3 +23,6 @@ func TestTheCommandDiesWithTheTool(t *testing.T) {
 	p.signal(syscall.SIGKILL)
 	eventually(t, "the command is gone", func() bool { return !alive(pid) })
 }
+
+// alive tells whether a process exists.
+func alive(pid int) bool { return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }

@@ -104,7 +104,7 @@ func (d diagnosis) print(w io.Writer) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "\n%d dangers, %d warnings\n", d.count(danger), d.count(warning))
+	_, err := fmt.Fprintf(w, "\nDangers: %d, warnings: %d\n", d.count(danger), d.count(warning))
 	return err
 }
 

@@ -44,7 +44,7 @@ func TestDoctorNamesEvictionAndForgetting(t *testing.T) {
 	require.Contains(t, stdout, "maxmemory-policy is allkeys-lru")
 	require.Contains(t, stdout, "CONFIG SET maxmemory-policy noeviction")
 	require.Contains(t, stdout, "it forgets its locks when it restarts")
-	require.Contains(t, stdout, "2 dangers, 1 warnings")
+	require.Contains(t, stdout, "Dangers: 2, warnings: 1")
 }
 
 func TestDoctorHasNothingAgainstSafeServers(t *testing.T) {
