@@ -144,4 +144,3 @@ func list(servers []*redistest.Server) string {
 	}
 	return strings.Join(addrs, ",")
 }
-
