@@ -86,6 +86,18 @@ func IsCluster(option rueidis.ClientOption) bool {
 	return len(option.InitAddress) > 1 && option.Sentinel.MasterSet == "" && !option.ForceSingleClient
 }
 
+// Connect makes a client, and dials once.
+func Connect(option rueidis.ClientOption) (rueidis.Client, error) {
+	client, err := rueidis.NewClient(option)
+	if err == nil {
+		return client, nil
+	}
+	if client != nil { // a single client is returned even when its dial failed
+		client.Close()
+	}
+	return nil, dialError(err)
+}
+
 // Tried is closed when the first dial has ended, either way.
 func (s *Redis) Tried() <-chan struct{} { return s.tried }
 
@@ -98,19 +110,13 @@ func (s *Redis) dial(ctx context.Context, option rueidis.ClientOption) {
 		backoff.WithMaxInterval(longestRedial),
 		backoff.WithMaxElapsedTime(0))
 	for ctx.Err() == nil {
-		client, err := rueidis.NewClient(option)
+		client, err := Connect(option)
+		s.mu.Lock()
+		s.client, s.err = client, err
+		s.mu.Unlock()
 		if err == nil {
-			s.mu.Lock()
-			s.client = client
-			s.mu.Unlock()
 			return
 		}
-		if client != nil { // a single client is returned even when its dial failed
-			client.Close()
-		}
-		s.mu.Lock()
-		s.err = dialError(err)
-		s.mu.Unlock()
 		tried()
 		timer := time.NewTimer(pauses.NextBackOff())
 		select {

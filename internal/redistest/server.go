@@ -1,5 +1,3 @@
-//go:build unix
-
 // Package redistest runs real Redis servers for tests and breaks the network
 // in front of them.
 //
@@ -24,7 +22,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -146,7 +143,7 @@ func (s *Server) Pause() {
 	if !s.running() {
 		return
 	}
-	err := s.proc.os.Signal(syscall.SIGSTOP)
+	err := s.proc.os.Signal(sigstop)
 	if err == nil {
 		err = s.proc.await(func() error { return stopped(s.proc.os.Pid) })
 	}
@@ -164,7 +161,7 @@ func (s *Server) Resume() {
 	if !s.running() {
 		return
 	}
-	err := s.proc.os.Signal(syscall.SIGCONT)
+	err := s.proc.os.Signal(sigcont)
 	if err == nil {
 		err = s.proc.await(func() error {
 			_, err := s.Do("PING")

@@ -1,0 +1,7 @@
+package main
+
+import "syscall"
+
+// dieWithTool has the kernel kill the child when the tool dies, as by SIGKILL: nobody
+// would extend its lock.
+func dieWithTool(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }

@@ -1,0 +1,116 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"syscall"
+)
+
+// child is the command: a process that leads a group of its own.
+type child struct {
+	pid      int
+	changes  chan change
+	terminal *terminal // nil before it was needed
+}
+
+// change is what has become of a child.
+type change struct {
+	stopped os.Signal // that has stopped it; nil: it has ended
+	code    int       // that the tool is to exit with
+	how     string    // it ended
+}
+
+// start runs a program, with the tool's own stdin, stdout and stderr.
+func start(program string, args, env []string) (*child, error) {
+	cmd := &exec.Cmd{
+		Path: program, Args: args, Env: env,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
+	}
+	dieWithTool(cmd.SysProcAttr)
+	c := &child{changes: make(chan change)}
+	started := make(chan error)
+	go func() {
+		// The kernel ties the death signal to the thread that starts the child, so that
+		// must live as long.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		if err == nil {
+			c.pid = cmd.Process.Pid
+			_ = cmd.Process.Release() // watch waits for it, for its stops too
+		}
+		started <- err
+		if err == nil {
+			c.watch()
+		}
+	}()
+	return c, <-started
+}
+
+// watch tells of the child's changes until it has ended.
+func (c *child) watch() {
+	for {
+		var status syscall.WaitStatus
+		_, err := syscall.Wait4(c.pid, &status, syscall.WUNTRACED, nil)
+		switch {
+		case err == syscall.EINTR:
+		case err != nil:
+			c.changes <- change{code: 1, how: fmt.Sprintf("unknown: %v", err)}
+			return
+		case status.Stopped():
+			c.changes <- change{stopped: status.StopSignal()}
+		case status.Signaled():
+			c.changes <- change{code: exitSignal + int(status.Signal()), how: fmt.Sprintf("signal %d (%v)", status.Signal(), status.Signal())}
+			return
+		default:
+			c.changes <- change{code: status.ExitStatus(), how: fmt.Sprintf("exit code %d", status.ExitStatus())}
+			return
+		}
+	}
+}
+
+// signal passes a signal on to the group.
+func (c *child) signal(s os.Signal) {
+	_ = syscall.Kill(-c.pid, s.(syscall.Signal)) // fails only if nobody is left
+}
+
+// terminate asks the group to stop. It reports whether that is possible.
+func (c *child) terminate() bool {
+	c.signal(syscall.SIGTERM)
+	c.resume()
+	return true
+}
+
+// resume has the group go on if it was stopped.
+func (c *child) resume() { c.signal(syscall.SIGCONT) }
+
+// kill ends the group.
+func (c *child) kill() { c.signal(syscall.SIGKILL) }
+
+// catch returns the signals that are meant for the command.
+func catch() chan os.Signal {
+	signals := make(chan os.Signal, 16)
+	for _, s := range []os.Signal{
+		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP,
+	} {
+		if !signal.Ignored(s) { // as under nohup; the command ignores it too
+			signal.Notify(signals, s)
+		}
+	}
+	return signals
+}
+
+// ends tells whether the signal ends the wait for a lock.
+func ends(s os.Signal) bool {
+	switch s {
+	case syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP:
+		return false
+	}
+	return true
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/urfave/cli/v3"
+)
+
+func doctorCommand() *cli.Command {
+	return leaf(&cli.Command{
+		Name:      "doctor",
+		Usage:     "check the nodes, and say what endangers locks",
+		UsageText: "redlock doctor [options] [KEY]",
+		Description: `KEY is a key as locks have it, or begins as they do: then it is checked whether
+the user may access it. It is not changed. The exit code is 78 if there is a danger,
+and 0 otherwise.`,
+		Flags: []cli.Flag{jsonFlag()},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if c.NArg() > 1 {
+				return usagef("doctor: %d arguments: the form is redlock doctor [options] [KEY]", c.NArg())
+			}
+			deployments, err := deployments(c)
+			if err != nil {
+				return err
+			}
+			d := examine(ctx, deployments, c.Args().First())
+			if c.Bool("json") {
+				err = printJSON(c.Root().Writer, d)
+			} else {
+				err = d.print(c.Root().Writer)
+			}
+			if err != nil {
+				return err
+			}
+			return d.err()
+		},
+	})
+}
+
+// diagnosis is what doctor found. Its JSON is documented in docs/cli.md.
+type diagnosis struct {
+	Servers  []*server `json:"servers"`
+	Findings []finding `json:"findings"`
+}
+
+// finding is something that endangers locks, and what to do about it.
+type finding struct {
+	Severity severity `json:"severity"`
+	Check    string   `json:"check"`
+	Node     string   `json:"node,omitempty"`
+	Text     string   `json:"text"`
+	Do       string   `json:"do"`
+}
+
+type severity string
+
+const (
+	danger  severity = "danger"  // two may hold a lock, or nobody can
+	warning severity = "warning" // only in rare cases, or it costs availability
+	note    severity = "note"    // it was not checked
+)
+
+var severities = []severity{danger, warning, note}
+
+// examine looks at all nodes at once.
+func examine(ctx context.Context, deployments []deployment, key string) diagnosis {
+	found := make([][]*server, len(deployments))
+	var looking sync.WaitGroup
+	for i, d := range deployments {
+		looking.Go(func() { found[i] = d.servers(ctx, key) })
+	}
+	looking.Wait()
+	servers := slices.Concat(found...)
+	compareClocks(servers)
+	d := diagnosis{servers, findings(servers, len(deployments))}
+	slices.SortStableFunc(d.Findings, func(a, b finding) int {
+		return slices.Index(severities, a.Severity) - slices.Index(severities, b.Severity)
+	})
+	return d
+}
+
+func (d diagnosis) print(w io.Writer) error {
+	rows := [][]string{{"NODE", "SERVER", "MODE", "ROLE", "LATENCY (MIN, MEDIAN)", "CLOCK", "PERSISTENCE", "EVICTION"}}
+	for _, s := range d.Servers {
+		rows = append(rows, s.row())
+	}
+	if err := table(w, rows...); err != nil {
+		return err
+	}
+	printed := make(map[finding]bool)
+	for _, f := range d.Findings {
+		nodes := d.nodesWith(f)
+		if f.Node = ""; printed[f] {
+			continue
+		}
+		printed[f] = true
+		subject := strings.Join(append(nodes, f.Text), ": ")
+		if _, err := fmt.Fprintf(w, "\n%-8s %s\n         Do: %s\n", strings.ToUpper(string(f.Severity)), subject, f.Do); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintf(w, "\nDangers: %d, warnings: %d\n", d.count(danger), d.count(warning))
+	return err
+}
+
+// nodesWith names the nodes of which the same is found, in one text; none if it is of no
+// node.
+func (d diagnosis) nodesWith(f finding) []string {
+	var nodes []string
+	for _, other := range d.Findings {
+		if node := other.Node; node != "" {
+			if other.Node = f.Node; other == f {
+				nodes = append(nodes, node)
+			}
+		}
+	}
+	if nodes == nil {
+		return nil
+	}
+	return []string{strings.Join(nodes, ", ")}
+}
+
+func (d diagnosis) count(s severity) (n int) {
+	for _, f := range d.Findings {
+		if f.Severity == s {
+			n++
+		}
+	}
+	return n
+}
+
+// err is that of a danger.
+func (d diagnosis) err() error {
+	if d.count(danger) == 0 {
+		return nil
+	}
+	return exitError{code: exitDanger}
+}

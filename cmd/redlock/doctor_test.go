@@ -1,0 +1,173 @@
+//go:build unix
+
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/redistest"
+)
+
+// safe are the arguments of a server that doctor has nothing against.
+var safe = []string{"--appendonly", "yes", "--appendfsync", "always"}
+
+// consult runs doctor, and returns what it found: the severities by check and address,
+// and all of it.
+func consult(t *testing.T, nodes string, args ...string) (code int, found map[string]severity, d diagnosis) {
+	t.Helper()
+	code, stdout, stderr := use(t, nodes, append([]string{"doctor", "-json"}, args...)...)
+	require.NoError(t, json.Unmarshal([]byte(stdout), &d), stdout+stderr)
+	found = make(map[string]severity)
+	for _, f := range d.Findings {
+		found[strings.TrimSpace(f.Check+" "+f.Node)] = f.Severity
+		require.NotEmpty(t, f.Do)
+	}
+	return code, found, d
+}
+
+func TestDoctorNamesEvictionAndForgetting(t *testing.T) {
+	s := redistest.Start(t, "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru")
+	code, found, _ := consult(t, s.Addr())
+	require.Equal(t, 78, code)
+	require.Equal(t, danger, found["eviction "+s.Addr()])
+	require.Equal(t, danger, found["persistence "+s.Addr()])
+	require.Equal(t, warning, found["nodes"])
+
+	code, stdout, stderr := use(t, s.Addr(), "doctor")
+	require.Equal(t, 78, code)
+	require.Empty(t, stderr)
+	require.Contains(t, stdout, "maxmemory-policy is allkeys-lru")
+	require.Contains(t, stdout, "CONFIG SET maxmemory-policy noeviction")
+	require.Contains(t, stdout, "it forgets its locks when it restarts")
+	require.Contains(t, stdout, "Dangers: 2, warnings: 1")
+}
+
+func TestDoctorHasNothingAgainstSafeServers(t *testing.T) {
+	servers := redistest.StartN(t, 3, safe...)
+	code, found, d := consult(t, list(servers), "lock:a")
+	require.Zero(t, code)
+	require.Empty(t, found)
+	require.Len(t, d.Servers, 3)
+	for i, s := range d.Servers {
+		require.Equal(t, servers[i].Addr(), s.Node)
+		require.NotEmpty(t, s.Kind)
+		require.NotEmpty(t, s.Version)
+		require.NotEmpty(t, s.RunID)
+		require.Equal(t, "standalone", s.Mode)
+		require.Equal(t, "master", s.Role)
+		require.Positive(t, s.Latency.Min)
+		require.GreaterOrEqual(t, s.Latency.Median, s.Latency.Min)
+		require.Positive(t, s.Clock.Uncertainty)
+		require.Empty(t, servers[i].Keys(t), "it leaves nothing behind")
+	}
+}
+
+func TestDoctorGradesPersistence(t *testing.T) {
+	for want, args := range map[severity][]string{
+		danger:  {"--save", "3600 1"},
+		warning: {"--appendonly", "yes", "--appendfsync", "everysec"},
+	} {
+		s := redistest.Start(t, args...)
+		code, found, _ := consult(t, s.Addr())
+		require.Equal(t, want, found["persistence "+s.Addr()])
+		require.Equal(t, want == danger, code == 78)
+	}
+}
+
+func TestDoctorFindsWhatIsNoNode(t *testing.T) {
+	master := redistest.Start(t, safe...)
+	host, port, err := net.SplitHostPort(master.Addr())
+	require.NoError(t, err)
+	replica := redistest.Start(t, append([]string{"--replicaof", host, port}, safe...)...)
+	member := redistest.Start(t, append([]string{"--cluster-enabled", "yes"}, safe...)...)
+	twice := redistest.NewProxy(t, master.Addr())
+	dead := redistest.Start(t, safe...)
+	dead.Kill()
+	code, found, _ := consult(t, strings.Join([]string{master.Addr(), replica.Addr(), member.Addr(), twice.Addr(), dead.Addr(), "unix:///nowhere"}, ","))
+	require.Equal(t, 78, code)
+	require.Equal(t, danger, found["role "+replica.Addr()])
+	require.Equal(t, danger, found["mode "+member.Addr()])
+	require.Equal(t, danger, found["same-server "+twice.Addr()])
+	require.Equal(t, warning, found["reachable "+dead.Addr()])
+	require.Equal(t, warning, found["reachable /nowhere"])
+	require.Equal(t, warning, found["nodes"], "their number is even")
+	require.NotContains(t, found, "quorum")
+
+	code, found, _ = consult(t, strings.Join([]string{master.Addr(), dead.Addr()}, ","))
+	require.Equal(t, 78, code)
+	require.Equal(t, danger, found["quorum"])
+}
+
+func TestDoctorLooksIntoGroups(t *testing.T) {
+	sentinel := redistest.StartSentinel(t, safe...)
+	code, found, d := consult(t, sentinel.URL())
+	require.Zero(t, code)
+	require.Equal(t, warning, found["failover "+sentinel.Master().Addr()])
+	require.Len(t, d.Servers, 1)
+	require.Equal(t, "master", d.Servers[0].Role)
+
+	watcher := sentinel.Sentinels()[0].Addr()
+	code, found, _ = consult(t, watcher)
+	require.Equal(t, 78, code)
+	require.Equal(t, danger, found["mode "+watcher])
+
+	cluster := redistest.StartCluster(t, safe...)
+	code, found, d = consult(t, cluster.URL())
+	require.Zero(t, code)
+	require.Len(t, d.Servers, 3)
+	for _, addr := range cluster.Addrs() {
+		require.Equal(t, warning, found["failover "+addr])
+	}
+}
+
+// security are the lines of SECURITY.md for a server and for its queues.
+var security = [][]string{
+	{"ACL", "SETUSER", "redlock", "reset", "on", ">secret", "~lock:*", "+set", "+get", "+exists", "+del", "+pttl", "+pexpire", "+evalsha", "+eval"},
+	{"ACL", "SETUSER", "redlock", "&redlock:*", "+time", "+zadd", "+zrange", "+zrem", "+zscore", "+hset", "+hget", "+hdel", "+publish", "+subscribe"},
+}
+
+func TestDoctorFindsWhatTheUserMayNot(t *testing.T) {
+	s := redistest.Start(t, safe...)
+	nodes := "redis://redlock:secret@" + s.Addr()
+	set := func(command ...string) {
+		_, err := s.Do(command...)
+		require.NoError(t, err)
+	}
+	for _, more := range [][]string{{}, {"+acl|whoami", "+acl|dryrun"}} { // by trying, and by asking
+		if len(more) > 0 && !redistest.AtLeast(t, 7, 0) {
+			continue // it cannot be asked
+		}
+		for _, line := range security {
+			set(line...)
+		}
+		set(append([]string{"ACL", "SETUSER", "redlock"}, more...)...)
+
+		_, _, d := consult(t, nodes, "lock:a")
+		require.Empty(t, d.Servers[0].Denied)
+		require.NotEmpty(t, d.Servers[0].Unknown, "the user may not run INFO")
+		require.Empty(t, s.Keys(t), "it leaves nothing behind")
+
+		_, found, d := consult(t, nodes)
+		require.Equal(t, note, found["keys "+s.Addr()], "it does not know the keys: %v", d.Findings)
+
+		code, found, _ := consult(t, nodes, "another:a")
+		require.Equal(t, danger, found["permissions "+s.Addr()])
+		require.Equal(t, 78, code)
+
+		set("ACL", "SETUSER", "redlock", "-subscribe", "-hset")
+		_, found, d = consult(t, nodes, "lock:a")
+		require.Equal(t, warning, found["queue-permissions "+s.Addr()])
+		require.Contains(t, d.Findings[len(d.Findings)-2].Text, "the user may not run HSET, SUBSCRIBE ")
+
+		set("ACL", "SETUSER", "redlock", "-evalsha")
+		code, _, d = consult(t, nodes, "lock:a")
+		require.Equal(t, 78, code)
+		require.Equal(t, danger, d.Findings[0].Severity)
+		require.Contains(t, d.Findings[0].Text, "the user may not run EVALSHA ")
+	}
+}

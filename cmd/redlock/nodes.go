@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/redis/rueidis"
+	"github.com/urfave/cli/v3"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/node"
+)
+
+const nodesVariable = "REDLOCK_NODES"
+
+// nodesFlag has no source of urfave/cli's: what the variable holds may be passwords,
+// and must not be in a help text.
+func nodesFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name:        "nodes",
+		Usage:       "the nodes, `host:port,...`, or redis:// and rediss:// URLs, with percent-encoded passwords",
+		DefaultText: "$" + nodesVariable,
+	}
+}
+
+// urls returns the URLs of the nodes, as redlock.Open takes them.
+func urls(c *cli.Command) ([]string, error) {
+	list := c.String("nodes")
+	if list == "" {
+		list = os.Getenv(nodesVariable)
+	}
+	var urls []string
+	for text := range strings.SplitSeq(list, ",") {
+		text = strings.TrimSpace(text)
+		if text == "" {
+			continue
+		}
+		if !strings.Contains(text, "://") {
+			text = "redis://" + text
+		}
+		urls = append(urls, text)
+	}
+	if len(urls) == 0 {
+		return nil, usagef("no nodes: give -nodes host:port,host:port,host:port or set %s; to try it out, start a server with: redis-server --port 6379 --maxmemory-policy noeviction", nodesVariable)
+	}
+	return urls, nil
+}
+
+// deployment is one node, to be asked directly.
+type deployment struct {
+	name   string
+	option rueidis.ClientOption
+}
+
+// deployments reads the URLs. Its errors do not quote them.
+func deployments(c *cli.Command) ([]deployment, error) {
+	urls, err := urls(c)
+	if err != nil {
+		return nil, err
+	}
+	deployments := make([]deployment, len(urls))
+	for i, url := range urls {
+		option, reason := node.ParseURL(url)
+		if reason != "" {
+			return nil, usagef("node %d of -nodes: %s: must be like host:port or redis://[user:password@]host[:port][/db]", i+1, reason)
+		}
+		deployments[i] = deployment{node.Name(option.InitAddress), redlock.Tune(option)}
+	}
+	return deployments, nil
+}
+
+// dial connects to the deployment.
+func (d deployment) dial() (rueidis.Client, error) {
+	client, err := node.Connect(d.option)
+	if err != nil {
+		return nil, fmt.Errorf("not connected: %w", err)
+	}
+	return client, nil
+}

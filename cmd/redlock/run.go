@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/redis-kit/redlock"
+)
+
+func runCommand() *cli.Command {
+	key := 1
+	return leaf(&cli.Command{
+		Name:      "run",
+		Usage:     "run a command while the lock on KEY is held",
+		UsageText: "redlock run [options] KEY -- COMMAND [ARGS...]",
+		Description: `The command gets the lock's key in REDLOCK_KEY, what is on stdin, and the signals
+INT, TERM, HUP, QUIT, USR1 and USR2. The lock is extended until the command ends,
+and released then. If it cannot be extended, SIGTERM goes to the command's process
+group, and SIGKILL before anybody else can have the lock.
+
+` + exitHelp,
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "ttl", Value: 30 * time.Second, Usage: "for how long a lock outlives its holder"},
+			&cli.StringFlag{Name: "wait", Value: "10s", DefaultText: "10s", Usage: "how `long` to wait while others hold the lock; 0: try once; forever: until a signal"},
+			&cli.DurationFlag{
+				Name:        "grace",
+				Usage:       "the time between SIGTERM and SIGKILL when the lock is lost; less than half of the ttl; 0: SIGKILL at once",
+				DefaultText: "5s, or a quarter of the ttl if that is less",
+			},
+		},
+		StopOnNthArg: &key, // what follows is the command's own
+		Action: func(ctx context.Context, c *cli.Command) error {
+			r, err := readRun(c)
+			if err != nil {
+				return err
+			}
+			return r.run(ctx)
+		},
+	})
+}
+
+// forever is a wait that only a signal ends.
+const forever time.Duration = -1
+
+func parseWait(text string) (time.Duration, error) {
+	if text == "forever" {
+		return forever, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 {
+		return 0, usagef("-wait %s: must be a duration such as 10s, or 0, or forever", text)
+	}
+	return d, nil
+}
+
+// run is one use of redlock run.
+type run struct {
+	urls    []string
+	key     string
+	program string
+	args    []string // the name that the program is called by, and its arguments
+	ttl     time.Duration
+	wait    time.Duration
+	grace   time.Duration
+
+	signals chan os.Signal
+	// unextended is the error of the last extension; nil if that succeeded.
+	unextended atomic.Pointer[error]
+}
+
+func readRun(c *cli.Command) (*run, error) {
+	wait, err := parseWait(c.String("wait"))
+	if err != nil {
+		return nil, err
+	}
+	r := &run{
+		key:   c.Args().First(),
+		args:  c.Args().Tail(),
+		ttl:   c.Duration("ttl"),
+		wait:  wait,
+		grace: c.Duration("grace"),
+	}
+	if !c.IsSet("grace") {
+		r.grace = min(5*time.Second, r.ttl/4)
+	}
+	switch {
+	case c.NArg() == 0 || r.key == "":
+		return nil, usagef("run: no key: the form is redlock run [options] KEY -- COMMAND [ARGS...]")
+	case c.NArg() == 1:
+		return nil, usagef("run %q: no command: the form is redlock run [options] KEY -- COMMAND [ARGS...]", r.key)
+	case strings.HasPrefix(r.args[0], "-"):
+		return nil, usagef("run %q: the command is %q: options go before the key", r.key, r.args[0])
+	case r.ttl < redlock.MinTTL || r.ttl > redlock.MaxTTL:
+		return nil, usagef("-ttl %v: must be from %v to %v", r.ttl, redlock.MinTTL, redlock.MaxTTL)
+	case r.grace < 0 || r.grace >= r.ttl/2:
+		return nil, usagef("-grace %v: must be less than half of the ttl, %v", r.grace, r.ttl)
+	}
+	// For its errors: they say which node, in words for a command line.
+	if _, err := deployments(c); err != nil {
+		return nil, err
+	}
+	r.urls, err = urls(c)
+	return r, err
+}
+
+func (r *run) run(ctx context.Context) error {
+	var err error
+	if r.program, err = exec.LookPath(r.args[0]); err != nil {
+		return r.notRun(err)
+	}
+	r.signals = catch()
+	locker, lock, err := r.acquire(ctx)
+	if locker != nil {
+		defer locker.Close()
+	}
+	if err != nil {
+		return err
+	}
+	defer r.release(lock)
+	child, err := start(r.program, r.args, environment(lock))
+	if err != nil {
+		return r.notRun(err)
+	}
+	return (&watch{run: r, lock: lock, child: child}).wait()
+}
+
+// environment is that of the command.
+func environment(lock *redlock.Lock) []string {
+	return append(os.Environ(), "REDLOCK_KEY="+lock.Key())
+}
+
+// notRun is the error of a command that cannot be run, with the code that shells give it.
+func (r *run) notRun(err error) error {
+	code := exitNoExec
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+		code = exitNotFound
+	}
+	return exitError{code, fmt.Errorf("run %q: %w", r.key, err)}
+}
+
+// acquire waits for the lock, and for a signal that ends the wait.
+func (r *run) acquire(ctx context.Context) (*redlock.Locker, *redlock.Lock, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var locker *redlock.Locker
+	var lock *redlock.Lock
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		locker, err = redlock.Open(ctx, r.urls, redlock.WithMiddleware(r.noteExtensions))
+		if err != nil {
+			err = usageError{err}
+			return
+		}
+		if lock, err = r.acquireFrom(ctx, locker); err == nil && time.Until(lock.Until()) < r.ttl/2 {
+			// A node's queue has granted it, for a moment. The command must not begin with
+			// less than its grace.
+			err = lock.Extend(ctx, 0)
+		}
+	}()
+	var ended os.Signal
+	for {
+		select {
+		case s := <-r.signals:
+			if ends(s) {
+				ended = s
+				cancel()
+			}
+			continue
+		case <-done:
+		}
+		break
+	}
+	if lock != nil && (err != nil || ended != nil) {
+		r.release(lock)
+	}
+	if ended == nil {
+		return locker, lock, err
+	}
+	return locker, nil, exitError{
+		exitSignal + int(ended.(syscall.Signal)),
+		fmt.Errorf("acquire %q: given up: signal: %v", r.key, ended),
+	}
+}
+
+func (r *run) acquireFrom(ctx context.Context, locker *redlock.Locker) (*redlock.Lock, error) {
+	if r.wait == 0 {
+		return locker.TryAcquire(ctx, r.key, r.ttl)
+	}
+	if r.wait != forever {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.wait)
+		defer cancel()
+	}
+	retry := redlock.FixedRetry(200*time.Millisecond, 100*time.Millisecond, -1)
+	return locker.Acquire(ctx, r.key, r.ttl, redlock.WithRetry(retry))
+}
+
+// noteExtensions is a redlock.Middleware. A lock that is about to end for want of an
+// extension does not know the reason yet.
+func (r *run) noteExtensions(next redlock.Handler) redlock.Handler {
+	return func(ctx context.Context, op *redlock.Op) error {
+		err := next(ctx, op)
+		switch {
+		case op.Kind != redlock.OpExtend:
+		case err != nil:
+			r.unextended.Store(&err)
+		default:
+			r.unextended.Store(nil)
+		}
+		return err
+	}
+}
+
+// release releases the lock. A failure changes nothing for the command, which has ended:
+// it is reported, and the keys expire. Of a lock that was lost enough has been said.
+func (r *run) release(lock *redlock.Lock) {
+	held := lock.Valid()
+	if err := lock.Release(context.Background()); err != nil && held {
+		say(os.Stderr, "%v; the keys expire within %v", err, r.ttl)
+	}
+}

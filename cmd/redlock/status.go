@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v3"
+)
+
+func statusCommand() *cli.Command {
+	return leaf(&cli.Command{
+		Name:        "status",
+		Usage:       "say on which nodes the lock on KEY is held, and for how long",
+		UsageText:   "redlock status [options] KEY",
+		Description: "The exit code is 0 whether the lock is held or not, and 69 if no quorum answered.",
+		Flags:       []cli.Flag{jsonFlag()},
+		Action: func(ctx context.Context, c *cli.Command) error {
+			if c.NArg() != 1 || c.Args().First() == "" {
+				return usagef("status: %d arguments: the form is redlock status [options] KEY", c.NArg())
+			}
+			deployments, err := deployments(c)
+			if err != nil {
+				return err
+			}
+			s := readStatus(ctx, c.Args().First(), deployments)
+			if c.Bool("json") {
+				err = printJSON(c.Root().Writer, s)
+			} else {
+				err = s.print(c.Root().Writer)
+			}
+			if err != nil {
+				return err
+			}
+			return s.err()
+		},
+	})
+}
+
+// status is what the nodes say of a key. Its JSON is documented in docs/cli.md.
+type status struct {
+	Key    string       `json:"key"`
+	State  string       `json:"state"` // "held", "free" or "unknown"
+	Quorum int          `json:"quorum"`
+	Nodes  []nodeStatus `json:"nodes"`
+}
+
+// nodeStatus is what one node says. It has no token: whoever knows that could release
+// the lock.
+type nodeStatus struct {
+	Node  string `json:"node"`
+	Held  bool   `json:"held"`
+	TTLms *int64 `json:"ttl_ms,omitempty"` // none if the key is not held, or never expires
+	Error string `json:"error,omitempty"`
+}
+
+// answerTime is how long a node is waited for.
+const answerTime = 3 * time.Second
+
+func readStatus(ctx context.Context, key string, deployments []deployment) status {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	s := status{Key: key, Quorum: len(deployments)/2 + 1, Nodes: make([]nodeStatus, len(deployments))}
+	var asking sync.WaitGroup
+	for i, d := range deployments {
+		asking.Go(func() { s.Nodes[i] = d.status(ctx, key) })
+	}
+	asking.Wait()
+	held, free := 0, 0
+	for _, n := range s.Nodes {
+		switch {
+		case n.Error != "":
+		case n.Held:
+			held++
+		default:
+			free++
+		}
+	}
+	switch {
+	case held >= s.Quorum:
+		s.State = "held"
+	case free > len(s.Nodes)-s.Quorum: // so no quorum can hold it
+		s.State = "free"
+	default:
+		s.State = "unknown"
+	}
+	return s
+}
+
+func (d deployment) status(ctx context.Context, key string) nodeStatus {
+	n := nodeStatus{Node: d.name}
+	client, err := d.dial()
+	if err != nil {
+		n.Error = err.Error()
+		return n
+	}
+	defer client.Close()
+	left, err := client.Do(ctx, client.B().Pttl().Key(key).Build()).AsInt64()
+	switch {
+	case err != nil:
+		n.Error = err.Error()
+	case left >= 0:
+		n.Held, n.TTLms = true, &left
+	case left == -1:
+		n.Held = true
+	}
+	return n
+}
+
+func (s status) print(w io.Writer) error {
+	rows := [][]string{{"NODE", "KEY", "EXPIRES IN"}}
+	held := 0
+	for _, n := range s.Nodes {
+		row := []string{n.Node, "free", "-"}
+		switch {
+		case n.Error != "":
+			row = []string{n.Node, "unknown", n.Error}
+		case n.TTLms != nil:
+			row = []string{n.Node, "held", (time.Duration(*n.TTLms) * time.Millisecond).String()}
+		case n.Held:
+			row = []string{n.Node, "held", "never: this is no lock of redlock's"}
+		}
+		if n.Held {
+			held++
+		}
+		rows = append(rows, row)
+	}
+	if err := table(w, rows...); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\n%q is %s: on %d of %d nodes, %d needed\n", s.Key, s.State, held, len(s.Nodes), s.Quorum)
+	return err
+}
+
+// err is that of a key of which not enough nodes tell.
+func (s status) err() error {
+	if s.State != "unknown" {
+		return nil
+	}
+	return exitError{exitNoQuorum, fmt.Errorf("status %q: too few nodes answered", s.Key)}
+}

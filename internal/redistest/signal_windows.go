@@ -1,0 +1,9 @@
+package redistest
+
+import "syscall"
+
+// Windows has no such signals: to send one is an error that says so.
+const (
+	sigstop = syscall.Signal(0x13)
+	sigcont = syscall.Signal(0x12)
+)
