@@ -122,7 +122,7 @@ func (s *show) lateWrite(ctx context.Context, account string, fenced bool) error
 	}
 	defer ann.kill()
 	if err := ann.read(s.tell); err != nil {
-		return fmt.Errorf("Ann: %w", err)
+		return fmt.Errorf("the slow teller: %w", err)
 	}
 	if err := ann.signal(syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("stop Ann: %w", err)
@@ -136,7 +136,7 @@ func (s *show) lateWrite(ctx context.Context, account string, fenced bool) error
 	}
 	defer bob.kill()
 	if err := bob.end(s.tell); err != nil {
-		return fmt.Errorf("Bob: %w", err)
+		return fmt.Errorf("the other teller: %w", err)
 	}
 
 	if err := ann.signal(syscall.SIGCONT); err != nil {
@@ -144,7 +144,7 @@ func (s *show) lateWrite(ctx context.Context, account string, fenced bool) error
 	}
 	s.say("   Ann goes on where she was stopped")
 	if err := ann.end(s.tell); err != nil {
-		return fmt.Errorf("Ann: %w", err)
+		return fmt.Errorf("the slow teller: %w", err)
 	}
 
 	const all = initial + annPays + bobPays
