@@ -35,6 +35,23 @@ func ExampleWithFence() {
 	// Output: <nil>
 }
 
+// A write that reads nothing needs one statement.
+func ExampleWithFence_update() {
+	var (
+		locker *redlock.Locker
+		db     *sql.DB
+		ctx    = context.Background()
+	)
+
+	err := redlock.Do(ctx, locker, "account:7", 30*time.Second, func(ctx context.Context) error {
+		lock, _ := redlock.FromContext(ctx)
+		return execOne(ctx, db, `UPDATE account SET fence = $1, owner = $2 WHERE id = 7 AND fence <= $1`, lock.Fence(), "Ada")
+	}, redlock.WithFence())
+	if errors.Is(err, errStale) {
+		log.Println("the lock has passed on, and nothing was written:", err)
+	}
+}
+
 func ExampleLock_Fence() {
 	locker, stop := openNodes(redlock.WithFence()) // for all locks
 	defer stop()
@@ -153,9 +170,14 @@ func readAccount(ctx context.Context, db *sql.DB, id int64) (balance int64, err 
 
 func writeAccount(ctx context.Context, db *sql.DB, id, balance int64) error {
 	lock, _ := redlock.FromContext(ctx)
-	result, err := db.ExecContext(ctx,
-		`UPDATE account SET balance = $3, fence = $1 WHERE id = $2 AND fence <= $1`,
-		lock.Fence(), id, balance)
+	return execOne(ctx, db,
+		`UPDATE account SET fence = $1, balance = $2 WHERE id = $3 AND fence <= $1`,
+		lock.Fence(), balance, id)
+}
+
+// execOne executes a statement that must change a row.
+func execOne(ctx context.Context, db *sql.DB, query string, args ...any) error {
+	result, err := db.ExecContext(ctx, query, args...)
 	if err != nil {
 		return err
 	}
