@@ -258,9 +258,9 @@ func TestTheACLForFencesAndTheGuardOfSecurityMdIsEnoughAndMinimal(t *testing.T) 
 	l := open()
 
 	_, err := l.TryAcquire(t.Context(), "lock:k", time.Minute)
-	var quarantine *redlock.QuorumError
-	require.ErrorAs(t, err, &quarantine)
-	require.True(t, slices.ContainsFunc(quarantine.Nodes, func(node redlock.NodeError) bool {
+	var failed *redlock.QuorumError
+	require.ErrorAs(t, err, &failed)
+	require.True(t, slices.ContainsFunc(failed.Nodes, func(node redlock.NodeError) bool {
 		return errors.As(node, new(*redlock.QuarantineError))
 	}), "%v", err) // the last is not waited for
 	require.NoError(t, l.TrustNodes(t.Context()))

@@ -12,7 +12,7 @@
 //
 // Ann and Bob are processes of their own, which pay into an account in SQLite. The
 // program stops Ann by SIGSTOP between her read and her write, for longer than her lock
-// lasts.
+// lasts. Windows has no such signal, so it is for Unix.
 package main
 
 import (
