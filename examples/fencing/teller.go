@@ -46,7 +46,7 @@ func serve(ctx context.Context, stdin io.Reader, stdout io.Writer, args []string
 		return err
 	}
 	defer t.ledger.Close()
-	locker, err := redlock.Open(ctx, t.Nodes, redlock.WithRetry(redlock.ExponentialRetry(50*time.Millisecond, time.Second)))
+	locker, err := redlock.Open(ctx, t.Nodes, redlock.WithRetry(redlock.FixedRetry(100*time.Millisecond, 100*time.Millisecond, 50)))
 	if err != nil {
 		return err
 	}
