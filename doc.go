@@ -24,11 +24,20 @@
 // allowance, and no node loses its data, the holds of one key do not overlap.
 //
 // A node that crashes and comes back without its last writes votes twice. Keep
-// it away for longer than the longest ttl plus twice the clock skew.
+// it away for longer than the longest ttl plus twice the clock skew, or have
+// [WithRestartGuard] keep it from voting for so long.
 //
 // A lock alone cannot stop the late write of a holder that was paused: it may
 // reach the resource after the lock has passed on. Data that must never be
 // overwritten needs a check of its own at the resource.
+//
+// # Fences
+//
+// [WithFence] gives that check a number to compare, [Lock.Fence]. If one acquire
+// of a key returned before another was called, the later one has the larger
+// fence, even after pauses, expiry or clock jumps. The resource must refuse a
+// fence below the highest that it has seen. docs/guarantees.md says on what this
+// rests, and has such resources in SQL, behind HTTP and in files.
 //
 // # How a lock ends
 //

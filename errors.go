@@ -42,8 +42,8 @@ var (
 // the nodes are in Nodes only, and do not match: the timeout of a node is never
 // mistaken for the end of your ctx.
 type QuorumError struct {
-	Op    string      // "acquire", "extend", "release", "ping" or "close"
-	Keys  []string    // of the lock, sorted; none for "ping" and "close"
+	Op    string      // "acquire", "extend", "release", "ping", "trust" or "close"
+	Keys  []string    // of the lock, sorted; none for "ping", "trust" and "close"
 	Total int         // number of nodes
 	Need  int         // how many had to grant
 	Got   int         // how many did

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/alicebob/miniredis/v2/server"
 
 	"github.com/redis-kit/redlock"
 )
@@ -36,6 +37,7 @@ func startNodes(n int) (urls []string, stop func()) {
 		if err != nil {
 			log.Fatal(err)
 		}
+		node.Server().SetPreHook(tellRun)
 		nodes, urls = append(nodes, node), append(urls, "redis://"+node.Addr())
 	}
 	return urls, func() {
@@ -43,6 +45,15 @@ func startNodes(n int) (urls []string, stop func()) {
 			node.Close()
 		}
 	}
+}
+
+// tellRun answers INFO server, which WithRestartGuard needs, for a node in memory.
+func tellRun(client *server.Peer, command string, args ...string) bool {
+	if command == "INFO" && len(args) == 1 && args[0] == "server" {
+		client.WriteBulk("run_id:1\r\n")
+		return true
+	}
+	return false
 }
 
 func Example() {

@@ -43,6 +43,8 @@ func aclLine(t *testing.T, comment string) []string {
 const (
 	aclServer   = "every server that holds locks"
 	aclQueue    = "for the queues of those who wait"
+	aclFence    = "for fences"
+	aclGuard    = "for WithRestartGuard"
 	aclCluster  = "in a Cluster, besides"
 	aclGroup    = "in a Sentinel group, besides"
 	aclSentinel = "the Sentinels themselves"
@@ -221,6 +223,92 @@ func TestTheACLForTheQueuesOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
 		require.NotEmpty(t, refused(t, s), command)
 		must(t, s, line...)
 		eventually(t, "no lock is left", func() bool { _, held := s.Get(t, "lock:k"); return !held })
+	}
+}
+
+// With the rights for fences and for the restart guard, a lock that has both is
+// acquired, confirmed where the counters differ, and granted by the queues.
+// Without any one of the rights it is refused.
+func TestTheACLForFencesAndTheGuardOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
+	servers := redistest.StartN(t, 3)
+	queue := aclLine(t, aclQueue)
+	if !redistest.AtLeast(t, 6, 2) {
+		queue = slices.DeleteFunc(queue, func(rule string) bool { return strings.HasPrefix(rule, "&") })
+	}
+	each := func(args ...string) {
+		for _, s := range servers {
+			must(t, s, args...)
+		}
+	}
+	allow := func() {
+		for _, comment := range []string{aclServer, aclFence, aclGuard} {
+			each(aclLine(t, comment)...)
+		}
+	}
+	allow()
+	allowName(t, servers...)
+	var urls []string
+	for _, s := range servers {
+		urls = append(urls, "redis://redlock:"+password+"@"+s.Addr())
+	}
+	open := func() *redlock.Locker {
+		return openURLs(t, urls, redlock.WithFence(), redlock.WithRestartGuard(time.Minute, 0), redlock.WithNodeTimeout(soon),
+			redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1))) // a wait is ended by a grant, or not at all
+	}
+	l := open()
+
+	_, err := l.TryAcquire(t.Context(), "lock:k", time.Minute)
+	var failed *redlock.QuorumError
+	require.ErrorAs(t, err, &failed)
+	require.True(t, slices.ContainsFunc(failed.Nodes, func(node redlock.NodeError) bool {
+		return errors.As(node, new(*redlock.QuarantineError))
+	}), "%v", err) // the last is not waited for
+	require.NoError(t, l.TrustNodes(t.Context()))
+
+	// Nodes that disagree are asked to confirm, and have no right that is for that alone.
+	const ahead = int64(1) << 52
+	must(t, servers[0], "SET", "{lock:k}:fence", fmt.Sprint(ahead))
+	must(t, servers[1], "SET", "{lock:k}:fence", fmt.Sprint(ahead+1))
+	fenced := func(key string) int64 {
+		lock, err := l.TryAcquire(t.Context(), key, time.Minute)
+		require.NoError(t, err)
+		require.NoError(t, lock.Extend(t.Context(), 0))
+		require.NoError(t, lock.Release(t.Context()))
+		return lock.Fence()
+	}
+	require.Greater(t, fenced("lock:k"), ahead)
+	require.Positive(t, fenced("lock:{k}"))
+
+	each(queue...)
+	held, err := open().TryAcquire(t.Context(), "lock:k", time.Minute)
+	require.NoError(t, err)
+	time.AfterFunc(100*ms, func() { _ = held.Release(t.Context()) })
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	granted, err := l.Acquire(ctx, "lock:k", time.Minute)
+	require.NoError(t, err)
+	require.Greater(t, granted.Fence(), held.Fence())
+	require.NoError(t, granted.Release(t.Context()))
+	for _, s := range servers {
+		require.Subset(t, []string{"ping"}, refused(t, s))
+	}
+
+	for what, denial := range map[string][]string{
+		"the counters": {"resetkeys", "~lock:*", "~redlock:guard"},
+		"the marker":   {"resetkeys", "~lock:*", "~{lock:*}:fence"},
+		"INFO":         {"-info"},
+		"TIME":         {"-time"},
+	} {
+		each(append([]string{"ACL", "SETUSER", "redlock"}, denial...)...)
+		_, err := l.TryAcquire(t.Context(), "lock:k", time.Minute)
+		require.ErrorIs(t, err, redlock.ErrNoQuorum, what)
+		require.NotErrorIs(t, err, redlock.ErrNotAcquired, what)
+		require.Regexp(t, errNoPermission, err.Error(), what)
+		allow()
+		eventually(t, "the nodes vote again: "+what, func() bool {
+			lock, err := l.TryAcquire(t.Context(), "lock:k", time.Minute)
+			return err == nil && lock.Release(t.Context()) == nil
+		})
 	}
 }
 

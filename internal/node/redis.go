@@ -165,10 +165,11 @@ func (s *Redis) Server(keys []string) string {
 }
 
 // Samples returns a key of each master of a Cluster that has slots, as far as is
-// known. Where there is one server, any key will do.
+// known. Where there is one server, any key will do that the user may access: that of
+// the restart guard's marker, for trust.lua.
 func (s *Redis) Samples() []string {
 	if s.topology == nil {
-		return []string{"redlock"}
+		return []string{"redlock:guard"}
 	}
 	return s.topology.samples()
 }
