@@ -177,6 +177,7 @@ func (l *Lock) release(op *Op) error {
 		return nil
 	}
 	if !l.hold.End(ErrReleased) {
+		l.hold.Done()
 		return l.notHeld("release")
 	}
 	began := op.now()

@@ -130,7 +130,9 @@ func WithoutAutoExtend() LockOption {
 }
 
 // WithGrace ends the lock, and with it fn's ctx and [Lock.Context], this long before
-// validity ends. That leaves time to stop while the lock is still ours. It must be below
+// validity ends. That leaves time to stop while nobody else can have the lock: its keys stay
+// on the nodes until validity ends or the lock is released, as [With] does when fn returns.
+// It must be below
 // the validity that the ttl gives, below [WithMaxHold] and, unless [WithoutAutoExtend] is
 // given, below the threshold ([WithExtendThreshold]). The default is 0.
 func WithGrace(d time.Duration) LockOption {

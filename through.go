@@ -71,6 +71,7 @@ func (l *Lock) drop() {
 		l.locker.abandon(l.claim)
 		l.locker.left(l)
 	}
+	l.hold.Done()
 }
 
 // extendDue runs an automatic extension inside the middleware. It returns an error only

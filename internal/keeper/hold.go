@@ -59,6 +59,8 @@ type Hold struct {
 	index       int32         // in keeper.schedule, or -1
 	extending   bool          // Config.Extend is running
 	extendAgain bool          // and is to be run again
+	done        bool          // Done was called
+	parting     *time.Timer   // releases the claim at the end of validity; nil unless a grace keeps it
 }
 
 // failure is why an extension failed: for its votes, or else for err.
@@ -131,25 +133,25 @@ func (h *Hold) End(cause error) bool {
 // lose ends the hold because a quorum is impossible.
 func (h *Hold) lose(ballot *quorum.Ballot) {
 	if h.end(h.keeper.config.Cause(Loss{Claim: h.claim, Until: h.Until(), Ballot: ballot})) {
-		h.lost()
+		h.lost(0)
 	}
 }
 
-// lost cleans up after a hold that ended without being released: it releases the
-// claim in the background, and calls Config.Lost.
+// lost cleans up after a hold that ended without being released, and calls
+// Config.Ended and Config.Lost. Validity may go on until the given instant, for a
+// hold with a grace: until then the claim is kept, for whoever is still stopping
+// under it, unless Done is called.
 //
 // A hold may end before Keeper.Hold has entered it. Then Keeper.Hold sees that, and
 // its caller cleans up.
-func (h *Hold) lost() {
+func (h *Hold) lost(until Instant) {
 	k := h.keeper
 	k.mu.Lock()
 	kept := h.kept
+	k.unschedule(h)
 	k.mu.Unlock()
 	if !kept {
 		return
-	}
-	for _, n := range k.config.Nodes {
-		n.Abandon(h.claim)
 	}
 	if k.config.Ended != nil {
 		k.config.Ended(h)
@@ -157,7 +159,38 @@ func (h *Hold) lost() {
 	if k.config.Lost != nil {
 		k.running.Go(func() { k.config.Lost(h) })
 	}
-	k.forget(h)
+	k.mu.Lock()
+	left := until.Sub(k.clock.now())
+	if waits := left > 0 && !h.done && !k.closed; waits {
+		h.parting = time.AfterFunc(left, h.part)
+		k.mu.Unlock()
+		return
+	}
+	k.mu.Unlock()
+	h.part()
+}
+
+// Done says that nobody does anything under the hold any more. If it has ended, and
+// its claim is still kept for that, the claim is released.
+func (h *Hold) Done() {
+	k := h.keeper
+	k.mu.Lock()
+	h.done = true
+	parting := h.parting
+	k.mu.Unlock()
+	if parting != nil {
+		parting.Stop()
+		h.part()
+	}
+}
+
+// part releases the claim in the background, and is the last that the hold does. To
+// do it twice does no harm.
+func (h *Hold) part() {
+	for _, n := range h.keeper.config.Nodes {
+		n.Abandon(h.claim)
+	}
+	h.keeper.forget(h)
 }
 
 // fire is what the hold's own timer runs, on its own goroutine.
@@ -209,7 +242,7 @@ func (h *Hold) Expire() time.Duration {
 			loss.Ballot, loss.Err = failed.ballot, failed.err
 		}
 		if h.endAt(deadline, h.keeper.config.Cause(loss)) {
-			h.lost()
+			h.lost(end)
 			return 0
 		}
 	}

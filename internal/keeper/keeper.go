@@ -162,8 +162,9 @@ func (k *Keeper) Close(cause error) {
 	k.mu.Unlock()
 	for _, h := range k.all() {
 		if h.end(cause) {
-			h.lost()
+			h.lost(0)
 		}
+		h.Done()
 	}
 	k.mu.Lock()
 	for len(k.holds) > 0 { // those that are ending elsewhere
