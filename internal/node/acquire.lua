@@ -4,9 +4,11 @@
 -- (0: no guard).
 -- Returns 0 if any key was held, and nothing is changed then; if all were free and are now ours, the fence, or 1 without
 -- one; and, below 0, for how many ms more the node must not vote.
+local n, left = tonumber(ARGV[3]), 0
+if ARGV[6] ~= '0' then
 --- guard.lua
---- fence.lua
-local n, left = tonumber(ARGV[3]), quarantined(ARGV[6])
+  left = quarantined(ARGV[6])
+end
 for i = 1, n do
   if redis.call('EXISTS', KEYS[i]) == 1 then
     return 0
@@ -15,7 +17,11 @@ end
 if left > 0 then
   return -left
 end
-local fence = ARGV[4] == '0' and 1 or raise(KEYS, n + 1, ARGV[4], 1, ARGV[5])
+local fence = 1
+if ARGV[4] ~= '0' then
+--- fence.lua
+  fence = raise(KEYS, n + 1, ARGV[4], 1, ARGV[5])
+end
 for i = 1, n do
   redis.call('SET', KEYS[i], ARGV[1], 'PX', ARGV[2])
 end
