@@ -39,6 +39,7 @@ import (
 //	attempts   int            how often the nodes were asked to acquire
 //	waited     time.Duration  the pauses between them
 //	until      time.Time      the end of the lock's validity
+//	fence      int64          the lock's fencing token, if it has one
 //	token      string         the owner token; at DEBUG only
 //	error      error          or a string, if something like a token was cut out
 //	node       string         the address of the node that fails or answers again
@@ -174,6 +175,9 @@ func attributes(op *redlock.Op, level slog.Level, took time.Duration, err error)
 	}
 	if op.Lock != nil && op.Kind != redlock.OpRelease {
 		attrs = append(attrs, slog.Time("until", op.Lock.Until()))
+	}
+	if op.Lock != nil && op.Lock.Fence() > 0 {
+		attrs = append(attrs, slog.Int64("fence", op.Lock.Fence()))
 	}
 	if op.Lock != nil && level < slog.LevelInfo {
 		attrs = append(attrs, slog.String("token", op.Lock.Token()))

@@ -197,6 +197,19 @@ func TestLogTellsHowAWaitEnded(t *testing.T) {
 	require.NoError(t, lock.Release(t.Context()))
 }
 
+func TestLogTellsTheFence(t *testing.T) {
+	var r recorder
+	l := open(t, redistest.StartN(t, 3), r.log(middleware.WithSlow(time.Hour)))
+	lock, err := l.TryAcquire(t.Context(), "k", time.Minute, redlock.WithFence())
+	require.NoError(t, err)
+	require.Equal(t, lock.Fence(), r.one(t, "lock acquired").attrs["fence"].Int64())
+	require.NoError(t, lock.Release(t.Context()))
+	lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
+	require.NoError(t, err)
+	require.NotContains(t, r.all("lock acquired")[1].attrs, "fence")
+	require.NoError(t, lock.Release(t.Context()))
+}
+
 func TestLogWarnsOnceThatNodesKeepNoQueue(t *testing.T) {
 	server := redistest.Start(t)
 	var r recorder

@@ -25,6 +25,7 @@
 //	redlock.attempts  int       acquire: how often the nodes were asked
 //	redlock.waited    double    acquire: the time spent between attempts, in seconds
 //	redlock.wait      string    acquire: how a wait ended: polled, granted, handed over; absent without one
+//	redlock.fence     int       acquire: the lock's fencing token; absent without one
 //
 // Events:
 //

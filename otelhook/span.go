@@ -38,6 +38,9 @@ func endSpan(span trace.Span, op *redlock.Op, outcome outcome, err error) {
 		if op.Wait != redlock.WaitNone {
 			span.SetAttributes(attribute.String("redlock.wait", op.Wait.String()))
 		}
+		if op.Lock != nil && op.Lock.Fence() > 0 {
+			span.SetAttributes(attribute.Int64("redlock.fence", op.Lock.Fence()))
+		}
 		if op.QueueErr != nil {
 			span.AddEvent("redlock.queue.failed", trace.WithAttributes(attribute.String("redlock.cause", printable(op.QueueErr.Error()))))
 		}

@@ -111,6 +111,15 @@ func TestASpanTellsHowAWaitEnded(t *testing.T) {
 	require.Equal(t, "granted", attributesOf(b.only("redlock.acquire").Attributes())["redlock.wait"])
 }
 
+func TestASpanTellsTheFence(t *testing.T) {
+	b := start(t, 3)
+	l := b.open()
+	lock, err := l.TryAcquire(t.Context(), "k", time.Minute, redlock.WithFence())
+	require.NoError(t, err)
+	require.NoError(t, lock.Release(t.Context()))
+	require.Equal(t, lock.Fence(), attributesOf(b.only("redlock.acquire").Attributes())["redlock.fence"])
+}
+
 func TestContentionIsNoErrorAndNoFailureOfANode(t *testing.T) {
 	b := start(t, 1)
 	l := b.open()
