@@ -292,11 +292,14 @@ func TestCommandsInFlightToASilentServerAreBounded(t *testing.T) {
 				require.LessOrEqual(t, sent.Load(), int64(bound))
 				require.Positive(t, sent.Load())
 				require.Zero(t, refused.Load(), "what was queued before it fell silent waits")
+				all.Go(func() { try(30_000) }) // the first look at the silence
+				time.Sleep(50 * ms)
 				before := time.Now()
-				try(30_000)
+				try(30_001)
 				require.EqualValues(t, 1, refused.Load())
 				require.Zero(t, time.Since(before), "once it is known to be silent nobody waits")
 				s.Resume()
+				all.Wait()
 				synctest.Wait()
 				require.Zero(t, s.Len())
 				require.LessOrEqual(t, sent.Load(), int64(bound), "what nobody wants any more is not sent")
@@ -508,5 +511,36 @@ func TestALookLeavesNothing(t *testing.T) {
 		require.Equal(t, quorum.Failed, look(c).Vote)
 		require.ErrorIs(t, release(n, c).Err, node.ErrUnasked)
 		require.Equal(t, []sim.Op{sim.Look}, calls, "of a claim that has ended")
+	})
+}
+
+// A silence is looked at twice: the process may have been stopped itself, and the answers
+// be there. From then on nobody waits for a server that hangs.
+func TestASilenceIsBelievedAtTheSecondLook(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		acquired := make(voter, 1)
+		take := func(i int) voter {
+			v := make(voter, 1)
+			n.Acquire(claim(i), time.Hour, v)
+			return v
+		}
+		require.Equal(t, quorum.Granted, (<-take(0)).Vote, "the server is near")
+		s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Reply: 600 * ms} })
+		n.Acquire(claim(1), time.Hour, acquired)
+		time.Sleep(590 * ms) // as if nothing had run here meanwhile
+		queued := take(2)
+		require.Equal(t, quorum.Granted, (<-acquired).Vote)
+		require.Equal(t, quorum.Granted, (<-queued).Vote, "it was not refused")
+
+		s.Pause()
+		hung := take(3)
+		time.Sleep(590 * ms)
+		first := take(4)
+		time.Sleep(60 * ms)
+		refused := <-take(5)
+		require.Equal(t, quorum.Failed, refused.Vote)
+		require.ErrorIs(t, refused.Err, node.ErrNotRun)
+		require.Empty(t, hung)
+		require.Empty(t, first)
 	})
 }

@@ -14,6 +14,10 @@ const (
 	// silence is for how long a server that owes answers may give none before
 	// acquisitions are refused at once, instead of being queued.
 	silence = 500 * time.Millisecond
+	// secondLook is how long after the first look at such a silence a second one
+	// must find the same: this process may just have been stopped itself, and the
+	// answers may be there, unread.
+	secondLook = 50 * time.Millisecond
 )
 
 // server is one server of a deployment, with the commands that wait for it. It
@@ -40,6 +44,7 @@ type server struct {
 
 	inFlight int       // commands
 	heard    time.Time // the last answer, or when the first of those in flight was sent
+	silent   time.Time // the first look at the latest silence
 	trip     fastest
 
 	failures  int       // pipelines that broke off since the last that was answered
@@ -393,7 +398,15 @@ func (s *server) refusal() error {
 		return s.down
 	}
 	if s.inFlight > 0 {
-		if quiet := time.Since(s.heard); quiet >= max(silence, 4*s.trip.least()) {
+		now := time.Now()
+		quiet := now.Sub(s.heard)
+		if quiet < max(silence, 4*s.trip.least()) {
+			return nil
+		}
+		if s.silent.Before(s.heard) {
+			s.silent = now
+		}
+		if now.Sub(s.silent) >= secondLook {
 			return NotRun(fmt.Errorf("not sent: %d earlier commands are unanswered, the first for %v", s.inFlight, quiet.Round(time.Millisecond)))
 		}
 	}
