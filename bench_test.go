@@ -95,11 +95,7 @@ func BenchmarkSickNode(b *testing.B) {
 		b.Run("sick="+sick.name, func(b *testing.B) {
 			servers := redistest.StartN(b, 5)
 			proxy := redistest.NewProxy(b, servers[0].Addr()) // in every case, for the sake of comparison
-			urls := []string{proxy.URL()}
-			for _, s := range servers[1:] {
-				urls = append(urls, s.URL())
-			}
-			locker, err := redlock.Open(b.Context(), urls)
+			locker, err := redlock.Open(b.Context(), append([]string{proxy.URL()}, redistest.URLs(servers[1:])...))
 			require.NoError(b, err)
 			defer locker.Close()
 			sick.make(servers[0], proxy)

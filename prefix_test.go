@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
 )
 
 func TestAPrefixedLockIsTheLockOfTheWholeKey(t *testing.T) {
@@ -16,7 +17,7 @@ func TestAPrefixedLockIsTheLockOfTheWholeKey(t *testing.T) {
 	lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 	require.NoError(t, err)
 	require.Equal(t, "shop:k", lock.Key(), "the last one counts")
-	eventually(t, "all nodes hold it", func() bool { return ns.holders("shop:k", lock.Token()) == 3 })
+	eventually.True(t, "all nodes hold it", func() bool { return ns.holders("shop:k", lock.Token()) == 3 })
 
 	_, err = plain.TryAcquire(t.Context(), "shop:k", time.Minute)
 	require.ErrorIs(t, err, redlock.ErrNotAcquired, "the same lock")
@@ -64,7 +65,7 @@ func TestWaitersOfAPrefixedKeyStandInItsQueue(t *testing.T) {
 		_, err := other.Acquire(t.Context(), "k", time.Minute, queued)
 		got <- err
 	}()
-	eventually(t, "it waits", ns.queue)
+	eventually.True(t, "it waits", ns.queue)
 	require.Contains(t, ns.servers[0].Keys(t), "shop:k:waiters")
 	require.NoError(t, lock.Release(t.Context()))
 	require.NoError(t, <-got)
