@@ -246,11 +246,11 @@ func TestACampaignThatCannotBeWonIsRefusedAtOnce(t *testing.T) {
 			err  error
 			want string
 		}{
-			{redlock.Campaign(t.Context(), l, "k", time.Second, nil), "redlock: lead is nil: must be a function"},
-			{redlock.Campaign(t.Context(), l, "", time.Second, lead), "redlock: key is empty: any other string is accepted"},
-			{redlock.Campaign(t.Context(), l, "k", 0, lead), "redlock: ttl 0s: must be from 10ms to 87600h0m0s"},
-			{redlock.Campaign(t.Context(), l, "k", time.Second, lead, nil), "redlock: option 0 is nil"},
-			{redlock.Campaign(t.Context(), l, "k", time.Second, lead, redlock.WithRetry(nil)), "redlock: WithRetry(nil): must be a policy"},
+			{redlock.Campaign(t.Context(), l, "k", time.Second, nil), `redlock: campaign "k": lead is nil: must be a function`},
+			{redlock.Campaign(t.Context(), l, "", time.Second, lead), `redlock: acquire "": key is empty: any other string is accepted`},
+			{redlock.Campaign(t.Context(), l, "k", 0, lead), `redlock: acquire "k": ttl 0s: must be from 10ms to 87600h0m0s`},
+			{redlock.Campaign(t.Context(), l, "k", time.Second, lead, nil), `redlock: acquire "k": option 0 is nil`},
+			{redlock.Campaign(t.Context(), l, "k", time.Second, lead, redlock.WithRetry(nil)), `redlock: acquire "k": WithRetry(nil): must be a policy`},
 			{redlock.Campaign(t.Context(), open(refuse), "k", time.Second, lead), "work failed"},
 			{redlock.Campaign(held.Context(), l, "held", time.Second, lead), `redlock: acquire "held": key already held by this context`},
 			{redlock.Campaign(t.Context(), open(), "held", time.Second, lead, redlock.WithRetry(func() backoff.BackOff { return nil })),

@@ -257,7 +257,7 @@ func TestMiddlewareMayAlterTheTTLAndTheContext(t *testing.T) {
 		return next(ctx, op)
 	})))
 	_, err = l.TryAcquire(t.Context(), "k", time.Second)
-	require.EqualError(t, err, "redlock: ttl 0s: must be from 10ms to 87600h0m0s")
+	require.EqualError(t, err, `redlock: acquire "k": ttl 0s: must be from 10ms to 87600h0m0s`)
 }
 
 func TestMiddlewareThatMisusesAnAcquisitionLeaksNoLock(t *testing.T) {

@@ -55,6 +55,26 @@ func TestANestedAcquireOfAPrefixedKeyIsFound(t *testing.T) {
 	require.Equal(t, []string{"b", "a", "b"}, keys, "the caller's keys are not changed")
 }
 
+func TestAnErrorNamesTheWholeKeyWhateverIsWrong(t *testing.T) {
+	l := start(t, 1).open(redlock.WithKeyPrefix("shop:"))
+	keys := []string{"a", "b"}
+	nothing := func(context.Context) (int, error) { return 0, nil }
+	for _, c := range []struct {
+		ttl  time.Duration
+		fn   func(context.Context) (int, error)
+		opts []redlock.LockOption
+		want string
+	}{
+		{0, nothing, nil, `redlock: acquire ["shop:a" "shop:b"]: ttl 0s: `},
+		{time.Minute, nothing, []redlock.LockOption{redlock.WithGrace(-1)}, `redlock: acquire ["shop:a" "shop:b"]: WithGrace(-1ns): `},
+		{time.Minute, nil, nil, `redlock: hold ["shop:a" "shop:b"]: fn is nil: `},
+	} {
+		_, err := redlock.WithAll(t.Context(), l, keys, c.ttl, c.fn, c.opts...)
+		require.ErrorContains(t, err, c.want)
+	}
+	require.Equal(t, []string{"a", "b"}, keys, "the caller's keys are not changed")
+}
+
 func TestWaitersOfAPrefixedKeyStandInItsQueue(t *testing.T) {
 	ns := start(t, 3)
 	one, other := ns.open(redlock.WithKeyPrefix("shop:")), ns.open(redlock.WithKeyPrefix("shop:"))
