@@ -146,8 +146,9 @@ func (l *Lock) StopAutoExtend() { l.hold.StopAuto() }
 // Only the values of ctx are used, not its end, so a release works under a ctx
 // that has ended.
 //
-// Release is idempotent: later calls return the error of the first. The error
-// matches [ErrNotHeld] if the lock had ended before, and [ErrNoQuorum] if too many
+// Release is idempotent: later calls wait for the first and return its error. So a
+// middleware that calls Release of the very lock that is being released waits for
+// itself, for ever. The error matches [ErrNotHeld] if the lock had ended before, and [ErrNoQuorum] if too many
 // nodes did not confirm.
 func (l *Lock) Release(ctx context.Context) error {
 	l.releasing.Do(func() {
