@@ -33,7 +33,7 @@ func TestAPrefixedLockIsTheLockOfTheWholeKey(t *testing.T) {
 	require.Equal(t, []string{"shop:k"}, failed.Keys)
 
 	_, err = l.TryAcquire(t.Context(), "", time.Minute)
-	require.EqualError(t, err, "redlock: key is empty: any other string is accepted", "a prefix alone is no key")
+	require.EqualError(t, err, `redlock: acquire "": key is empty: any other string is accepted`, "a prefix alone is no key")
 	require.NoError(t, lock.Release(t.Context()))
 	require.NoError(t, other.Release(t.Context()))
 }
