@@ -24,7 +24,7 @@ type request struct {
 func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, opts []LockOption, wait bool) (*Lock, error) {
 	config, err := l.lockConfig(opts)
 	if err != nil {
-		return nil, err
+		return nil, &opError{op: "acquire", keys: l.prefix(keys), what: err}
 	}
 	keys, err = l.lockKeys(ctx, keys, config.fence)
 	if err != nil {
@@ -41,10 +41,10 @@ func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, 
 // and ctx allow (invariant 8).
 func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 	if err := r.config.checkTTL(r.ttl, l.keeper.Validity(r.ttl)); err != nil {
-		return nil, err
+		return nil, &opError{op: "acquire", keys: r.keys, what: err}
 	}
 	if err := l.config.checkTTL(r.ttl, r.config.fence); err != nil {
-		return nil, err
+		return nil, &opError{op: "acquire", keys: r.keys, what: err}
 	}
 	if ctx.Err() != nil {
 		return nil, &opError{op: "acquire", keys: r.keys, what: ErrNotAcquired, how: "nothing was tried", why: errors.Join(ctxErrors(ctx)...)}
@@ -193,30 +193,26 @@ func (l *Locker) lockConfig(opts []LockOption) (lockConfig, error) {
 // duplicates. It changes keys.
 func (l *Locker) lockKeys(ctx context.Context, keys []string, fence bool) ([]string, error) {
 	if len(keys) == 0 {
-		return nil, argumentError("no keys: at least one is needed")
+		return nil, opErrorf("acquire", nil, "no keys: at least one is needed")
 	}
 	if i := slices.Index(keys, ""); i >= 0 {
 		if len(keys) == 1 {
-			return nil, argumentError("key is empty: any other string is accepted")
+			return nil, opErrorf("acquire", keys, "key is empty: any other string is accepted")
 		}
-		return nil, argumentError("keys[%d] is empty: any other string is accepted", i)
+		return nil, opErrorf("acquire", keys, "keys[%d] is empty: any other string is accepted", i)
 	}
-	if l.config.keyPrefix != "" {
-		for i := range keys {
-			keys[i] = l.config.keyPrefix + keys[i]
-		}
-	}
+	keys = l.prefix(keys)
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
 	for _, n := range l.nodes {
 		if err := n.Check(keys); err != nil {
-			return nil, argumentError("node %s: %w", n.Name(), err)
+			return nil, opErrorf("acquire", keys, "node %s: %w", n.Name(), err)
 		}
 		if !fence {
 			continue
 		}
 		if err := n.CheckCounters(keys); err != nil {
-			return nil, argumentError("WithFence: node %s: %w", n.Name(), err)
+			return nil, opErrorf("acquire", keys, "WithFence: node %s: %w", n.Name(), err)
 		}
 	}
 	for lock, ok := FromContext(ctx); ok; lock, ok = FromContext(lock.context.values) {
@@ -230,4 +226,14 @@ func (l *Locker) lockKeys(ctx context.Context, keys []string, fence bool) ([]str
 		}
 	}
 	return keys, nil
+}
+
+// prefix returns the keys as they are on the nodes. It changes keys.
+func (l *Locker) prefix(keys []string) []string {
+	if l.config.keyPrefix != "" {
+		for i := range keys {
+			keys[i] = l.config.keyPrefix + keys[i]
+		}
+	}
+	return keys
 }

@@ -3,6 +3,7 @@ package redlock_test
 import (
 	"context"
 	"crypto/rand"
+	_ "embed"
 	"errors"
 	"fmt"
 	"runtime"
@@ -95,11 +96,7 @@ func BenchmarkSickNode(b *testing.B) {
 		b.Run("sick="+sick.name, func(b *testing.B) {
 			servers := redistest.StartN(b, 5)
 			proxy := redistest.NewProxy(b, servers[0].Addr()) // in every case, for the sake of comparison
-			urls := []string{proxy.URL()}
-			for _, s := range servers[1:] {
-				urls = append(urls, s.URL())
-			}
-			locker, err := redlock.Open(b.Context(), urls)
+			locker, err := redlock.Open(b.Context(), append([]string{proxy.URL()}, redistest.URLs(servers[1:])...))
 			require.NoError(b, err)
 			defer locker.Close()
 			sick.make(servers[0], proxy)
@@ -259,37 +256,11 @@ func floorRun(ctx context.Context, c rueidis.Client, script *rueidis.Lua, key st
 	return err
 }
 
-// The texts of internal/node/extend.lua and release.lua.
 var (
-	floorExtend = rueidis.NewLuaScript(`
-local gone = {}
-for _, key in ipairs(KEYS) do
-  local owner = redis.call('GET', key)
-  if not owner then
-    gone[key] = true
-  elseif owner ~= ARGV[1] then
-    return 0
-  end
-end
-for _, key in ipairs(KEYS) do
-  if gone[key] then
-    redis.call('SET', key, ARGV[1], 'PX', ARGV[2])
-  elseif redis.call('PTTL', key) < tonumber(ARGV[2]) then
-    redis.call('PEXPIRE', key, ARGV[2])
-  end
-end
-if next(gone) then
-  return 2
-end
-return 1
-`)
-	floorRelease = rueidis.NewLuaScript(`
-local deleted = 0
-for _, key in ipairs(KEYS) do
-  if redis.call('GET', key) == ARGV[1] then
-    deleted = deleted + redis.call('DEL', key)
-  end
-end
-return deleted
-`)
+	//go:embed internal/node/extend.lua
+	extendLua string
+	//go:embed internal/node/release.lua
+	releaseLua string
+
+	floorExtend, floorRelease = rueidis.NewLuaScript(extendLua), rueidis.NewLuaScript(releaseLua)
 )

@@ -41,11 +41,11 @@ import (
 // leads after the leader's ttl.
 func Campaign(ctx context.Context, l *Locker, key string, ttl time.Duration, lead func(ctx context.Context) error, opts ...LockOption) error {
 	if lead == nil {
-		return argumentError("lead is nil: must be a function")
+		return opErrorf("campaign", l.prefix([]string{key}), "lead is nil: must be a function")
 	}
 	config, err := l.lockConfig(opts)
 	if err != nil {
-		return err
+		return &opError{op: "acquire", keys: l.prefix([]string{key}), what: err}
 	}
 	policy := endlessly(config.retry)
 	opts = append(slices.Clip(opts), WithRetry(policy))

@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/sim"
 )
 
@@ -106,8 +108,8 @@ func TestACampaignOutlastsWhateverThePolicyAllows(t *testing.T) {
 
 func TestACampaignKeepsItsPlaceInTheQueue(t *testing.T) {
 	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
-		var r recorded
-		first, second, other := open(redlock.WithMiddleware(r.middleware())), open(), open()
+		var r recorder
+		first, second, other := open(redlock.WithMiddleware(r.middleware)), open(), open()
 		held, err := other.TryAcquire(t.Context(), "k", time.Hour)
 		require.NoError(t, err)
 		order := make(chan string, 2)
@@ -237,18 +239,18 @@ func TestACampaignThatCannotBeWonIsRefusedAtOnce(t *testing.T) {
 	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
 		l := open()
 		lead := func(context.Context) error { return errors.New("it leads") }
-		refuse := redlock.WithMiddleware(on(redlock.OpAcquire, func(context.Context, *redlock.Op, redlock.Handler) error { return errWork }))
+		refuse := redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(context.Context, *redlock.Op, redlock.Handler) error { return errWork }))
 		held, err := l.TryAcquire(t.Context(), "held", time.Minute)
 		require.NoError(t, err)
 		for _, c := range []struct {
 			err  error
 			want string
 		}{
-			{redlock.Campaign(t.Context(), l, "k", time.Second, nil), "redlock: lead is nil: must be a function"},
-			{redlock.Campaign(t.Context(), l, "", time.Second, lead), "redlock: key is empty: any other string is accepted"},
-			{redlock.Campaign(t.Context(), l, "k", 0, lead), "redlock: ttl 0s: must be from 10ms to 87600h0m0s"},
-			{redlock.Campaign(t.Context(), l, "k", time.Second, lead, nil), "redlock: option 0 is nil"},
-			{redlock.Campaign(t.Context(), l, "k", time.Second, lead, redlock.WithRetry(nil)), "redlock: WithRetry(nil): must be a policy"},
+			{redlock.Campaign(t.Context(), l, "k", time.Second, nil), `redlock: campaign "k": lead is nil: must be a function`},
+			{redlock.Campaign(t.Context(), l, "", time.Second, lead), `redlock: acquire "": key is empty: any other string is accepted`},
+			{redlock.Campaign(t.Context(), l, "k", 0, lead), `redlock: acquire "k": ttl 0s: must be from 10ms to 87600h0m0s`},
+			{redlock.Campaign(t.Context(), l, "k", time.Second, lead, nil), `redlock: acquire "k": option 0 is nil`},
+			{redlock.Campaign(t.Context(), l, "k", time.Second, lead, redlock.WithRetry(nil)), `redlock: acquire "k": WithRetry(nil): must be a policy`},
 			{redlock.Campaign(t.Context(), open(refuse), "k", time.Second, lead), "work failed"},
 			{redlock.Campaign(held.Context(), l, "held", time.Second, lead), `redlock: acquire "held": key already held by this context`},
 			{redlock.Campaign(t.Context(), open(), "held", time.Second, lead, redlock.WithRetry(func() backoff.BackOff { return nil })),
@@ -264,7 +266,7 @@ func TestACampaignThatCannotBeWonIsRefusedAtOnce(t *testing.T) {
 func TestACampaignOutlastsAMiddlewareThatLimitsAcquires(t *testing.T) {
 	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
 		acquires := 0
-		l, other := open(redlock.WithMiddleware(on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		l, other := open(redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			acquires++
 			ctx, cancel := context.WithTimeout(ctx, time.Second)
 			defer cancel()
@@ -311,14 +313,14 @@ func TestThereIsALeaderAgainAfterTheQuorumDied(t *testing.T) {
 		})
 	}
 	for term := int64(1); term <= 3; term++ {
-		eventually(t, "one leads", func() bool { return leaders.Load() == 1 && terms.Load() == term })
-		eventually(t, "all nodes hold it", func() bool { return ns.holders("k", token.Load().(string)) == 3 })
+		eventually.True(t, "one leads", func() bool { return leaders.Load() == 1 && terms.Load() == term })
+		eventually.True(t, "all nodes hold it", func() bool { return ns.holders("k", token.Load().(string)) == 3 })
 		for _, s := range ns.servers[:2] {
 			s.Kill()
 		}
-		eventually(t, "it has lost", func() bool { return lost.Load() == term })
+		eventually.True(t, "it has lost", func() bool { return lost.Load() == term })
 		// A node that lost its data stays away for longer than the ttl.
-		eventually(t, "the node that is left has dropped the key", func() bool {
+		eventually.True(t, "the node that is left has dropped the key", func() bool {
 			value, _ := ns.servers[2].Get(t, "k")
 			return value != token.Load()
 		})
@@ -326,8 +328,8 @@ func TestThereIsALeaderAgainAfterTheQuorumDied(t *testing.T) {
 			s.Restart()
 		}
 	}
-	eventually(t, "one leads", func() bool { return leaders.Load() == 1 })
+	eventually.True(t, "one leads", func() bool { return leaders.Load() == 1 })
 	cancel()
 	all.Wait()
-	eventually(t, "nothing is left", ns.empty)
+	eventually.True(t, "nothing is left", ns.empty)
 }

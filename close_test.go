@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/sim"
 )
@@ -50,7 +51,7 @@ func TestCloseWaitsForTheReleaseOnEveryNode(t *testing.T) {
 func TestCloseWaitsForWhatAMiddlewareHadDropped(t *testing.T) {
 	for range 2000 {
 		taken, tried := make(chan struct{}), make(chan error, 1)
-		stores, l := inMemory(t, 3, redlock.WithMiddleware(on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		stores, l := inMemory(t, 3, redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			defer close(taken)
 			return errors.Join(next(ctx, op), errors.New("not wanted"))
 		})))

@@ -232,6 +232,12 @@ func (e *opError) Unwrap() []error {
 	return []error{e.what, e.why}
 }
 
+// opErrorf returns an [opError] with this text, which stands after the operation and its
+// keys.
+func opErrorf(op string, keys []string, format string, args ...any) error {
+	return &opError{op: op, keys: keys, what: fmt.Errorf(format, args...)}
+}
+
 // bare is an error's text without the prefix that the error has around it.
 func bare(err error) string { return strings.TrimPrefix(err.Error(), "redlock: ") }
 
@@ -244,7 +250,8 @@ func quoted(keys []string) string {
 	return fmt.Sprintf("%q", keys)
 }
 
-// argumentError returns an error that says what an argument was and what is accepted.
+// argumentError returns an error that says what an argument was and what is accepted, where
+// no operation on keys was asked for.
 func argumentError(format string, args ...any) error {
 	return fmt.Errorf("redlock: "+format, args...)
 }

@@ -88,7 +88,7 @@ func ExampleWithFenceRetention() {
 	fmt.Println(err)
 	// Output:
 	// true
-	// redlock: ttl 264h0m0s: must not be above WithFenceRetention, 240h0m0s, for a lock with a fence
+	// redlock: acquire "account:8": ttl 264h0m0s: must not be above WithFenceRetention, 240h0m0s, for a lock with a fence
 }
 
 func ExampleWithRestartGuard() {
@@ -112,7 +112,7 @@ func ExampleWithRestartGuard() {
 	fmt.Println(err)
 	// Output:
 	// <nil>
-	// redlock: ttl 1h0m0s: must not be above the longest of WithRestartGuard, 1m0s
+	// redlock: acquire "report": ttl 1h0m0s: must not be above the longest of WithRestartGuard, 1m0s
 }
 
 func ExampleLocker_TrustNodes() {

@@ -8,13 +8,14 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/middleware"
+	"github.com/redis-kit/redlock/redlocktest"
 )
 
 // The snippets of docs/guide.md.
@@ -170,35 +171,22 @@ func Example_cronJob() {
 	// <nil>
 }
 
-// campaign runs lead while this process is the leader, until ctx ends.
-func campaign(ctx context.Context, locker *redlock.Locker, lead func(context.Context) error) {
-	for ctx.Err() == nil {
-		err := redlock.Do(ctx, locker, "leader:billing", 15*time.Second, lead,
-			redlock.WithRetry(redlock.FixedRetry(5*time.Second, time.Second, -1)), // for as long as ctx allows
-			redlock.WithGrace(2*time.Second))                                      // time to stop in
-		if err != nil && ctx.Err() == nil {
-			log.Println("not the leader any more:", err)
-		}
-		select { // a lead that fails at once is not tried again at once
-		case <-time.After(time.Second):
-		case <-ctx.Done():
-		}
-	}
-}
-
 func Example_leaderElection() {
 	locker, stop := openNodes()
 	defer stop()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 
-	campaign(ctx, locker, func(ctx context.Context) error {
+	lead := func(ctx context.Context) error {
 		fmt.Println("leading")
-		cancel() // shutdown
-		<-ctx.Done()
-		return ctx.Err()
-	})
-	// Output: leading
+		return nil
+	}
+	err := redlock.Campaign(ctx, locker, "leader:billing", 15*time.Second, lead,
+		redlock.WithGrace(2*time.Second)) // time to stop in
+	fmt.Println(err)
+	// Output:
+	// leading
+	// <nil>
 }
 
 func move(context.Context, string, string) error { return nil }
@@ -276,29 +264,20 @@ func Example_contextRules() {
 }
 
 func TestShippingIsRefusedWhileAnotherProcessShips(t *testing.T) {
-	node := miniredis.RunT(t) // a Redis server in memory
-	locker, err := redlock.Open(t.Context(), []string{"redis://" + node.Addr()},
-		redlock.WithRetry(redlock.NoRetry()))
-	require.NoError(t, err)
-	defer locker.Close()
+	nodes := redlocktest.Start(t, 3, redlock.WithRetry(redlock.NoRetry()))
+	nodes.Steal("order:7") // another process has it
 
-	another, err := locker.TryAcquire(t.Context(), "order:7", 30*time.Second)
-	require.NoError(t, err)
-	defer another.Release(t.Context())
-
-	require.ErrorIs(t, ship(t.Context(), locker, &Orders{}, "7"), errBusy)
+	require.ErrorIs(t, ship(t.Context(), nodes.Locker(), &Orders{}, "7"), errBusy)
 }
 
 func TestTheWorkStopsWhenTheLockIsLost(t *testing.T) {
-	node := miniredis.RunT(t)
-	locker, err := redlock.Open(t.Context(), []string{"redis://" + node.Addr()})
-	require.NoError(t, err)
-	defer locker.Close()
-
-	err = redlock.Do(t.Context(), locker, "order:7", 500*time.Millisecond, func(ctx context.Context) error {
-		node.Close() // the only node: nothing can be extended any more
-		<-ctx.Done() // the end of validity, within half a second
-		return context.Cause(ctx)
+	synctest.Test(t, func(t *testing.T) { // virtual time: nobody waits for the ttl
+		nodes := redlocktest.Start(t, 3)
+		err := redlock.Do(t.Context(), nodes.Locker(), "order:7", 30*time.Second, func(ctx context.Context) error {
+			nodes.Down(0, 1) // two of three: nothing can be extended any more
+			<-ctx.Done()     // the end of validity
+			return context.Cause(ctx)
+		})
+		require.ErrorIs(t, err, redlock.ErrLost)
 	})
-	require.ErrorIs(t, err, redlock.ErrLost)
 }

@@ -71,12 +71,12 @@ func Example() {
 	switch {
 	case err == nil:
 		log.Println("updated", profile.Name)
+	case errors.Is(err, redlock.ErrLost):
+		log.Println("update may have done half of its work:", err)
 	case errors.Is(err, redlock.ErrNotAcquired):
 		log.Println("somebody else is at it:", err)
 	case errors.Is(err, redlock.ErrNoQuorum):
 		log.Println("too many nodes are down:", err) // says what each node answered
-	case errors.Is(err, redlock.ErrLost):
-		log.Println("update may have done half of its work:", err)
 	default:
 		log.Println("update failed:", err)
 	}

@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -23,7 +25,7 @@ func TestAHungQuorumEndsTheContextBeforeAnyoneElseCanOwnTheLock(t *testing.T) {
 	var slack []time.Duration // what our key had left on the surviving nodes when ctx ended
 	err := redlock.Do(t.Context(), l, "k", 500*ms, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
-		eventually(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 5 })
+		eventually.True(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 5 })
 		for _, s := range ns.servers[:3] {
 			s.Pause()
 		}
@@ -46,7 +48,7 @@ func TestAHungQuorumEndsTheContextBeforeAnyoneElseCanOwnTheLock(t *testing.T) {
 	}
 	require.ErrorIs(t, err, redlock.ErrLost)
 	t.Logf("ctx ended %v after the end of validity; keys on the surviving nodes had %v left", ended.Sub(until), slack)
-	eventually(t, "what was stuck in the hung nodes is taken back", ns.empty)
+	eventually.True(t, "what was stuck in the hung nodes is taken back", ns.empty)
 	lock, err := rival.Acquire(t.Context(), "k", 10*time.Second, redlock.WithRetry(redlock.FixedRetry(10*ms, 10*ms, -1)))
 	require.NoError(t, err, "and the lock is free")
 	require.NoError(t, lock.Release(t.Context()))
@@ -72,7 +74,7 @@ func TestAllNodesHungEndsTheContextWithItsCause(t *testing.T) {
 	for _, s := range ns.servers {
 		s.Resume()
 	}
-	eventually(t, "no key is left", ns.empty)
+	eventually.True(t, "no key is left", ns.empty)
 }
 
 // The clients that Open makes, and those of a caller who did not tune his.
@@ -107,20 +109,20 @@ func TestAShortContextWithHungNodesLeavesNoKey(t *testing.T) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			// The ttl is an hour: what is gone within seconds was released.
 			since := time.Now()
-			eventually(t, "the healthy node's key", func() bool { return len(ns.servers[0].Keys(t)) == 0 })
+			eventually.True(t, "the healthy node's key", func() bool { return len(ns.servers[0].Keys(t)) == 0 })
 			healthy := time.Since(since)
 			for _, s := range hung {
 				s.Resume()
 			}
 			since = time.Now()
 			for _, s := range hung {
-				eventually(t, "the stuck command has run", func() bool {
+				eventually.True(t, "the stuck command has run", func() bool {
 					stats, err := s.Do("INFO", "commandstats")
 					require.NoError(t, err)
 					return strings.Contains(stats.(string), "cmdstat_set:calls=1")
 				})
 			}
-			eventually(t, "the stuck commands' keys", ns.empty)
+			eventually.True(t, "the stuck commands' keys", ns.empty)
 			t.Logf("gone from the healthy node after %v, from the hung ones %v after they resumed", healthy, time.Since(since))
 		})
 	}
@@ -133,7 +135,7 @@ func TestOneHungNodeDelaysNothing(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			ns := start(t, 3)
 			l := ns.open(redlock.WithNodeTimeout(time.Hour))
-			ctx, cancel := context.WithTimeout(t.Context(), soon)
+			ctx, cancel := context.WithTimeout(t.Context(), eventually.Soon)
 			defer cancel()
 			for hung := range 3 {
 				if how == "paused" {
@@ -152,7 +154,7 @@ func TestOneHungNodeDelaysNothing(t *testing.T) {
 				} else {
 					ns.proxies[hung].BlackHole(false)
 				}
-				eventually(t, "no key is left", ns.empty)
+				eventually.True(t, "no key is left", ns.empty)
 			}
 		})
 	}
@@ -165,16 +167,16 @@ func TestOneHungNodeLosesNoLock(t *testing.T) {
 	err := redlock.Do(t.Context(), l, "k", time.Second, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
 		first := lock.Until()
-		eventually(t, "extended without the hung node", func() bool {
+		eventually.True(t, "extended without the hung node", func() bool {
 			require.NoError(t, context.Cause(ctx))
 			return lock.Until().Sub(first) > 3*time.Second // longer than rueidis waits for an answer
 		})
 		ns.servers[1].Resume()
-		eventually(t, "the node takes part again", func() bool { return ns.holders("k", lock.Token()) == 3 })
+		eventually.True(t, "the node takes part again", func() bool { return ns.holders("k", lock.Token()) == 3 })
 		return nil
 	})
 	require.NoError(t, err)
-	eventually(t, "no key is left", ns.empty)
+	eventually.True(t, "no key is left", ns.empty)
 }
 
 // The request ran and its reply is lost: that is neither "held by others" nor
@@ -191,14 +193,14 @@ func TestALostReplyIsNeitherContentionNorAnOrphan(t *testing.T) {
 				_, err := l.TryAcquire(t.Context(), "k", time.Minute)
 				require.ErrorIs(t, err, redlock.ErrNoQuorum, "round %d", i)
 				require.NotErrorIs(t, err, redlock.ErrNotAcquired, "round %d", i)
-				eventually(t, "no orphan", ns.empty)
+				eventually.True(t, "no orphan", ns.empty)
 				for _, p := range ns.proxies {
 					p.Heal()
 				}
 				lock, err := l.Acquire(t.Context(), "k", time.Minute)
 				require.NoError(t, err)
 				require.NoError(t, lock.Release(t.Context()))
-				eventually(t, "no key", ns.empty)
+				eventually.True(t, "no key", ns.empty)
 			}
 		})
 	}
@@ -214,7 +216,7 @@ func TestALostReplyOfAReleaseLeavesNoKey(t *testing.T) {
 			p.Cut()
 		}
 		_ = lock.Release(t.Context()) // the first write on a dead connection fails
-		eventually(t, "no key is left", ns.empty)
+		eventually.True(t, "no key is left", ns.empty)
 	}
 }
 
@@ -227,7 +229,7 @@ func TestAFailedAttemptDoesNotBlockTheNext(t *testing.T) {
 	}
 	_, err := l.TryAcquire(t.Context(), "k", time.Minute)
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
-	eventually(t, "our partial key is taken back", func() bool { return len(ns.servers[2].Keys(t)) == 0 })
+	eventually.True(t, "our partial key is taken back", func() bool { return len(ns.servers[2].Keys(t)) == 0 })
 	for _, s := range ns.servers[:2] {
 		_, err := s.Do("DEL", "k")
 		require.NoError(t, err)
@@ -235,7 +237,7 @@ func TestAFailedAttemptDoesNotBlockTheNext(t *testing.T) {
 	lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 	require.NoError(t, err)
 	require.NoError(t, lock.Release(t.Context()))
-	eventually(t, "no key of either attempt is left", ns.empty)
+	eventually.True(t, "no key of either attempt is left", ns.empty)
 }
 
 func TestANodeThatCameBackEmptyIsRefilled(t *testing.T) {
@@ -244,11 +246,11 @@ func TestANodeThatCameBackEmptyIsRefilled(t *testing.T) {
 	err := redlock.Do(t.Context(), l, "k", 2*time.Second, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
 		ns.servers[1].Restart()
-		eventually(t, "set again", func() bool { return ns.holders("k", lock.Token()) == 3 })
+		eventually.True(t, "set again", func() bool { return ns.holders("k", lock.Token()) == 3 })
 		return context.Cause(ctx)
 	})
 	require.NoError(t, err)
-	eventually(t, "no key is left", ns.empty)
+	eventually.True(t, "no key is left", ns.empty)
 }
 
 func TestAQuorumThatLostItsDataEndsTheContextAtTheNextExtension(t *testing.T) {
@@ -256,7 +258,7 @@ func TestAQuorumThatLostItsDataEndsTheContextAtTheNextExtension(t *testing.T) {
 	l := ns.open()
 	err := redlock.Do(t.Context(), l, "k", 10*time.Second, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
-		eventually(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 3 })
+		eventually.True(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 3 })
 		for _, s := range ns.servers[:2] {
 			_, err := s.Do("FLUSHALL")
 			require.NoError(t, err)
@@ -267,7 +269,7 @@ func TestAQuorumThatLostItsDataEndsTheContextAtTheNextExtension(t *testing.T) {
 	}, redlock.WithExtendThreshold(9*time.Second))
 	require.ErrorIs(t, err, redlock.ErrLost)
 	require.ErrorContains(t, err, "the key was gone")
-	eventually(t, "what was put back is not left", ns.empty)
+	eventually.True(t, "what was put back is not left", ns.empty)
 }
 
 func TestNodesThatAreDownAtOpenTakePartAsSoonAsTheyAnswer(t *testing.T) {
@@ -287,7 +289,7 @@ func TestNodesThatAreDownAtOpenTakePartAsSoonAsTheyAnswer(t *testing.T) {
 	require.NoError(t, lock.Release(t.Context()))
 
 	ns.servers[1].Restart()
-	eventually(t, "the third too", func() bool {
+	eventually.True(t, "the third too", func() bool {
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, lock.Release(t.Context())) }()
@@ -334,7 +336,7 @@ func TestErrorsOfAServerAreNotContention(t *testing.T) {
 				_, err = s.Do("ACL", "SETUSER", "default", "+@all")
 				require.NoError(t, err)
 			}
-			eventually(t, "no key is left", ns.empty)
+			eventually.True(t, "no key is left", ns.empty)
 		})
 	}
 }
@@ -342,7 +344,7 @@ func TestErrorsOfAServerAreNotContention(t *testing.T) {
 // Without eviction a node that is full refuses new locks only.
 func TestAFullNodeKeepsTheLocksItHas(t *testing.T) {
 	s := redistest.Start(t, "--maxmemory-policy", "noeviction")
-	l := openURLs(t, []string{s.URL()}, redlock.WithNodeTimeout(soon))
+	l := lockertest.Open(t, []string{s.URL()}, redlock.WithNodeTimeout(eventually.Soon))
 	one, err := l.TryAcquire(t.Context(), "k", time.Minute)
 	require.NoError(t, err)
 	several, err := l.TryAcquireAll(t.Context(), []string{"k1", "k2"}, time.Minute)
@@ -369,7 +371,7 @@ func TestScriptsThatAServerForgotAreSentAgain(t *testing.T) {
 		}
 		require.NoError(t, lock.Extend(t.Context(), 0))
 		require.NoError(t, lock.Release(t.Context()))
-		eventually(t, "no key is left", ns.empty)
+		eventually.True(t, "no key is left", ns.empty)
 	}
 }
 
@@ -388,8 +390,8 @@ func TestCallsToAHungNodeAreBounded(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, lock.Release(t.Context()))
 	ns.servers[2].Resume()
-	eventually(t, "nothing is left on it", ns.empty)
-	eventually(t, "and it takes part again", func() bool {
+	eventually.True(t, "nothing is left on it", ns.empty)
+	eventually.True(t, "and it takes part again", func() bool {
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, lock.Release(t.Context())) }()
@@ -414,5 +416,5 @@ func TestCloseReturnsWithNodesHung(t *testing.T) {
 	for _, s := range ns.servers[1:] {
 		s.Resume()
 	}
-	eventually(t, "the deletions were sent", ns.empty)
+	eventually.True(t, "the deletions were sent", ns.empty)
 }

@@ -360,7 +360,7 @@ func TestWhatAFenceOrAGuardCannotBeIsRefused(t *testing.T) {
 	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
 		l := open(redlock.WithFence(), redlock.WithFenceRetention(time.Minute), redlock.WithRestartGuard(time.Hour, 0))
 		_, err := l.TryAcquire(t.Context(), "k", 2*time.Minute)
-		require.EqualError(t, err, "redlock: ttl 2m0s: must not be above WithFenceRetention, 1m0s, for a lock with a fence")
+		require.EqualError(t, err, `redlock: acquire "k": ttl 2m0s: must not be above WithFenceRetention, 1m0s, for a lock with a fence`)
 		require.NoError(t, l.TrustNodes(t.Context()))
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
@@ -369,7 +369,7 @@ func TestWhatAFenceOrAGuardCannotBeIsRefused(t *testing.T) {
 
 		l = open(redlock.WithRestartGuard(time.Minute, 0))
 		_, err = l.TryAcquire(t.Context(), "k", 2*time.Minute)
-		require.EqualError(t, err, "redlock: ttl 2m0s: must not be above the longest of WithRestartGuard, 1m0s")
+		require.EqualError(t, err, `redlock: acquire "k": ttl 2m0s: must not be above the longest of WithRestartGuard, 1m0s`)
 		lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
 		require.ErrorContains(t, lock.Extend(t.Context(), time.Hour), "must not be above the longest of WithRestartGuard, 1m0s")

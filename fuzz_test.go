@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -23,7 +25,7 @@ func FuzzKeys(f *testing.F) {
 		f.Add(keys[0], keys[1], keys[2])
 	}
 	server := redistest.Start(f)
-	l := openURLs(f, []string{server.URL()}, redlock.WithNodeTimeout(soon))
+	l := lockertest.Open(f, []string{server.URL()}, redlock.WithNodeTimeout(eventually.Soon))
 	f.Fuzz(func(t *testing.T, a, b, c string) {
 		keys := []string{a, b, c, a}
 		lock, err := l.TryAcquireAll(t.Context(), keys, time.Minute)

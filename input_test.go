@@ -112,20 +112,20 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {
 		opts []redlock.LockOption
 		want string
 	}{
-		{[]string{""}, ttl, nil, "redlock: key is empty: any other string is accepted"},
-		{nil, ttl, nil, "redlock: no keys: at least one is needed"},
-		{[]string{"a", ""}, ttl, nil, "redlock: keys[1] is empty: any other string is accepted"},
-		{[]string{"k"}, 0, nil, "redlock: ttl 0s: must be from 10ms to 87600h0m0s"},
-		{[]string{"k"}, -ttl, nil, "redlock: ttl -1s: must be from 10ms to 87600h0m0s"},
-		{[]string{"k"}, 9 * ms, nil, "redlock: ttl 9ms: must be from 10ms to 87600h0m0s"},
-		{[]string{"k"}, ttl, []redlock.LockOption{nil}, "redlock: option 0 is nil"},
-		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithRetry(nil)}, "redlock: WithRetry(nil): must be a policy, such as NoRetry()"},
-		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithExtendThreshold(ttl)}, "redlock: WithExtendThreshold(1s): must be below the ttl, 1s"},
-		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(2 * ttl)}, "redlock: WithGrace(2s): must be below the validity, 988ms: the ttl, 1s, less the drift"},
-		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(990 * ms), redlock.WithoutAutoExtend()}, "redlock: WithGrace(990ms): must be below the validity, 988ms: the ttl, 1s, less the drift"},
-		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(200 * ms), redlock.WithMaxHold(200 * ms)}, "redlock: WithGrace(200ms): must be below WithMaxHold, 200ms"},
-		{[]string{"k"}, redlock.MaxTTL + 1, nil, "redlock: ttl 87600h0m0.000000001s: must be from 10ms to 87600h0m0s"},
-		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(900 * ms)}, "redlock: WithGrace(900ms): must be below the threshold of extension, 666.666666ms, or the lock ends before it is extended"},
+		{[]string{""}, ttl, nil, `redlock: acquire "": key is empty: any other string is accepted`},
+		{nil, ttl, nil, `redlock: acquire: no keys: at least one is needed`},
+		{[]string{"a", ""}, ttl, nil, `redlock: acquire ["a" ""]: keys[1] is empty: any other string is accepted`},
+		{[]string{"k"}, 0, nil, `redlock: acquire "k": ttl 0s: must be from 10ms to 87600h0m0s`},
+		{[]string{"k"}, -ttl, nil, `redlock: acquire "k": ttl -1s: must be from 10ms to 87600h0m0s`},
+		{[]string{"k"}, 9 * ms, nil, `redlock: acquire "k": ttl 9ms: must be from 10ms to 87600h0m0s`},
+		{[]string{"k"}, ttl, []redlock.LockOption{nil}, `redlock: acquire "k": option 0 is nil`},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithRetry(nil)}, `redlock: acquire "k": WithRetry(nil): must be a policy, such as NoRetry()`},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithExtendThreshold(ttl)}, `redlock: acquire "k": WithExtendThreshold(1s): must be below the ttl, 1s`},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(2 * ttl)}, `redlock: acquire "k": WithGrace(2s): must be below the validity, 988ms: the ttl, 1s, less the drift`},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(990 * ms), redlock.WithoutAutoExtend()}, `redlock: acquire "k": WithGrace(990ms): must be below the validity, 988ms: the ttl, 1s, less the drift`},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(200 * ms), redlock.WithMaxHold(200 * ms)}, `redlock: acquire "k": WithGrace(200ms): must be below WithMaxHold, 200ms`},
+		{[]string{"k"}, redlock.MaxTTL + 1, nil, `redlock: acquire "k": ttl 87600h0m0.000000001s: must be from 10ms to 87600h0m0s`},
+		{[]string{"k"}, ttl, []redlock.LockOption{redlock.WithGrace(900 * ms)}, `redlock: acquire "k": WithGrace(900ms): must be below the threshold of extension, 666.666666ms, or the lock ends before it is extended`},
 	} {
 		lock, err := l.TryAcquireAll(t.Context(), c.keys, c.ttl, c.opts...)
 		require.Nil(t, lock, c.want)
@@ -136,8 +136,8 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {
 		}
 	}
 	_, err := redlock.With[int](t.Context(), l, "k", ttl, nil)
-	require.EqualError(t, err, "redlock: fn is nil: must be a function")
-	require.EqualError(t, redlock.Do(t.Context(), l, "k", ttl, nil), "redlock: fn is nil: must be a function")
+	require.EqualError(t, err, `redlock: hold "k": fn is nil: must be a function`)
+	require.EqualError(t, redlock.Do(t.Context(), l, "k", ttl, nil), `redlock: hold "k": fn is nil: must be a function`)
 	reply, err := ns.servers[0].Do("INFO", "commandstats")
 	require.NoError(t, err)
 	require.NotContains(t, reply, "cmdstat_set:", "nothing was sent")

@@ -97,13 +97,13 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration, op *Op) error {
 
 func (l *Lock) checkExtension(ttl time.Duration) error {
 	if ttl < MinTTL || ttl > MaxTTL {
-		return argumentError("extend %s: ttl %v: must be 0 (as acquired) or from %v to %v", quoted(l.Keys()), ttl, MinTTL, MaxTTL)
+		return opErrorf("extend", l.Keys(), "ttl %v: must be 0 (as acquired) or from %v to %v", ttl, MinTTL, MaxTTL)
 	}
 	if validity := l.locker.keeper.Validity(ttl); validity <= l.config.grace {
-		return argumentError("extend %s: ttl %v: its validity, %v, must be above the grace, %v", quoted(l.Keys()), ttl, validity, l.config.grace)
+		return opErrorf("extend", l.Keys(), "ttl %v: its validity, %v, must be above the grace, %v", ttl, validity, l.config.grace)
 	}
 	if err := l.locker.config.checkTTL(ttl, l.config.fence); err != nil {
-		return argumentError("extend %s: %s", quoted(l.Keys()), bare(err))
+		return &opError{op: "extend", keys: l.Keys(), what: err}
 	}
 	return nil
 }
@@ -125,7 +125,7 @@ func (l *Lock) AutoExtend(threshold time.Duration) error {
 		threshold = l.config.thresholdOf(l.ttl)
 	}
 	if threshold <= l.config.grace || threshold >= l.ttl {
-		return argumentError("extend %s: threshold %v: must be 0 (the default) or above the grace, %v, and below the ttl, %v", quoted(l.Keys()), threshold, l.config.grace, l.ttl)
+		return opErrorf("extend", l.Keys(), "threshold %v: must be 0 (the default) or above the grace, %v, and below the ttl, %v", threshold, l.config.grace, l.ttl)
 	}
 	if !l.Valid() {
 		return l.notHeld("extend")
@@ -146,8 +146,9 @@ func (l *Lock) StopAutoExtend() { l.hold.StopAuto() }
 // Only the values of ctx are used, not its end, so a release works under a ctx
 // that has ended.
 //
-// Release is idempotent: later calls return the error of the first. The error
-// matches [ErrNotHeld] if the lock had ended before, and [ErrNoQuorum] if too many
+// Release is idempotent: later calls wait for the first and return its error. So a
+// middleware that calls Release of the very lock that is being released waits for
+// itself, for ever. The error matches [ErrNotHeld] if the lock had ended before, and [ErrNoQuorum] if too many
 // nodes did not confirm.
 func (l *Lock) Release(ctx context.Context) error {
 	l.releasing.Do(func() {

@@ -19,16 +19,14 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const ms = time.Millisecond
-
-// soon is for what must happen at some time: generous, so that a loaded machine
-// does not fail it.
-const soon = 20 * time.Second
 
 // nodes are real servers, each behind a proxy, and the oracle to all of them.
 type nodes struct {
@@ -45,21 +43,12 @@ func start(t testing.TB, n int, args ...string) *nodes {
 	return ns
 }
 
-func (ns *nodes) urls() []string {
-	var urls []string
-	for _, p := range ns.proxies {
-		urls = append(urls, p.URL())
-	}
-	return urls
-}
+func (ns *nodes) urls() []string { return redistest.URLs(ns.proxies) }
 
 // open is a Locker over the nodes, closed at the end of the test.
 func (ns *nodes) open(opts ...redlock.Option) *redlock.Locker {
 	ns.t.Helper()
-	l, err := redlock.Open(context.Background(), ns.urls(), opts...)
-	require.NoError(ns.t, err)
-	ns.t.Cleanup(func() { _ = l.Close() })
-	return l
+	return lockertest.Open(ns.t, ns.urls(), opts...)
 }
 
 // holders is how many nodes hold key with this value.
@@ -83,11 +72,6 @@ func (ns *nodes) empty() bool {
 	return true
 }
 
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	require.Eventually(t, cond, soon, 2*ms, what)
-}
-
 func TestALockIsHeldByAllNodesAndGoneAfterRelease(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 4, 5} {
 		t.Run(fmt.Sprint("nodes=", n), func(t *testing.T) {
@@ -97,7 +81,7 @@ func TestALockIsHeldByAllNodesAndGoneAfterRelease(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "k", lock.Key())
 			require.True(t, lock.Valid())
-			eventually(t, "all nodes hold the token", func() bool { return ns.holders("k", lock.Token()) == n })
+			eventually.True(t, "all nodes hold the token", func() bool { return ns.holders("k", lock.Token()) == n })
 
 			_, err = l.TryAcquire(t.Context(), "k", 10*time.Second)
 			require.ErrorIs(t, err, redlock.ErrNotAcquired)
@@ -107,7 +91,7 @@ func TestALockIsHeldByAllNodesAndGoneAfterRelease(t *testing.T) {
 			require.ErrorIs(t, context.Cause(lock.Context()), redlock.ErrReleased)
 			require.False(t, lock.Valid())
 			require.NoError(t, lock.Release(t.Context()), "release is idempotent")
-			eventually(t, "no key is left", ns.empty)
+			eventually.True(t, "no key is left", ns.empty)
 		})
 	}
 }
@@ -116,7 +100,7 @@ func TestContendersTakeTurns(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 4, 5} {
 		t.Run(fmt.Sprint("nodes=", n), func(t *testing.T) {
 			ns := start(t, n)
-			ctx, cancel := context.WithTimeout(t.Context(), 2*soon)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*eventually.Soon)
 			defer cancel()
 			var inside, turns atomic.Int64
 			var all sync.WaitGroup
@@ -139,7 +123,7 @@ func TestContendersTakeTurns(t *testing.T) {
 			}
 			all.Wait()
 			require.Equal(t, int64(60), turns.Load())
-			eventually(t, "no key is left", ns.empty)
+			eventually.True(t, "no key is left", ns.empty)
 		})
 	}
 }
@@ -185,7 +169,7 @@ func TestAManualLockEndsByItself(t *testing.T) {
 	err = lock.Release(t.Context())
 	require.ErrorIs(t, err, redlock.ErrNotHeld)
 	require.ErrorIs(t, err, redlock.ErrLost)
-	eventually(t, "no key is left", ns.empty)
+	eventually.True(t, "no key is left", ns.empty)
 }
 
 func TestExtendAndAutoExtendKeepAManualLock(t *testing.T) {
@@ -207,7 +191,7 @@ func TestExtendAndAutoExtendKeepAManualLock(t *testing.T) {
 	require.NoError(t, err)
 	first = lock.Until()
 	require.NoError(t, lock.AutoExtend(1900*ms))
-	eventually(t, "extended many times", func() bool { return lock.Until().Sub(first) > 2*time.Second })
+	eventually.True(t, "extended many times", func() bool { return lock.Until().Sub(first) > 2*time.Second })
 	lock.StopAutoExtend()
 	<-lock.Context().Done()
 	require.ErrorIs(t, context.Cause(lock.Context()), redlock.ErrLost)
@@ -233,7 +217,7 @@ func TestOnlyTheExactTokenExtendsAndReleases(t *testing.T) {
 	l := ns.open()
 	lock, err := l.TryAcquire(t.Context(), "k", 10*time.Second)
 	require.NoError(t, err)
-	eventually(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 3 })
+	eventually.True(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 3 })
 	longer := lock.Token() + "2" // our token is a prefix of it
 	for _, s := range ns.servers {
 		_, err := s.Do("SET", "k", longer, "PX", "60000")
@@ -252,7 +236,7 @@ func TestReleaseFindsThatTheLockWasTaken(t *testing.T) {
 	l := ns.open()
 	lock, err := l.TryAcquire(t.Context(), "k", 10*time.Second)
 	require.NoError(t, err)
-	eventually(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 3 })
+	eventually.True(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 3 })
 	for _, s := range ns.servers[:2] {
 		_, err := s.Do("SET", "k", "another")
 		require.NoError(t, err)
@@ -271,7 +255,7 @@ func TestAnyKeyIsTakenAsItIs(t *testing.T) {
 	for _, key := range []string{"{", "}", "{}", "{a}b", "redlock", "redlock:", " ", "\x00\r\n*1\r\n", "ключ", "a b c", `"`} {
 		lock, err := l.TryAcquire(t.Context(), key, 10*time.Second)
 		require.NoError(t, err, "%q", key)
-		eventually(t, "held under its own name", func() bool { return ns.holders(key, lock.Token()) == 3 })
+		eventually.True(t, "held under its own name", func() bool { return ns.holders(key, lock.Token()) == 3 })
 		require.NoError(t, lock.Release(t.Context()), "%q", key)
 	}
 }
@@ -286,11 +270,11 @@ func TestSeveralKeysAreAllOrNone(t *testing.T) {
 	require.Equal(t, "a", lock.Key())
 	require.Equal(t, []string{"c", "a", "b", "a"}, keys, "the caller's slice is his")
 	for _, key := range lock.Keys() {
-		eventually(t, key, func() bool { return ns.holders(key, lock.Token()) == 3 })
+		eventually.True(t, key, func() bool { return ns.holders(key, lock.Token()) == 3 })
 	}
 	_, err = l.TryAcquireAll(t.Context(), []string{"x", "b", "y"}, 10*time.Second)
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
-	eventually(t, "nothing of the second is left", func() bool {
+	eventually.True(t, "nothing of the second is left", func() bool {
 		return !slices.ContainsFunc(ns.servers, func(s *redistest.Server) bool { return len(s.Keys(t)) != 3 })
 	})
 	require.NoError(t, lock.Extend(t.Context(), time.Minute))
@@ -301,7 +285,7 @@ func TestSeveralKeysAreAllOrNone(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.ErrorIs(t, lock.Release(t.Context()), redlock.ErrNotHeld)
-	eventually(t, "no key is left", ns.empty)
+	eventually.True(t, "no key is left", ns.empty)
 }
 
 func TestANestedAcquireOfTheSameKeyIsAnError(t *testing.T) {
@@ -401,7 +385,7 @@ func TestAThousandLocksCostNoGoroutines(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, locks[i].AutoExtend(0))
 	}
-	eventually(t, "the calls of the acquisitions have returned", func() bool { return runtime.NumGoroutine() <= before+10 })
+	eventually.True(t, "the calls of the acquisitions have returned", func() bool { return runtime.NumGoroutine() <= before+10 })
 	most := 0
 	end := time.Now().Add(3 * ttl)
 	for tick := time.NewTicker(5 * ms); time.Now().Before(end); <-tick.C {
@@ -416,7 +400,7 @@ func TestAThousandLocksCostNoGoroutines(t *testing.T) {
 	for _, lock := range locks {
 		require.NoError(t, lock.Release(t.Context()))
 	}
-	eventually(t, "no key is left", ns.empty)
+	eventually.True(t, "no key is left", ns.empty)
 }
 
 func TestTheWaitIsThePolicysAndTheContextsAlone(t *testing.T) {
@@ -486,14 +470,14 @@ func TestTheLongestTimesOverflowNothing(t *testing.T) {
 		require.WithinDuration(t, time.Now(), lock.Until(), time.Hour)
 		require.NoError(t, lock.Extend(ctx, redlock.MaxTTL))
 		require.Greater(t, time.Until(lock.Until()), redlock.MaxTTL-time.Hour)
-		eventually(t, "the key lives as long", func() bool {
+		eventually.True(t, "the key lives as long", func() bool {
 			pttl, err := ns.servers[0].Do("PTTL", "k")
 			return err == nil && pttl.(int64) > (redlock.MaxTTL-time.Hour).Milliseconds()
 		})
 		return ctx.Err()
 	})
 	require.NoError(t, err)
-	eventually(t, "released", ns.empty)
+	eventually.True(t, "released", ns.empty)
 }
 
 func TestMaxHoldEndsALockHoweverOftenExtended(t *testing.T) {
@@ -507,5 +491,5 @@ func TestMaxHoldEndsALockHoweverOftenExtended(t *testing.T) {
 	require.ErrorIs(t, err, redlock.ErrLost)
 	require.ErrorContains(t, err, "WithMaxHold")
 	require.GreaterOrEqual(t, time.Since(before), 1200*ms-ms)
-	eventually(t, "no key is left", ns.empty)
+	eventually.True(t, "no key is left", ns.empty)
 }

@@ -186,13 +186,19 @@ func (l *Locker) Close() error {
 	}
 	l.closed = true
 	l.mu.Unlock()
-	close(l.closing)
+	close(l.closing) // ends waits: those of acquires for others and for nodes
+	// Held locks end before anything waits for a node (invariant 10). From here on no
+	// attempt becomes a lock.
 	l.keeper.Close(ErrClosed)
+	// Operations that are under way still use the nodes and the queue.
 	l.operations.Wait()
+	// To leave the queues is a message to the nodes.
 	if l.queue != nil {
 		l.queue.Close()
 	}
+	// By now all that is to be sent has been handed to the nodes.
 	err := l.closeNodes()
+	// Rounds of extensions end when their nodes do. Their middleware may panic until then.
 	l.keeper.Wait()
 	if panicked := l.panicked.Load(); panicked != nil {
 		return errors.Join(err, panicked)
@@ -201,7 +207,7 @@ func (l *Locker) Close() error {
 }
 
 func (l *Locker) closeNodes() error {
-	timeout := l.config.timeoutOf(maxNodeTimeout * 4)
+	timeout := l.config.longestTimeout()
 	ballot := quorum.NewBallot(len(l.nodes))
 	var closing sync.WaitGroup
 	var mu sync.Mutex // guards ballot

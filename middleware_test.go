@@ -14,11 +14,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 )
 
 // recorder is a middleware that notes what it sees.
 type recorder struct {
-	mu  sync.Mutex
+	mu  sync.Mutex // guards what follows
 	ops []redlock.Op
 	err []error
 }
@@ -45,16 +47,17 @@ func (r *recorder) find(kind redlock.Kind) (op redlock.Op, n int, err error) {
 	return op, n, err
 }
 
-// on is a middleware for one kind of operation.
-func on(kind redlock.Kind, do func(ctx context.Context, op *redlock.Op, next redlock.Handler) error) redlock.Middleware {
-	return func(next redlock.Handler) redlock.Handler {
-		return func(ctx context.Context, op *redlock.Op) error {
-			if op.Kind == kind {
-				return do(ctx, op, next)
-			}
-			return next(ctx, op)
+// waits is how the acquisitions have waited.
+func (r *recorder) waits() map[redlock.WaitKind]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	kinds := make(map[redlock.WaitKind]int)
+	for _, op := range r.ops {
+		if op.Kind == redlock.OpAcquire {
+			kinds[op.Wait]++
 		}
 	}
+	return kinds
 }
 
 func TestMiddlewareSeesEveryOperation(t *testing.T) {
@@ -70,7 +73,7 @@ func TestMiddlewareSeesEveryOperation(t *testing.T) {
 		lock, _ := redlock.FromContext(ctx)
 		token = lock.Token()
 		first := lock.Until()
-		eventually(t, "extended", func() bool {
+		eventually.True(t, "extended", func() bool {
 			_, n, _ := r.find(redlock.OpExtend) // the extension that completes a grant is part of the acquisition
 			return n > 0 && lock.Until().Sub(first) > 500*ms
 		})
@@ -135,21 +138,21 @@ func TestVotesTellRefusalsFromFailures(t *testing.T) {
 	lock, err := l.TryAcquire(t.Context(), "gone", time.Minute)
 	require.NoError(t, err)
 	require.Subset(t, []redlock.VoteKind{granted, redlock.VoteSilent}, kinds(redlock.OpAcquire))
-	eventually(t, "all nodes hold it", func() bool { return ns.holders("gone", lock.Token()) == 3 })
+	eventually.True(t, "all nodes hold it", func() bool { return ns.holders("gone", lock.Token()) == 3 })
 	each("DEL", "gone")
 	require.ErrorIs(t, lock.Extend(t.Context(), 0), redlock.ErrLost)
 	require.Subset(t, []redlock.VoteKind{refused, redlock.VoteSilent}, kinds(redlock.OpExtend))
 
 	lock, err = l.TryAcquire(t.Context(), "taken", time.Minute)
 	require.NoError(t, err)
-	eventually(t, "all nodes hold it", func() bool { return ns.holders("taken", lock.Token()) == 3 })
+	eventually.True(t, "all nodes hold it", func() bool { return ns.holders("taken", lock.Token()) == 3 })
 	each("SET", "taken", "another")
 	require.ErrorIs(t, lock.Release(t.Context()), redlock.ErrNotHeld)
 	require.Subset(t, []redlock.VoteKind{refused, redlock.VoteSilent}, kinds(redlock.OpRelease))
 
 	lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
 	require.NoError(t, err)
-	eventually(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 3 })
+	eventually.True(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 3 })
 	ns.servers[0].Kill()
 	ns.servers[1].Kill()
 	require.ErrorIs(t, lock.Extend(t.Context(), 0), redlock.ErrNoQuorum)
@@ -167,7 +170,7 @@ func TestMiddlewareIsToldOfALossOfManualLocksToo(t *testing.T) {
 	lock, err := l.TryAcquire(t.Context(), "manual", 400*ms)
 	require.NoError(t, err)
 	<-lock.Context().Done()
-	eventually(t, "told", func() bool { _, n, _ := r.find(redlock.OpLost); return n == 1 })
+	eventually.True(t, "told", func() bool { _, n, _ := r.find(redlock.OpLost); return n == 1 })
 	op, _, err := r.find(redlock.OpLost)
 	require.ErrorIs(t, err, redlock.ErrLost)
 	require.Same(t, lock, op.Lock)
@@ -179,7 +182,7 @@ func TestMiddlewareIsToldOfALossOfManualLocksToo(t *testing.T) {
 	require.ErrorIs(t, err, redlock.ErrLost)
 	_, _, err = r.find(redlock.OpHold)
 	require.ErrorIs(t, err, redlock.ErrLost, "hold sees the loss too")
-	eventually(t, "told", func() bool { _, n, _ := r.find(redlock.OpLost); return n == 2 })
+	eventually.True(t, "told", func() bool { _, n, _ := r.find(redlock.OpLost); return n == 2 })
 
 	_, err = l.TryAcquire(t.Context(), "closed", time.Minute)
 	require.NoError(t, err)
@@ -191,7 +194,7 @@ func TestMiddlewareIsToldOfALossOfManualLocksToo(t *testing.T) {
 func TestMiddlewareMayRefuse(t *testing.T) {
 	refusal := errors.New("not today")
 	refuse := func(kind redlock.Kind) redlock.Option {
-		return redlock.WithMiddleware(on(kind, func(context.Context, *redlock.Op, redlock.Handler) error { return refusal }))
+		return redlock.WithMiddleware(lockertest.On(kind, func(context.Context, *redlock.Op, redlock.Handler) error { return refusal }))
 	}
 	ns := start(t, 3)
 
@@ -204,7 +207,7 @@ func TestMiddlewareMayRefuse(t *testing.T) {
 		return nil
 	})
 	require.Equal(t, refusal, err)
-	eventually(t, "released", ns.empty)
+	eventually.True(t, "released", ns.empty)
 
 	lock, err := ns.open(refuse(redlock.OpExtend)).TryAcquire(t.Context(), "k", 300*ms)
 	require.NoError(t, err)
@@ -220,22 +223,22 @@ func TestMiddlewareMayRefuse(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, refusal, lock.Release(t.Context()))
 	require.ErrorIs(t, context.Cause(lock.Context()), redlock.ErrReleased, "a release cannot be refused")
-	eventually(t, "released", ns.empty)
+	eventually.True(t, "released", ns.empty)
 }
 
 func TestMiddlewareMayAlterTheTTLAndTheContext(t *testing.T) {
 	type key struct{}
 	ns := start(t, 3)
 	l := ns.open(redlock.WithMiddleware(
-		on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			op.TTL = time.Hour
 			return next(ctx, op)
 		}),
-		on(redlock.OpExtend, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		lockertest.On(redlock.OpExtend, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			op.TTL *= 2
 			return next(ctx, op)
 		}),
-		on(redlock.OpHold, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		lockertest.On(redlock.OpHold, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			return next(context.WithValue(ctx, key{}, "from middleware"), op)
 		})))
 	err := redlock.Do(t.Context(), l, "k", time.Second, func(ctx context.Context) error {
@@ -249,12 +252,12 @@ func TestMiddlewareMayAlterTheTTLAndTheContext(t *testing.T) {
 	})
 	require.NoError(t, err)
 
-	l = ns.open(redlock.WithMiddleware(on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+	l = ns.open(redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 		op.TTL = 0
 		return next(ctx, op)
 	})))
 	_, err = l.TryAcquire(t.Context(), "k", time.Second)
-	require.EqualError(t, err, "redlock: ttl 0s: must be from 10ms to 87600h0m0s")
+	require.EqualError(t, err, `redlock: acquire "k": ttl 0s: must be from 10ms to 87600h0m0s`)
 }
 
 func TestMiddlewareThatMisusesAnAcquisitionLeaksNoLock(t *testing.T) {
@@ -273,17 +276,17 @@ func TestMiddlewareThatMisusesAnAcquisitionLeaksNoLock(t *testing.T) {
 			return nil
 		},
 	} {
-		lock, err := ns.open(redlock.WithMiddleware(on(redlock.OpAcquire, do))).TryAcquire(t.Context(), "k", time.Hour)
+		lock, err := ns.open(redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, do))).TryAcquire(t.Context(), "k", time.Hour)
 		require.Error(t, err, name)
 		require.Nil(t, lock, name)
-		eventually(t, name, ns.empty)
+		eventually.True(t, name, ns.empty)
 	}
 }
 
 func TestAMiddlewareThatDoesNothingIsAnError(t *testing.T) {
 	ns := start(t, 3)
 	nothing := func(context.Context, *redlock.Op, redlock.Handler) error { return nil }
-	l := ns.open(redlock.WithMiddleware(on(redlock.OpHold, nothing), on(redlock.OpExtend, nothing)))
+	l := ns.open(redlock.WithMiddleware(lockertest.On(redlock.OpHold, nothing), lockertest.On(redlock.OpExtend, nothing)))
 	_, err := redlock.With(t.Context(), l, "k", time.Hour, func(context.Context) (int, error) {
 		require.Fail(t, "it does not run")
 		return 1, nil
@@ -297,14 +300,14 @@ func TestAMiddlewareThatDoesNothingIsAnError(t *testing.T) {
 // Its ttl is what counts from then on, also for when it is extended.
 func TestALockWhoseTTLAMiddlewareCutIsKept(t *testing.T) {
 	ns := start(t, 3)
-	l := ns.open(redlock.WithMiddleware(on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+	l := ns.open(redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 		op.TTL = time.Second
 		return next(ctx, op)
 	})))
 	err := redlock.Do(t.Context(), l, "k", time.Hour, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
 		first := lock.Until()
-		eventually(t, "extended twice", func() bool { return lock.Until().Sub(first) > time.Second || ctx.Err() != nil })
+		eventually.True(t, "extended twice", func() bool { return lock.Until().Sub(first) > time.Second || ctx.Err() != nil })
 		return context.Cause(ctx)
 	})
 	require.NoError(t, err)
@@ -318,11 +321,11 @@ func (e silentError) Error() string { <-e; return "at last" }
 func TestTheTextOfAnErrorDelaysNoCancellation(t *testing.T) {
 	ns := start(t, 3)
 	refused := make(silentError)
-	l := ns.open(redlock.WithMiddleware(on(redlock.OpExtend, func(context.Context, *redlock.Op, redlock.Handler) error { return refused })))
+	l := ns.open(redlock.WithMiddleware(lockertest.On(redlock.OpExtend, func(context.Context, *redlock.Op, redlock.Handler) error { return refused })))
 	lock, err := l.Acquire(t.Context(), "k", 300*ms)
 	require.NoError(t, err)
 	require.NoError(t, lock.AutoExtend(0))
-	eventually(t, "ended", func() bool { return lock.Context().Err() != nil })
+	eventually.True(t, "ended", func() bool { return lock.Context().Err() != nil })
 	cause := context.Cause(lock.Context())
 	require.ErrorIs(t, cause, redlock.ErrLost)
 	require.ErrorIs(t, cause, refused)
@@ -333,7 +336,7 @@ func TestTheTextOfAnErrorDelaysNoCancellation(t *testing.T) {
 func TestAMiddlewareThatEndsTheLockersGoroutineEndsOneExtensionOnly(t *testing.T) {
 	ns := start(t, 3)
 	var times atomic.Int64
-	l := ns.open(redlock.WithMiddleware(on(redlock.OpExtend, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+	l := ns.open(redlock.WithMiddleware(lockertest.On(redlock.OpExtend, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 		if times.Add(1) == 1 {
 			runtime.Goexit()
 		}
@@ -342,7 +345,7 @@ func TestAMiddlewareThatEndsTheLockersGoroutineEndsOneExtensionOnly(t *testing.T
 	err := redlock.Do(t.Context(), l, "k", 2*time.Second, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
 		first := lock.Until()
-		eventually(t, "extended", func() bool { return lock.Until().After(first) || ctx.Err() != nil })
+		eventually.True(t, "extended", func() bool { return lock.Until().After(first) || ctx.Err() != nil })
 		return context.Cause(ctx)
 	})
 	require.NoError(t, err)
@@ -350,12 +353,12 @@ func TestAMiddlewareThatEndsTheLockersGoroutineEndsOneExtensionOnly(t *testing.T
 
 func TestAReleaseThatPanickedHasNotSucceeded(t *testing.T) {
 	ns := start(t, 3)
-	l := ns.open(redlock.WithMiddleware(on(redlock.OpRelease, func(context.Context, *redlock.Op, redlock.Handler) error { panic("mine") })))
+	l := ns.open(redlock.WithMiddleware(lockertest.On(redlock.OpRelease, func(context.Context, *redlock.Op, redlock.Handler) error { panic("mine") })))
 	lock, err := l.Acquire(t.Context(), "k", time.Hour)
 	require.NoError(t, err)
 	require.PanicsWithValue(t, "mine", func() { _ = lock.Release(t.Context()) })
 	require.ErrorContains(t, lock.Release(t.Context()), "redlock: release \"k\": no quorum of nodes: a middleware panicked")
-	eventually(t, "released all the same", ns.empty)
+	eventually.True(t, "released all the same", ns.empty)
 }
 
 func TestAPanickingMiddlewareWedgesNothing(t *testing.T) {
@@ -363,7 +366,7 @@ func TestAPanickingMiddlewareWedgesNothing(t *testing.T) {
 	for _, kind := range []redlock.Kind{redlock.OpAcquire, redlock.OpHold, redlock.OpRelease} {
 		for _, after := range []bool{false, true} {
 			var r recorder
-			l := ns.open(redlock.WithMiddleware(r.middleware, on(kind, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+			l := ns.open(redlock.WithMiddleware(r.middleware, lockertest.On(kind, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 				if after {
 					_ = next(ctx, op)
 				}
@@ -372,14 +375,14 @@ func TestAPanickingMiddlewareWedgesNothing(t *testing.T) {
 			require.PanicsWithValue(t, "middleware", func() {
 				_ = redlock.Do(t.Context(), l, "k", time.Hour, func(context.Context) error { return nil })
 			}, "%v, after=%v", kind, after)
-			eventually(t, fmt.Sprint(kind, " released"), ns.empty)
+			eventually.True(t, fmt.Sprint(kind, " released"), ns.empty)
 			require.NoError(t, l.Close())
 		}
 	}
 	// On the Locker's side it must not end the process, nor keep a lock from ending.
 	l := ns.open(redlock.WithMiddleware(
-		on(redlock.OpExtend, func(context.Context, *redlock.Op, redlock.Handler) error { panic("in extend") }),
-		on(redlock.OpLost, func(context.Context, *redlock.Op, redlock.Handler) error { panic("in lost") })))
+		lockertest.On(redlock.OpExtend, func(context.Context, *redlock.Op, redlock.Handler) error { panic("in extend") }),
+		lockertest.On(redlock.OpLost, func(context.Context, *redlock.Op, redlock.Handler) error { panic("in lost") })))
 	err := redlock.Do(t.Context(), l, "k", 200*ms, func(ctx context.Context) error { <-ctx.Done(); return nil })
 	require.ErrorIs(t, err, redlock.ErrLost)
 	require.ErrorContains(t, err, "in extend")
@@ -401,7 +404,7 @@ func panicIn(t *testing.T, err error) any {
 func TestAPanicOnTheLockersGoroutineCanBeSeen(t *testing.T) {
 	ns := start(t, 3)
 	panics := func(kind redlock.Kind, after bool) redlock.Middleware {
-		return on(kind, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		return lockertest.On(kind, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			if after {
 				_ = next(ctx, op)
 			} else {
@@ -428,10 +431,10 @@ func TestAPanicOnTheLockersGoroutineCanBeSeen(t *testing.T) {
 		require.NoError(t, err)
 		first := lock.Until()
 		require.NoError(t, lock.AutoExtend(0))
-		eventually(t, "extended all the same", func() bool { return lock.Until().After(first) && told(redlock.OpExtend) != nil })
+		eventually.True(t, "extended all the same", func() bool { return lock.Until().After(first) && told(redlock.OpExtend) != nil })
 		panicIn(t, told(redlock.OpExtend))
 		lock.StopAutoExtend()
-		eventually(t, "told", func() bool { return told(redlock.OpLost) != nil })
+		eventually.True(t, "told", func() bool { return told(redlock.OpLost) != nil })
 		panicIn(t, told(redlock.OpLost))
 		require.ErrorIs(t, told(redlock.OpLost), redlock.ErrLost, "and the cause")
 		require.Equal(t, redlock.OpExtend, panicIn(t, l.Close()), "the first")
@@ -457,7 +460,7 @@ func TestABlockingMiddlewareDelaysNoCancellation(t *testing.T) {
 	var once sync.Once
 	free := func() { once.Do(func() { close(unblock) }) }
 	defer free()
-	l := ns.open(redlock.WithMiddleware(on(redlock.OpExtend, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+	l := ns.open(redlock.WithMiddleware(lockertest.On(redlock.OpExtend, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 		if op.Keys[0] == "blocked" {
 			<-unblock
 		}
@@ -472,7 +475,7 @@ func TestABlockingMiddlewareDelaysNoCancellation(t *testing.T) {
 		until := blocked.Until()
 		<-blocked.Context().Done()
 		require.Equal(t, until, blocked.Until())
-		eventually(t, "another lock is extended", func() bool { return other.Until().Sub(first) > time.Second })
+		eventually.True(t, "another lock is extended", func() bool { return other.Until().Sub(first) > time.Second })
 		return context.Cause(ctx)
 	})
 	require.NoError(t, err)

@@ -245,6 +245,9 @@ func (c lockerConfig) timeoutOf(ttl time.Duration) time.Duration {
 	return min(max(ttl/4, minNodeTimeout), maxNodeTimeout)
 }
 
+// longestTimeout returns the node timeout for what is of no lock in particular.
+func (c lockerConfig) longestTimeout() time.Duration { return c.timeoutOf(MaxTTL) }
+
 // MinTTL and MaxTTL are the shortest and the longest accepted ttl: 10 ms and ten years.
 const (
 	MinTTL = 10 * time.Millisecond

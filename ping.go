@@ -40,7 +40,7 @@ func (l *Locker) askEach(op string, ask func(*node.Node, context.Context, <-chan
 		return nil, &opError{op: op, what: ErrClosed}
 	}
 	defer l.operations.Done()
-	timeout := l.config.timeoutOf(maxNodeTimeout * 4)
+	timeout := l.config.longestTimeout()
 	statuses := make([]NodeStatus, len(l.nodes))
 	var asking sync.WaitGroup
 	for i, n := range l.nodes {

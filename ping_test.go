@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/sim"
 )
 
@@ -26,7 +27,7 @@ func TestPingTellsOfEachNode(t *testing.T) {
 	require.True(t, ns.empty())
 
 	ns.proxies[2].Refuse(true)
-	eventually(t, "one node does not answer", func() bool {
+	eventually.True(t, "one node does not answer", func() bool {
 		statuses, err := l.Ping(t.Context())
 		require.NoError(t, err, "a quorum does")
 		require.NoError(t, statuses[0].Err)
@@ -35,7 +36,7 @@ func TestPingTellsOfEachNode(t *testing.T) {
 	})
 
 	ns.proxies[1].Refuse(true)
-	eventually(t, "no quorum answers", func() bool {
+	eventually.True(t, "no quorum answers", func() bool {
 		statuses, err := l.Ping(t.Context())
 		require.NoError(t, statuses[0].Err)
 		var failed *redlock.QuorumError
@@ -52,7 +53,7 @@ func TestPingTellsOfEachNode(t *testing.T) {
 
 	ns.proxies[1].Heal()
 	ns.proxies[2].Heal()
-	eventually(t, "they are back", func() bool {
+	eventually.True(t, "they are back", func() bool {
 		statuses, _ := l.Ping(t.Context())
 		return statuses[1].Err == nil && statuses[2].Err == nil
 	})

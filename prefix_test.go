@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
 )
 
 func TestAPrefixedLockIsTheLockOfTheWholeKey(t *testing.T) {
@@ -16,7 +17,7 @@ func TestAPrefixedLockIsTheLockOfTheWholeKey(t *testing.T) {
 	lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 	require.NoError(t, err)
 	require.Equal(t, "shop:k", lock.Key(), "the last one counts")
-	eventually(t, "all nodes hold it", func() bool { return ns.holders("shop:k", lock.Token()) == 3 })
+	eventually.True(t, "all nodes hold it", func() bool { return ns.holders("shop:k", lock.Token()) == 3 })
 
 	_, err = plain.TryAcquire(t.Context(), "shop:k", time.Minute)
 	require.ErrorIs(t, err, redlock.ErrNotAcquired, "the same lock")
@@ -32,7 +33,7 @@ func TestAPrefixedLockIsTheLockOfTheWholeKey(t *testing.T) {
 	require.Equal(t, []string{"shop:k"}, failed.Keys)
 
 	_, err = l.TryAcquire(t.Context(), "", time.Minute)
-	require.EqualError(t, err, "redlock: key is empty: any other string is accepted", "a prefix alone is no key")
+	require.EqualError(t, err, `redlock: acquire "": key is empty: any other string is accepted`, "a prefix alone is no key")
 	require.NoError(t, lock.Release(t.Context()))
 	require.NoError(t, other.Release(t.Context()))
 }
@@ -54,6 +55,26 @@ func TestANestedAcquireOfAPrefixedKeyIsFound(t *testing.T) {
 	require.Equal(t, []string{"b", "a", "b"}, keys, "the caller's keys are not changed")
 }
 
+func TestAnErrorNamesTheWholeKeyWhateverIsWrong(t *testing.T) {
+	l := start(t, 1).open(redlock.WithKeyPrefix("shop:"))
+	keys := []string{"a", "b"}
+	nothing := func(context.Context) (int, error) { return 0, nil }
+	for _, c := range []struct {
+		ttl  time.Duration
+		fn   func(context.Context) (int, error)
+		opts []redlock.LockOption
+		want string
+	}{
+		{0, nothing, nil, `redlock: acquire ["shop:a" "shop:b"]: ttl 0s: `},
+		{time.Minute, nothing, []redlock.LockOption{redlock.WithGrace(-1)}, `redlock: acquire ["shop:a" "shop:b"]: WithGrace(-1ns): `},
+		{time.Minute, nil, nil, `redlock: hold ["shop:a" "shop:b"]: fn is nil: `},
+	} {
+		_, err := redlock.WithAll(t.Context(), l, keys, c.ttl, c.fn, c.opts...)
+		require.ErrorContains(t, err, c.want)
+	}
+	require.Equal(t, []string{"a", "b"}, keys, "the caller's keys are not changed")
+}
+
 func TestWaitersOfAPrefixedKeyStandInItsQueue(t *testing.T) {
 	ns := start(t, 3)
 	one, other := ns.open(redlock.WithKeyPrefix("shop:")), ns.open(redlock.WithKeyPrefix("shop:"))
@@ -64,7 +85,7 @@ func TestWaitersOfAPrefixedKeyStandInItsQueue(t *testing.T) {
 		_, err := other.Acquire(t.Context(), "k", time.Minute, queued)
 		got <- err
 	}()
-	eventually(t, "it waits", ns.queue)
+	eventually.True(t, "it waits", ns.queue)
 	require.Contains(t, ns.servers[0].Keys(t), "shop:k:waiters")
 	require.NoError(t, lock.Release(t.Context()))
 	require.NoError(t, <-got)

@@ -19,6 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/redistest"
 	"github.com/redis-kit/redlock/internal/sim"
@@ -39,7 +41,7 @@ func TestAKeyOfAForeignTypeIsHeldBySomebodyElse(t *testing.T) {
 			_, err = l.AcquireAll(t.Context(), []string{"a", "b", "c"}, time.Hour, redlock.WithRetry(redlock.NoRetry()))
 			require.ErrorIs(t, err, redlock.ErrNotAcquired)
 			require.NotErrorIs(t, err, redlock.ErrNoQuorum)
-			eventually(t, "the keys on the node that granted are released", func() bool { return len(ns.servers[2].Keys(t)) == foreign-2 })
+			eventually.True(t, "the keys on the node that granted are released", func() bool { return len(ns.servers[2].Keys(t)) == foreign-2 })
 			lock, err := l.TryAcquireAll(t.Context(), []string{"a", "c"}, time.Hour)
 			require.NoError(t, err, "the others are free")
 			require.NoError(t, lock.Release(t.Context()))
@@ -47,7 +49,7 @@ func TestAKeyOfAForeignTypeIsHeldBySomebodyElse(t *testing.T) {
 			// It becomes a list while it is held.
 			held, err := l.TryAcquireAll(t.Context(), []string{"d", "e"}, time.Hour)
 			require.NoError(t, err)
-			eventually(t, "all nodes hold it", func() bool { return ns.holders("e", held.Token()) == 3 })
+			eventually.True(t, "all nodes hold it", func() bool { return ns.holders("e", held.Token()) == 3 })
 			for _, s := range ns.servers[:foreign] {
 				_, err := s.Do("DEL", "e")
 				require.NoError(t, err)
@@ -121,7 +123,7 @@ func TestKeysLiveNoLongerThanMaxHoldNeeds(t *testing.T) {
 			require.Less(t, pttl, most+most/50)
 		}
 	}
-	eventually(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 3 })
+	eventually.True(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 3 })
 	check()
 	require.NoError(t, lock.Extend(t.Context(), 0))
 	check()
@@ -291,7 +293,7 @@ func TestAnErrorOfAProxyLeavesNoKey(t *testing.T) {
 	_, err = l.TryAcquire(t.Context(), "k", time.Hour)
 	require.ErrorIs(t, err, redlock.ErrNoQuorum)
 	require.ErrorContains(t, err, "proxy: upstream timed out")
-	eventually(t, "the key is released", func() bool { return len(server.Keys(t)) == 0 })
+	eventually.True(t, "the key is released", func() bool { return len(server.Keys(t)) == 0 })
 	stats, err := server.Do("INFO", "commandstats")
 	require.NoError(t, err)
 	require.Contains(t, stats, "cmdstat_set:calls=1", "it had run")
@@ -307,7 +309,7 @@ func TestAServerWithTooManyClientsIsQuoted(t *testing.T) {
 	require.NoError(t, err)
 	_, err = bufio.NewReader(occupied).ReadString('\n')
 	require.NoError(t, err)
-	l := openURLs(t, []string{server.URL()})
+	l := lockertest.Open(t, []string{server.URL()})
 	for range 20 {
 		_, err := l.TryAcquire(t.Context(), "k", time.Minute)
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
@@ -315,7 +317,7 @@ func TestAServerWithTooManyClientsIsQuoted(t *testing.T) {
 		wait(t.Context(), 20*ms)
 	}
 	occupied.Close()
-	eventually(t, "it takes part as soon as it has room", func() bool {
+	eventually.True(t, "it takes part as soon as it has room", func() bool {
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 		return err == nil && lock.Release(t.Context()) == nil
 	})
@@ -330,7 +332,7 @@ func TestTheErrorOfADialNeverReadsLikeAContexts(t *testing.T) {
 		ns.proxies[0].URL() + "?dial_timeout=200ms": "not connected: the server did not accept a connection, or did not answer on it, in time",
 		"redis://127.0.0.1:1":                       "not connected: dial tcp 127.0.0.1:1: connect: connection refused",
 	} {
-		l := openURLs(t, []string{url})
+		l := lockertest.Open(t, []string{url})
 		for range 5 {
 			_, err := l.TryAcquire(t.Context(), "k", time.Minute)
 			require.ErrorIs(t, err, redlock.ErrNoQuorum)
@@ -345,11 +347,11 @@ func TestTheErrorOfADialNeverReadsLikeAContexts(t *testing.T) {
 // A node may be reached by a socket.
 func TestASocketOfThisMachineIsANode(t *testing.T) {
 	server := redistest.Start(t, "--unixsocket", "redis.sock", "--maxclients", "1")
-	l := openURLs(t, []string{"unix://" + server.Dir() + "/redis.sock"})
+	l := lockertest.Open(t, []string{"unix://" + server.Dir() + "/redis.sock"})
 	lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 	require.NoError(t, err)
 	defer lock.Release(t.Context())
-	other := openURLs(t, []string{"unix://" + server.Dir() + "/redis.sock"})
+	other := lockertest.Open(t, []string{"unix://" + server.Dir() + "/redis.sock"})
 	_, err = other.TryAcquire(t.Context(), "k", time.Minute)
 	require.ErrorContains(t, err, "not connected: ERR max number of clients reached")
 }

@@ -21,6 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -56,7 +58,7 @@ const (
 // that the oracle takes for one may not be enough.
 func must(t *testing.T, s *redistest.Server, args ...string) any {
 	t.Helper()
-	for deadline := time.Now().Add(soon); ; {
+	for deadline := time.Now().Add(eventually.Soon); ; {
 		reply, err := s.Do(args...)
 		if late := net.Error(nil); errors.As(err, &late) && late.Timeout() && time.Now().Before(deadline) {
 			continue
@@ -127,11 +129,11 @@ func TestTheACLOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
 	s := redistest.Start(t)
 	line := aclLine(t, aclServer)
 	must(t, s, line...)
-	l := openURLs(t, []string{"redis://redlock:" + password + "@" + s.Addr()}, redlock.WithNodeTimeout(soon))
+	l := lockertest.Open(t, []string{"redis://redlock:" + password + "@" + s.Addr()}, redlock.WithNodeTimeout(eventually.Soon))
 	run := func() error { return everything(t, l, s, "lock:") }
 	nothingLeft := func() bool { return len(s.Keys(t)) == 0 }
 	require.NoError(t, run())
-	eventually(t, "nothing is left", nothingLeft)
+	eventually.True(t, "nothing is left", nothingLeft)
 
 	denials := []string{"resetkeys"}
 	for _, rule := range line {
@@ -149,7 +151,7 @@ func TestTheACLOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
 		require.Regexp(t, errNoPermission, err.Error(), what)
 		require.NotEmpty(t, refused(t, s), what)
 		must(t, s, line...)
-		eventually(t, "nothing is left once it is allowed again", nothingLeft)
+		eventually.True(t, "nothing is left once it is allowed again", nothingLeft)
 	}
 	_, err := l.TryAcquire(t.Context(), "other", time.Minute)
 	require.ErrorIs(t, err, redlock.ErrNoQuorum)
@@ -157,13 +159,13 @@ func TestTheACLOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
 
 	// What is not needed is refused quietly, but noted, until it is allowed.
 	must(t, s, "ACL", "LOG", "RESET")
-	eventually(t, "an idle connection is probed", func() bool { return fmt.Sprint(refused(t, s)) == "[ping]" })
+	eventually.True(t, "an idle connection is probed", func() bool { return fmt.Sprint(refused(t, s)) == "[ping]" })
 	_, err = l.Ping(t.Context())
 	require.ErrorContains(t, err, "NOPERM", "it is not said to be well")
 	must(t, s, aclLine(t, aclProbes)...)
 	must(t, s, "ACL", "LOG", "RESET")
 	allowName(t, s)
-	again := openURLs(t, []string{"redis://redlock:" + password + "@" + s.Addr()})
+	again := lockertest.Open(t, []string{"redis://redlock:" + password + "@" + s.Addr()})
 	require.NoError(t, everything(t, again, s, "lock:"))
 	_, err = again.Ping(t.Context())
 	require.NoError(t, err)
@@ -173,7 +175,7 @@ func TestTheACLOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
 		return probes
 	}
 	before := probes()
-	eventually(t, "another probe", func() bool { return probes() != before })
+	eventually.True(t, "another probe", func() bool { return probes() != before })
 	require.Empty(t, refused(t, s))
 }
 
@@ -191,12 +193,12 @@ func TestTheACLForTheQueuesOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
 	wait := func() (redlock.WaitKind, error) {
 		var ended redlock.WaitKind
 		url := "redis://redlock:" + password + "@" + s.Addr()
-		l := openURLs(t, []string{url}, redlock.WithMiddleware(on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		l := lockertest.Open(t, []string{url}, redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			err := next(ctx, op)
 			ended = op.Wait
 			return err
 		})))
-		other := openURLs(t, []string{url})
+		other := lockertest.Open(t, []string{url})
 		held, err := other.TryAcquire(t.Context(), "lock:k", time.Minute)
 		require.NoError(t, err)
 		time.AfterFunc(100*ms, func() { _ = held.Release(t.Context()) })
@@ -222,7 +224,7 @@ func TestTheACLForTheQueuesOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
 		require.NoError(t, err, command)
 		require.NotEmpty(t, refused(t, s), command)
 		must(t, s, line...)
-		eventually(t, "no lock is left", func() bool { _, held := s.Get(t, "lock:k"); return !held })
+		eventually.True(t, "no lock is left", func() bool { _, held := s.Get(t, "lock:k"); return !held })
 	}
 }
 
@@ -252,7 +254,7 @@ func TestTheACLForFencesAndTheGuardOfSecurityMdIsEnoughAndMinimal(t *testing.T) 
 		urls = append(urls, "redis://redlock:"+password+"@"+s.Addr())
 	}
 	open := func() *redlock.Locker {
-		return openURLs(t, urls, redlock.WithFence(), redlock.WithRestartGuard(time.Minute, 0), redlock.WithNodeTimeout(soon),
+		return lockertest.Open(t, urls, redlock.WithFence(), redlock.WithRestartGuard(time.Minute, 0), redlock.WithNodeTimeout(eventually.Soon),
 			redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1))) // a wait is ended by a grant, or not at all
 	}
 	l := open()
@@ -283,7 +285,7 @@ func TestTheACLForFencesAndTheGuardOfSecurityMdIsEnoughAndMinimal(t *testing.T) 
 	held, err := open().TryAcquire(t.Context(), "lock:k", time.Minute)
 	require.NoError(t, err)
 	time.AfterFunc(100*ms, func() { _ = held.Release(t.Context()) })
-	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	ctx, cancel := context.WithTimeout(t.Context(), eventually.Soon)
 	defer cancel()
 	granted, err := l.Acquire(ctx, "lock:k", time.Minute)
 	require.NoError(t, err)
@@ -305,7 +307,7 @@ func TestTheACLForFencesAndTheGuardOfSecurityMdIsEnoughAndMinimal(t *testing.T) 
 		require.NotErrorIs(t, err, redlock.ErrNotAcquired, what)
 		require.Regexp(t, errNoPermission, err.Error(), what)
 		allow()
-		eventually(t, "the nodes vote again: "+what, func() bool {
+		eventually.True(t, "the nodes vote again: "+what, func() bool {
 			lock, err := l.TryAcquire(t.Context(), "lock:k", time.Minute)
 			return err == nil && lock.Release(t.Context()) == nil
 		})
@@ -316,7 +318,7 @@ func TestAWrongPasswordIsAnErrorThatDoesNotRepeatIt(t *testing.T) {
 	s := redistest.Start(t)
 	must(t, s, aclLine(t, aclServer)...)
 	for _, user := range []string{"redlock", "nobody"} {
-		l := openURLs(t, []string{"redis://" + user + ":hunter2-hunter2@" + s.Addr()})
+		l := lockertest.Open(t, []string{"redis://" + user + ":hunter2-hunter2@" + s.Addr()})
 		_, err := l.TryAcquire(t.Context(), "lock:k", time.Minute)
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
 		require.NotErrorIs(t, err, redlock.ErrNotAcquired)
@@ -481,7 +483,7 @@ func aclOfAGroup(t *testing.T, g *redistest.Sentinel) {
 		if _, stop, err := connect(); err != nil {
 			require.ErrorContains(t, err, "NOPERM", denial)
 		} else {
-			eventually(t, "something is refused: "+denial, func() bool { return len(noted()) > 0 })
+			eventually.True(t, "something is refused: "+denial, func() bool { return len(noted()) > 0 })
 			stop()
 		}
 		allow()
@@ -509,12 +511,12 @@ func TestTLSWithClientCertificates(t *testing.T) {
 	err = redlock.Do(t.Context(), l, "k", 10*time.Second, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
 		for _, s := range servers {
-			eventually(t, "each holds it", func() bool { value, _ := s.Get(t, "k"); return value == lock.Token() })
+			eventually.True(t, "each holds it", func() bool { value, _ := s.Get(t, "k"); return value == lock.Token() })
 		}
 		return lock.Extend(ctx, time.Minute)
 	})
 	require.NoError(t, err)
-	eventually(t, "nothing is left", func() bool { return len(servers[0].Keys(t))+len(servers[1].Keys(t))+len(servers[2].Keys(t)) == 0 })
+	eventually.True(t, "nothing is left", func() bool { return len(servers[0].Keys(t))+len(servers[1].Keys(t))+len(servers[2].Keys(t)) == 0 })
 
 	for _, c := range []struct{ scheme, query, want string }{
 		{"rediss", "?dial_timeout=20s", "certificate signed by unknown authority"},
@@ -527,7 +529,7 @@ func TestTLSWithClientCertificates(t *testing.T) {
 		for _, s := range servers {
 			urls = append(urls, c.scheme+"://user:"+password+"@"+s.TLSAddr()+c.query)
 		}
-		_, err := openURLs(t, urls).TryAcquire(t.Context(), "k", time.Minute)
+		_, err := lockertest.Open(t, urls).TryAcquire(t.Context(), "k", time.Minute)
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
 		require.NotErrorIs(t, err, redlock.ErrNotAcquired)
 		require.Regexp(t, c.want, err.Error())
@@ -555,7 +557,7 @@ func TestRedissIsNeverPlain(t *testing.T) {
 			_, _ = conn.Read(b)
 			first <- b[0]
 		}()
-		openURLs(t, []string{"rediss://user:" + password + "@" + ln.Addr().String() + query})
+		lockertest.Open(t, []string{"rediss://user:" + password + "@" + ln.Addr().String() + query})
 		require.Equal(t, byte(22), <-first, "a TLS handshake: %s", query)
 	}
 }
@@ -644,7 +646,7 @@ func TestNoErrorRepeatsAToken(t *testing.T) {
 		lock, err := l.AcquireAll(t.Context(), keys, time.Minute, untilFree)
 		require.NoError(t, err)
 		for _, key := range keys {
-			eventually(t, "held by all", func() bool { return ns.holders(key, lock.Token()) == 3 })
+			eventually.True(t, "held by all", func() bool { return ns.holders(key, lock.Token()) == 3 })
 		}
 		return lock
 	}
@@ -679,12 +681,12 @@ func TestNoErrorRepeatsAToken(t *testing.T) {
 			}
 			tell("releasing what is "+what, lock.Release(t.Context()))
 			each("DEL", "k", "k2")
-			eventually(t, "nothing is left", ns.empty)
+			eventually.True(t, "nothing is left", ns.empty)
 			lock = acquire(l, keys...)
 			each(arrange...)
 			tell("only releasing what is "+what, lock.Release(t.Context()))
 			each("DEL", "k", "k2")
-			eventually(t, "nothing is left", ns.empty)
+			eventually.True(t, "nothing is left", ns.empty)
 		}
 	}
 
@@ -742,16 +744,16 @@ func TestNoErrorRepeatsWhatAServerQuotes(t *testing.T) {
 		require.NotRegexp(t, token, err.Error())
 		require.NotContains(t, err.Error(), password)
 	}
-	l := openURLs(t, []string{without("EVALSHA").URL()})
+	l := lockertest.Open(t, []string{without("EVALSHA").URL()})
 	_, err := l.TryAcquireAll(t.Context(), []string{"a", "b"}, time.Minute)
 	discreet(err)
 	lock, err := l.TryAcquire(t.Context(), "k", time.Second)
 	require.NoError(t, err)
 	discreet(lock.Extend(t.Context(), 0))
 	discreet(lock.Release(t.Context()))
-	_, err = openURLs(t, []string{without("SET").URL()}).TryAcquire(t.Context(), "k", time.Minute)
+	_, err = lockertest.Open(t, []string{without("SET").URL()}).TryAcquire(t.Context(), "k", time.Minute)
 	discreet(err)
 	s := without("HELLO", "AUTH")
-	_, err = openURLs(t, []string{"redis://user:" + password + "@" + s.Addr()}).TryAcquire(t.Context(), "k", time.Minute)
+	_, err = lockertest.Open(t, []string{"redis://user:" + password + "@" + s.Addr()}).TryAcquire(t.Context(), "k", time.Minute)
 	discreet(err)
 }

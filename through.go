@@ -21,7 +21,7 @@ func (l *Locker) acquireThrough(ctx context.Context, r request) (*Lock, error) {
 		return nil, err
 	}
 	if op.acquired == nil {
-		return nil, argumentError("acquire %s: a middleware returned nil, and there is no lock: it must call next, and return its error", quoted(r.keys))
+		return nil, opErrorf("acquire", r.keys, "a middleware returned nil, and there is no lock: it must call next, and return its error")
 	}
 	kept = true
 	return op.acquired, nil
@@ -29,7 +29,7 @@ func (l *Locker) acquireThrough(ctx context.Context, r request) (*Lock, error) {
 
 func runAcquire(ctx context.Context, op *Op) error {
 	if op.acquired != nil {
-		return argumentError("acquire %s: a middleware called next again after it had succeeded", quoted(op.Keys))
+		return opErrorf("acquire", op.Keys, "a middleware called next again after it had succeeded")
 	}
 	r := op.request
 	r.ttl = op.TTL
@@ -49,7 +49,7 @@ func (l *Lock) through(ctx context.Context, op *Op) error { return l.locker.chai
 // notRun returns the error of an operation that no middleware refused and that was not
 // run all the same.
 func (l *Lock) notRun(op *Op) error {
-	return argumentError("%s %s: a middleware returned nil without calling next", op.Kind, quoted(op.Keys))
+	return opErrorf(op.Kind.String(), op.Keys, "a middleware returned nil without calling next")
 }
 
 func runExtend(ctx context.Context, op *Op) error {

@@ -19,17 +19,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
 // openURLs is a Locker that is closed at the end of the test.
-func openURLs(t testing.TB, urls []string, opts ...redlock.Option) *redlock.Locker {
-	t.Helper()
-	l, err := redlock.Open(context.Background(), urls, opts...)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	return l
-}
 
 // settle is called first in a test with a Cluster. A closed Cluster client of
 // rueidis' leaves goroutines that sleep out the delay of a refresh (up to 1 s)
@@ -37,27 +32,21 @@ func openURLs(t testing.TB, urls []string, opts ...redlock.Option) *redlock.Lock
 func settle(t testing.TB) {
 	t.Cleanup(func() {
 		stacks := make([]byte, 1<<20)
-		eventually(t, "rueidis' goroutines have ended", func() bool {
+		eventually.True(t, "rueidis' goroutines have ended", func() bool {
 			return !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("redis/rueidis."))
 		})
 	})
 }
 
 // plainURLs are two servers to make a quorum of three with a deployment.
-func plainURLs(t testing.TB) []string {
-	var urls []string
-	for _, s := range redistest.StartN(t, 2) {
-		urls = append(urls, s.URL())
-	}
-	return urls
-}
+func plainURLs(t testing.TB) []string { return redistest.URLs(redistest.StartN(t, 2)) }
 
 // untilFree retries for as long as it takes: what fails the test is its ctx.
 var untilFree = redlock.WithRetry(redlock.ExponentialRetry(5*ms, 50*ms))
 
 // patient is for a client that must be made at the first try: on a loaded
 // machine dialling and shaking hands may take longer than Tune's second.
-var patient = net.Dialer{Timeout: soon}
+var patient = net.Dialer{Timeout: eventually.Soon}
 
 // deployment is a Sentinel group or a Cluster.
 type deployment interface {
@@ -99,9 +88,9 @@ func TestAClusterIsANode(t *testing.T) {
 
 // lives has locks live their lives on a deployment, in all its places.
 func lives(t *testing.T, d deployment, plain []string) {
-	t.Run("alone", func(t *testing.T) { lifecycle(t, d, openURLs(t, []string{d.URL()})) })
+	t.Run("alone", func(t *testing.T) { lifecycle(t, d, lockertest.Open(t, []string{d.URL()})) })
 	t.Run("alone, by New", func(t *testing.T) { lifecycle(t, d, newOver(t, d)) })
-	t.Run("one of three", func(t *testing.T) { lifecycle(t, d, openURLs(t, append(plain, d.URL()))) })
+	t.Run("one of three", func(t *testing.T) { lifecycle(t, d, lockertest.Open(t, append(plain, d.URL()))) })
 }
 
 // newOver is a Locker over a client that is made with Tune.
@@ -134,14 +123,14 @@ func lifecycle(t *testing.T, d deployment, l *redlock.Locker) {
 	for _, keys := range [][]string{{"a"}, {"b"}, {"c"}, {"{order:1}:a", "{order:1}:b"}} {
 		lock, err := l.AcquireAll(t.Context(), keys, 30*time.Second, untilFree)
 		require.NoError(t, err)
-		eventually(t, "the deployment holds it", holds(lock))
+		eventually.True(t, "the deployment holds it", holds(lock))
 		_, err = l.TryAcquireAll(t.Context(), keys[:1], 30*time.Second)
 		require.ErrorIs(t, err, redlock.ErrNotAcquired)
 		require.NotErrorIs(t, err, redlock.ErrNoQuorum)
 		require.NoError(t, lock.Extend(t.Context(), time.Minute))
 		require.Greater(t, time.Until(lock.Until()), 40*time.Second)
 		require.NoError(t, lock.Release(t.Context()))
-		eventually(t, "nothing is left", free)
+		eventually.True(t, "nothing is left", free)
 	}
 
 	// Locks of several slots are extended in one pipeline.
@@ -151,13 +140,13 @@ func lifecycle(t *testing.T, d deployment, l *redlock.Locker) {
 			assert.NoError(t, redlock.Do(t.Context(), l, key, 10*time.Second, func(ctx context.Context) error {
 				lock, _ := redlock.FromContext(ctx)
 				first := lock.Until()
-				assert.Eventually(t, func() bool { return lock.Until().After(first) }, soon, 2*ms, "extended")
+				assert.Eventually(t, func() bool { return lock.Until().After(first) }, eventually.Soon, 2*ms, "extended")
 				return context.Cause(ctx)
 			}, untilFree, redlock.WithExtendThreshold(9900*ms)))
 		})
 	}
 	all.Wait()
-	eventually(t, "nothing is left", free)
+	eventually.True(t, "nothing is left", free)
 }
 
 // Sentinels that say nothing hold up nothing for ever: not the closing of a
@@ -166,7 +155,7 @@ func silence(t *testing.T, s *redistest.Sentinel) {
 	option := rueidis.ClientOption{InitAddress: s.Addrs()}
 	option.Sentinel.MasterSet, option.Sentinel.TopologyRefreshInterval = redistest.MasterSet, 10*ms
 	var client rueidis.Client
-	eventually(t, "a client, with Tune's short timeouts", func() (made bool) {
+	eventually.True(t, "a client, with Tune's short timeouts", func() (made bool) {
 		var err error
 		client, err = rueidis.NewClient(redlock.Tune(option))
 		return err == nil
@@ -179,7 +168,7 @@ func silence(t *testing.T, s *redistest.Sentinel) {
 		s.Pause()
 	}
 	stacks := make([]byte, 1<<20)
-	eventually(t, "the client asks them", func() bool {
+	eventually.True(t, "the client asks them", func() bool {
 		return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("rueidis.(*sentinelClient).listWatch("))
 	})
 	require.NoError(t, lock.Release(t.Context()))
@@ -188,7 +177,7 @@ func silence(t *testing.T, s *redistest.Sentinel) {
 	go func() { client.Close(); close(closed) }()
 	select {
 	case <-closed:
-	case <-time.After(soon):
+	case <-time.After(eventually.Soon):
 		t.Error("closing hangs")
 	}
 	for _, s := range s.Sentinels() {
@@ -203,8 +192,8 @@ func silence(t *testing.T, s *redistest.Sentinel) {
 // failover may always lose the last writes.
 func failover(t *testing.T, s *redistest.Sentinel, plain []string) {
 	urls := append(plain, s.URL())
-	l := openURLs(t, urls, untilFree)
-	alone, rival := openURLs(t, []string{s.URL()}, untilFree), openURLs(t, []string{s.URL()}, untilFree)
+	l := lockertest.Open(t, urls, untilFree)
+	alone, rival := lockertest.Open(t, []string{s.URL()}, untilFree), lockertest.Open(t, []string{s.URL()}, untilFree)
 	s.CutReplication()
 
 	kept, err := l.Acquire(t.Context(), "kept", time.Hour)
@@ -213,10 +202,10 @@ func failover(t *testing.T, s *redistest.Sentinel, plain []string) {
 	require.NoError(t, err)
 	old := s.Master()
 	for _, lock := range []*redlock.Lock{kept, lost} {
-		eventually(t, "the master holds it", func() bool { value, _ := old.Get(t, lock.Key()); return value == lock.Token() })
+		eventually.True(t, "the master holds it", func() bool { value, _ := old.Get(t, lock.Key()); return value == lock.Token() })
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 4*soon)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*eventually.Soon)
 	defer cancel()
 	var inside, turns atomic.Int64
 	var workers sync.WaitGroup
@@ -225,7 +214,7 @@ func failover(t *testing.T, s *redistest.Sentinel, plain []string) {
 	stopAll := sync.OnceFunc(func() { close(stop) })
 	defer stopAll()
 	for i := range 2 {
-		own := openURLs(t, urls, untilFree) // another process
+		own := lockertest.Open(t, urls, untilFree) // another process
 		for j := range 2 {
 			workers.Go(func() {
 				for {
@@ -248,7 +237,7 @@ func failover(t *testing.T, s *redistest.Sentinel, plain []string) {
 			})
 		}
 	}
-	eventually(t, "all are at work", func() bool { return turns.Load() > 10 })
+	eventually.True(t, "all are at work", func() bool { return turns.Load() > 10 })
 	before := turns.Load()
 	require.Same(t, old, s.KillMaster())
 	_, err = alone.TryAcquire(t.Context(), "down", time.Minute)
@@ -266,12 +255,12 @@ func failover(t *testing.T, s *redistest.Sentinel, plain []string) {
 		_, ok := master.Get(t, "probe")
 		return ok
 	}
-	eventually(t, "the group takes part again", takesPart)
+	eventually.True(t, "the group takes part again", takesPart)
 
 	require.True(t, lost.Valid())
 	second, err := rival.Acquire(ctx, "lost", time.Minute)
 	require.NoError(t, err, "a group alone gives twice what its failover lost")
-	eventually(t, "its owner finds the group", func() bool {
+	eventually.True(t, "its owner finds the group", func() bool {
 		err = lost.Extend(ctx, 0)
 		return !errors.Is(err, redlock.ErrNoQuorum)
 	})
@@ -280,32 +269,32 @@ func failover(t *testing.T, s *redistest.Sentinel, plain []string) {
 
 	_, ok := master.Get(t, "kept")
 	require.False(t, ok)
-	_, err = openURLs(t, urls).TryAcquire(ctx, "kept", time.Minute)
+	_, err = lockertest.Open(t, urls).TryAcquire(ctx, "kept", time.Minute)
 	require.ErrorIs(t, err, redlock.ErrNotAcquired, "as one node of three it has lost no more than that vote")
-	eventually(t, "and it is set again", func() bool {
+	eventually.True(t, "and it is set again", func() bool {
 		require.NoError(t, kept.Extend(ctx, 0))
 		value, _ := master.Get(t, "kept")
 		return value == kept.Token()
 	})
 
 	old.Restart()
-	eventually(t, "the old master follows", func() bool {
+	eventually.True(t, "the old master follows", func() bool {
 		value, err := old.Do("GET", "kept") // a Sentinel closes its connections when it demotes it
 		return err == nil && value == kept.Token()
 	})
-	eventually(t, "and is not asked", takesPart)
+	eventually.True(t, "and is not asked", takesPart)
 	stopAll()
 	workers.Wait()
 	require.NoError(t, kept.Release(ctx))
-	eventually(t, "nothing is left", func() bool { return len(master.Keys(t)) == 0 })
+	eventually.True(t, "nothing is left", func() bool { return len(master.Keys(t)) == 0 })
 }
 
 // Keys of several slots are an argument error, before anything is sent.
 func severalSlots(t *testing.T, c *redistest.Cluster, plain []string) {
 	for name, l := range map[string]*redlock.Locker{
-		"alone":         openURLs(t, []string{c.URL()}),
+		"alone":         lockertest.Open(t, []string{c.URL()}),
 		"alone, by New": newOver(t, c),
-		"one of three":  openURLs(t, append(plain, c.URL())),
+		"one of three":  lockertest.Open(t, append(plain, c.URL())),
 	} {
 		_, err := l.TryAcquireAll(t.Context(), []string{"order:1", "order:2"}, time.Minute)
 		require.ErrorContains(t, err, `keys "order:1" and "order:2" are in different slots of a Cluster: give them a common hash tag`, name)
@@ -344,35 +333,35 @@ func pings(t *testing.T, c *redistest.Cluster) {
 	require.NoError(t, err)
 	defer l.Close()
 	answers := func() bool { _, err := l.Ping(t.Context()); return err == nil }
-	eventually(t, "the Cluster answers", answers)
+	eventually.True(t, "the Cluster answers", answers)
 	for _, s := range c.Servers() {
 		s.Pause()
-		eventually(t, "one of its masters does not", func() bool {
+		eventually.True(t, "one of its masters does not", func() bool {
 			statuses, err := l.Ping(t.Context())
 			return err != nil && strings.HasPrefix(statuses[0].Err.Error(), "2 of 3 servers answered: ")
 		})
 		s.Resume()
-		eventually(t, "the Cluster answers again", answers)
+		eventually.True(t, "the Cluster answers again", answers)
 	}
 }
 
 func slotMoves(t *testing.T, c *redistest.Cluster, plain []string) {
 	for name, urls := range map[string][]string{"alone": {c.URL()}, "one of three": append(plain, c.URL())} {
 		t.Run(name, func(t *testing.T) {
-			l := openURLs(t, urls, untilFree)
+			l := lockertest.Open(t, urls, untilFree)
 			held, err := l.Acquire(t.Context(), "{order}:held", time.Minute)
 			require.NoError(t, err)
 			from, to := c.Owner("{order}"), c.Servers()[0]
 			if from == to {
 				to = c.Servers()[1]
 			}
-			eventually(t, "the owner holds it", func() bool { _, ok := from.Get(t, "{order}:held"); return ok })
+			eventually.True(t, "the owner holds it", func() bool { _, ok := from.Get(t, "{order}:held"); return ok })
 			c.BeginMove("{order}", to)
 			require.NoError(t, held.Extend(t.Context(), 0))
 			lock, err := l.Acquire(t.Context(), "{order}:new", time.Minute)
 			require.NoError(t, err)
 			slot := fmt.Sprint(c.Slot("{order}"))
-			eventually(t, "the new owner holds it", func() bool {
+			eventually.True(t, "the new owner holds it", func() bool {
 				return slices.Equal(must(t, to, "CLUSTER", "GETKEYSINSLOT", slot, "10").([]any), []any{"{order}:new"})
 			})
 			require.NoError(t, lock.Extend(t.Context(), 0))
@@ -393,7 +382,7 @@ func slotMoves(t *testing.T, c *redistest.Cluster, plain []string) {
 				require.NoError(t, lock.Extend(t.Context(), 0))
 				require.NoError(t, lock.Release(t.Context()))
 			}
-			eventually(t, "nothing is left", func() bool { return len(to.Keys(t)) == 0 })
+			eventually.True(t, "nothing is left", func() bool { return len(to.Keys(t)) == 0 })
 		})
 	}
 }
@@ -402,7 +391,7 @@ func slotMoves(t *testing.T, c *redistest.Cluster, plain []string) {
 func masterDies(t *testing.T, c *redistest.Cluster, plain []string) {
 	dies, lives := c.Servers()[0], c.Servers()[1]
 	gone, here := c.KeyOf(dies, "gone"), c.KeyOf(lives, "here")
-	alone, l := openURLs(t, []string{c.URL()}, untilFree), openURLs(t, append(plain, c.URL()), untilFree)
+	alone, l := lockertest.Open(t, []string{c.URL()}, untilFree), lockertest.Open(t, append(plain, c.URL()), untilFree)
 	var locks []*redlock.Lock
 	take := func(l *redlock.Locker, key string) {
 		lock, err := l.Acquire(t.Context(), key, time.Minute)

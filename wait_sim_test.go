@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/sim"
 )
@@ -307,7 +308,7 @@ func TestALockThatAMiddlewareRefusesGoesToTheNext(t *testing.T) {
 	refused := errors.New("refused")
 	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
 		one, third := open(), open()
-		other := open(redlock.WithMiddleware(on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		other := open(redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			return errors.Join(next(ctx, op), refused)
 		})))
 		lock, err := one.TryAcquire(t.Context(), "k", time.Minute)

@@ -11,33 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
 )
-
-// recorded is a middleware that keeps the acquisitions.
-type recorded struct {
-	mu  sync.Mutex // guards ops
-	ops []redlock.Op
-}
-
-func (r *recorded) middleware() redlock.Middleware {
-	return on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
-		err := next(ctx, op)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.ops = append(r.ops, *op)
-		return err
-	})
-}
-
-func (r *recorded) waits() map[redlock.WaitKind]int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	kinds := make(map[redlock.WaitKind]int)
-	for _, op := range r.ops {
-		kinds[op.Wait]++
-	}
-	return kinds
-}
 
 // queued waits by pauses so long that only a queue can end them in time.
 var queued = redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1))
@@ -57,8 +32,8 @@ func TestAReleaseGivesTheLockToWhoeverWaits(t *testing.T) {
 	for _, n := range []int{1, 3, 5} {
 		t.Run(fmt.Sprint("nodes=", n), func(t *testing.T) {
 			ns := start(t, n)
-			var r recorded
-			one, other := ns.open(), ns.open(redlock.WithMiddleware(r.middleware()))
+			var r recorder
+			one, other := ns.open(), ns.open(redlock.WithMiddleware(r.middleware))
 			for range 20 {
 				lock, err := one.TryAcquire(t.Context(), "k", time.Minute)
 				require.NoError(t, err)
@@ -70,15 +45,15 @@ func TestAReleaseGivesTheLockToWhoeverWaits(t *testing.T) {
 					}
 					got <- lock
 				}()
-				eventually(t, "it waits", ns.queue)
+				eventually.True(t, "it waits", ns.queue)
 				require.NoError(t, lock.Release(t.Context()))
 				next := <-got
 				require.NotEqual(t, lock.Token(), next.Token())
-				eventually(t, "it is extended to its ttl at once", func() bool { return time.Until(next.Until()) > 50*time.Second })
+				eventually.True(t, "it is extended to its ttl at once", func() bool { return time.Until(next.Until()) > 50*time.Second })
 				require.NoError(t, next.Release(t.Context()))
 			}
 			require.Equal(t, map[redlock.WaitKind]int{redlock.WaitGranted: 20}, r.waits())
-			eventually(t, "nothing is left", ns.empty)
+			eventually.True(t, "nothing is left", ns.empty)
 		})
 	}
 }
@@ -99,8 +74,8 @@ func TestTheLockOfADeadHolderGoesToWhoeverWaits(t *testing.T) {
 
 func TestGoroutinesOfAProcessTakeTurns(t *testing.T) {
 	ns := start(t, 3)
-	var r recorded
-	l := ns.open(redlock.WithMiddleware(r.middleware()))
+	var r recorder
+	l := ns.open(redlock.WithMiddleware(r.middleware))
 	var inside, total atomic.Int64
 	var all sync.WaitGroup
 	for range 16 {
@@ -124,7 +99,7 @@ func TestGoroutinesOfAProcessTakeTurns(t *testing.T) {
 	require.EqualValues(t, 800, total.Load())
 	t.Log(r.waits())
 	require.Greater(t, r.waits()[redlock.WaitHandedOver], 400)
-	eventually(t, "nothing is left", ns.empty)
+	eventually.True(t, "nothing is left", ns.empty)
 }
 
 func TestAWaiterThatGivesUpLeavesTheQueue(t *testing.T) {
@@ -138,7 +113,7 @@ func TestAWaiterThatGivesUpLeavesTheQueue(t *testing.T) {
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NoError(t, lock.Release(t.Context()))
-	eventually(t, "nothing is left", ns.empty)
+	eventually.True(t, "nothing is left", ns.empty)
 	lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
 	require.NoError(t, err)
 	require.NoError(t, lock.Release(t.Context()))
@@ -169,7 +144,7 @@ func TestProcessesWithAndWithoutQueuesShareLocks(t *testing.T) {
 		}
 	}
 	all.Wait()
-	eventually(t, "nothing is left", ns.empty)
+	eventually.True(t, "nothing is left", ns.empty)
 }
 
 // A foreign value in the queue's place, and a user without the right to publish:
@@ -192,8 +167,8 @@ func TestWithoutAQueueWaitingIsByPauses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ns := start(t, 3)
 			spoil(ns)
-			var r recorded
-			l, other := ns.open(), ns.open(redlock.WithMiddleware(r.middleware()))
+			var r recorder
+			l, other := ns.open(), ns.open(redlock.WithMiddleware(r.middleware))
 			lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 			require.NoError(t, err)
 			time.AfterFunc(200*ms, func() { _ = lock.Release(t.Context()) })

@@ -3,6 +3,7 @@ package redlock
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
@@ -36,7 +37,7 @@ func WithAll[T any](ctx context.Context, l *Locker, keys []string, ttl time.Dura
 // Do is [With] for a function that returns only an error.
 func Do(ctx context.Context, l *Locker, key string, ttl time.Duration, fn func(context.Context) error, opts ...LockOption) error {
 	if fn == nil {
-		return errNoFunction
+		return l.noFunction(key)
 	}
 	_, err := With(ctx, l, key, ttl, func(ctx context.Context) (struct{}, error) { return struct{}{}, fn(ctx) }, opts...)
 	return err
@@ -52,11 +53,9 @@ func FromContext(ctx context.Context) (*Lock, bool) {
 // lockKey is the key of the innermost lock in a ctx.
 type lockKey struct{}
 
-var errNoFunction = argumentError("fn is nil: must be a function")
-
 func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duration, fn func(context.Context) (T, error), opts []LockOption) (value T, err error) {
 	if fn == nil {
-		return value, errNoFunction
+		return value, l.noFunction(keys...)
 	}
 	lock, err := l.AcquireAll(ctx, keys, ttl, opts...)
 	if err != nil {
@@ -88,9 +87,13 @@ func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duratio
 	case !begun:
 		err = lock.notRun(op)
 	case running:
-		err = argumentError("hold %s: a middleware returned nil before next had returned: fn is still running", quoted(op.Keys))
+		err = opErrorf("hold", op.Keys, "a middleware returned nil before next had returned: fn is still running")
 	}
 	return value, err
+}
+
+func (l *Locker) noFunction(keys ...string) error {
+	return opErrorf("hold", l.prefix(slices.Clone(keys)), "fn is nil: must be a function")
 }
 
 // outcome carries fn's value past the middleware. A middleware that returns before

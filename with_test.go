@@ -11,6 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 )
 
 type profile struct {
@@ -32,7 +34,7 @@ func TestWithReturnsWhatFnReturns(t *testing.T) {
 	})
 	require.NoError(t, err)
 	require.Equal(t, profile{"Ada", 3}, got)
-	eventually(t, "released", ns.empty)
+	eventually.True(t, "released", ns.empty)
 
 	got, err = redlock.WithAll(t.Context(), l, []string{"b", "a"}, 10*time.Second, func(ctx context.Context) (profile, error) {
 		lock, _ := redlock.FromContext(ctx)
@@ -41,7 +43,7 @@ func TestWithReturnsWhatFnReturns(t *testing.T) {
 	})
 	require.Equal(t, errWork, err, "exactly fn's error")
 	require.Equal(t, profile{"Bob", 1}, got, "and its value with it")
-	eventually(t, "released", ns.empty)
+	eventually.True(t, "released", ns.empty)
 
 	_, ok := redlock.FromContext(t.Context())
 	require.False(t, ok)
@@ -66,7 +68,7 @@ func TestWithKeepsTheLockForLongerThanItsTTL(t *testing.T) {
 	err := redlock.Do(t.Context(), l, "k", time.Second, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
 		first := lock.Until()
-		eventually(t, "extended", func() bool {
+		eventually.True(t, "extended", func() bool {
 			require.NoError(t, ctx.Err())
 			require.GreaterOrEqual(t, ns.holders("k", lock.Token()), 2)
 			return lock.Until().Sub(first) > time.Second
@@ -74,7 +76,7 @@ func TestWithKeepsTheLockForLongerThanItsTTL(t *testing.T) {
 		return nil
 	})
 	require.NoError(t, err)
-	eventually(t, "released", ns.empty)
+	eventually.True(t, "released", ns.empty)
 }
 
 func TestWithoutAutoExtendTheContextEndsWithTheTTL(t *testing.T) {
@@ -123,12 +125,12 @@ func TestTheLockIsKeptUntilFnHasReturnedAfterTheCallerCancelled(t *testing.T) {
 		require.Equal(t, context.Canceled, context.Cause(ctx), "the caller's end, not a loss")
 		lock, _ := redlock.FromContext(ctx)
 		first := lock.Until()
-		eventually(t, "still extended", func() bool { return lock.Until().Sub(first) > time.Second })
+		eventually.True(t, "still extended", func() bool { return lock.Until().Sub(first) > time.Second })
 		require.True(t, lock.Valid())
 		return ctx.Err()
 	})
 	require.Equal(t, context.Canceled, err)
-	eventually(t, "released, though the caller's ctx is dead", ns.empty)
+	eventually.True(t, "released, though the caller's ctx is dead", ns.empty)
 }
 
 func TestFnMayReleaseTheLockItself(t *testing.T) {
@@ -150,7 +152,7 @@ func TestAPanicReleasesAndGoesOn(t *testing.T) {
 	require.PanicsWithValue(t, "boom", func() {
 		_ = redlock.Do(t.Context(), l, "k", 10*time.Second, func(context.Context) error { panic("boom") })
 	})
-	eventually(t, "released", ns.empty)
+	eventually.True(t, "released", ns.empty)
 }
 
 func TestGoexitReleasesAndGoesOn(t *testing.T) {
@@ -166,7 +168,7 @@ func TestGoexitReleasesAndGoesOn(t *testing.T) {
 		done <- false // not reached
 	}()
 	require.True(t, <-done)
-	eventually(t, "released", ns.empty)
+	eventually.True(t, "released", ns.empty)
 }
 
 func TestAFailedReleaseHidesNothing(t *testing.T) {
@@ -190,7 +192,7 @@ func TestAMiddlewareThatDoesNotWaitForFnIsAnError(t *testing.T) {
 	started := make(chan struct{})
 	impatient := errors.New("impatient")
 	for _, outcome := range []error{nil, impatient} {
-		l := ns.open(redlock.WithMiddleware(on(redlock.OpHold, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		l := ns.open(redlock.WithMiddleware(lockertest.On(redlock.OpHold, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			running.Go(func() { _ = next(ctx, op) })
 			<-started
 			return outcome

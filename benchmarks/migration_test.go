@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -74,9 +76,9 @@ func TestAQueueKeepsPeersThatPollOut(t *testing.T) {
 		_, err := waiting.Acquire(t.Context(), "stock:42", ttl, redlock.WithRetry(onlyTheQueue))
 		granted <- err
 	}()
-	require.Eventually(t, func() bool {
+	eventually.True(t, "it queues", func() bool {
 		return len(servers[0].Keys(t)) == 3 // the lock, and the two of its queue
-	}, 10*time.Second, 5*time.Millisecond)
+	})
 	require.NoError(t, lock.Release(t.Context()))
 	require.Error(t, theirs.Cycle(t.Context(), "stock:42"), "it went to the queue")
 	require.NoError(t, <-granted)
@@ -98,11 +100,7 @@ func TestATokenOfTheCallersTakesALockOfRedlockOver(t *testing.T) {
 
 func openOurs(t *testing.T, servers []*redistest.Server, opts ...redlock.Option) *redlock.Locker {
 	t.Helper()
-	var urls []string
-	for _, server := range servers {
-		urls = append(urls, server.URL())
-	}
-	l, err := redlock.Open(t.Context(), urls, opts...)
+	l, err := redlock.Open(t.Context(), redistest.URLs(servers), opts...)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close()) })
 	return l
@@ -111,12 +109,12 @@ func openOurs(t *testing.T, servers []*redistest.Server, opts ...redlock.Option)
 // requireOnAll waits until the key has the value on all servers, or is on none for "".
 func requireOnAll(t *testing.T, servers []*redistest.Server, key, value string) {
 	t.Helper()
-	require.Eventually(t, func() bool {
+	eventually.True(t, fmt.Sprintf("%q is %q on all nodes", key, value), func() bool {
 		for _, server := range servers {
 			if stored, _ := server.Get(t, key); stored != value {
 				return false
 			}
 		}
 		return true
-	}, 10*time.Second, 5*time.Millisecond)
+	})
 }

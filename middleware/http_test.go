@@ -25,7 +25,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/transcript"
 	"github.com/redis-kit/redlock/middleware"
 )
 
@@ -41,7 +43,7 @@ var ok = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = 
 type site struct {
 	*httptest.Server
 	t   testing.TB
-	log safeBuffer // of the server's errors
+	log transcript.Buffer // of the server's errors
 }
 
 func serve(t testing.TB, h http.Handler) *site {
@@ -112,23 +114,6 @@ const (
 	unserved = "The request could not be served."
 )
 
-type safeBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (s *safeBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safeBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 // waitPolicy tries again every 5 ms until ctx ends, and tells of the first
 // attempt that failed.
 func waitPolicy() (policy redlock.RetryPolicy, waiting <-chan struct{}) {
@@ -159,7 +144,7 @@ func TestARequestIsServedUnderItsLock(t *testing.T) {
 	require.Equal(t, http.StatusCreated, a.status)
 	require.Equal(t, "set", a.header.Get("X-Mine"))
 	require.Equal(t, "done", a.body)
-	eventually(t, "released", func() bool { return empty(t, servers) })
+	eventually.True(t, "released", func() bool { return empty(t, servers) })
 	s.quiet()
 }
 
@@ -175,7 +160,7 @@ func TestAHandlerThatWritesNothingIsASuccess(t *testing.T) {
 func TestHeldByOthersIs423AtOnce(t *testing.T) {
 	servers := redistest.StartN(t, 3)
 	// The Locker's own policy would wait for ever.
-	l := open(t, servers, redlock.WithRetry(redlock.FixedRetry(ms, 0, -1)), redlock.WithNodeTimeout(soon))
+	l := open(t, servers, redlock.WithRetry(redlock.FixedRetry(ms, 0, -1)), redlock.WithNodeTimeout(eventually.Soon))
 	other, err := open(t, servers).TryAcquire(t.Context(), key, time.Minute)
 	require.NoError(t, err)
 	for _, c := range []struct {
@@ -206,11 +191,11 @@ func TestNoQuorumIs503(t *testing.T) {
 	servers := redistest.StartN(t, 3)
 	l := open(t, servers)
 	s := serve(t, middleware.HTTP(l, short, fixed)(ok))
-	eventually(t, "it is served", func() bool { return s.get().status == http.StatusOK })
+	eventually.True(t, "it is served", func() bool { return s.get().status == http.StatusOK })
 	pause(servers[1:])
 	s.get().is(t, http.StatusServiceUnavailable, "1", unclear)
 	resume(servers)
-	eventually(t, "it recovers", func() bool { return s.get().status == http.StatusOK })
+	eventually.True(t, "it recovers", func() bool { return s.get().status == http.StatusOK })
 	kill(servers[1:])
 	s.get().is(t, http.StatusServiceUnavailable, "1", unclear)
 	s.quiet()
@@ -385,7 +370,7 @@ func TestALossBeforeTheHandlerWroteIs503(t *testing.T) {
 			require.Equal(t, "set", a.header.Get("X-Outer"), "headers are as before the handler")
 			require.Empty(t, a.header.Get("Set-Cookie"))
 			s.quiet()
-			eventually(t, "no key is left", func() bool { return empty(t, servers) })
+			eventually.True(t, "no key is left", func() bool { return empty(t, servers) })
 		})
 	}
 }
@@ -531,7 +516,7 @@ func TestAClientThatGoesAwayEndsTheContextOfItsRequest(t *testing.T) {
 	_, err = s.Client().Do(req)
 	require.ErrorIs(t, err, context.Canceled)
 	<-done
-	eventually(t, "released", func() bool { return empty(t, servers) })
+	eventually.True(t, "released", func() bool { return empty(t, servers) })
 }
 
 func TestARequestThatEndsWhileItWaits(t *testing.T) {
@@ -606,7 +591,7 @@ func TestTheFilesOfAFormAreRemoved(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	name := <-file
-	eventually(t, "removed", func() bool { _, err := os.Stat(name); return errors.Is(err, fs.ErrNotExist) })
+	eventually.True(t, "removed", func() bool { _, err := os.Stat(name); return errors.Is(err, fs.ErrNotExist) })
 }
 
 func TestAPanicReleasesTheLockAndReachesTheServer(t *testing.T) {
@@ -617,7 +602,7 @@ func TestAPanicReleasesTheLockAndReachesTheServer(t *testing.T) {
 		require.PanicsWithValue(t, value, func() {
 			handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 		})
-		eventually(t, "released", func() bool { return empty(t, servers) })
+		eventually.True(t, "released", func() bool { return empty(t, servers) })
 
 		s := serve(t, handler)
 		_, err := s.Client().Get(s.URL)
@@ -629,7 +614,7 @@ func TestAPanicReleasesTheLockAndReachesTheServer(t *testing.T) {
 			require.Contains(t, s.log.String(), "mine")
 			require.Contains(t, s.log.String(), "http_test.go", "the stack is that of the panic")
 		}
-		eventually(t, "released", func() bool { return empty(t, servers) })
+		eventually.True(t, "released", func() bool { return empty(t, servers) })
 	}
 }
 

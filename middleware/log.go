@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"slices"
 	"time"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/redact"
 )
 
 // Log returns a middleware that logs the operations of a [redlock.Locker], for
@@ -188,13 +188,9 @@ func attributes(op *redlock.Op, level slog.Level, took time.Duration, err error)
 	return attrs
 }
 
-// token matches a lock's token. A proxy in front of a server, or another middleware, may
-// quote the arguments of a command that failed.
-var token = regexp.MustCompile(`[A-Z2-7]{26,}`)
-
 func errorAttr(err error) slog.Attr {
 	text := err.Error()
-	if cut := token.ReplaceAllLiteralString(text, "[token]"); cut != text {
+	if cut := redact.Tokens(text); cut != text {
 		return slog.String("error", cut)
 	}
 	return slog.Any("error", err)

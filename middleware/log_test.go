@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/redistest"
 	"github.com/redis-kit/redlock/middleware"
 )
@@ -237,7 +238,7 @@ func TestLogOfALoss(t *testing.T) {
 	})
 	resume(servers)
 	require.ErrorIs(t, err, redlock.ErrLost)
-	eventually(t, "told", func() bool { return len(r.all("lock lost")) > 0 })
+	eventually.True(t, "told", func() bool { return len(r.all("lock lost")) > 0 })
 	rec := r.one(t, "lock lost")
 	rec.is(t, slog.LevelWarn, "key", "ttl", "until", "error")
 	require.ErrorIs(t, rec.err(t), redlock.ErrLost)
@@ -258,7 +259,7 @@ func TestLogOfALossThatTheReleaseFinds(t *testing.T) {
 	l := open(t, servers, r.log())
 	lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 	require.NoError(t, err)
-	eventually(t, "all nodes hold it", func() bool {
+	eventually.True(t, "all nodes hold it", func() bool {
 		return !slices.ContainsFunc(servers, func(s *redistest.Server) bool { _, ok := s.Get(t, "k"); return !ok })
 	})
 	for _, s := range servers {
@@ -296,7 +297,7 @@ func TestLogOfNodesThatFail(t *testing.T) {
 	}
 	dead := servers[2]
 	dead.Kill()
-	eventually(t, "noticed", func() bool {
+	eventually.True(t, "noticed", func() bool {
 		require.NoError(t, use(), "two of three are enough")
 		return len(r.all("node failing")) > 0
 	})
@@ -311,7 +312,7 @@ func TestLogOfNodesThatFail(t *testing.T) {
 	require.Empty(t, r.all("node answers again"))
 
 	dead.Restart()
-	eventually(t, "noticed", func() bool {
+	eventually.True(t, "noticed", func() bool {
 		require.NoError(t, use())
 		return len(r.all("node answers again")) > 0
 	})
@@ -320,7 +321,7 @@ func TestLogOfNodesThatFail(t *testing.T) {
 	require.Equal(t, dead.Addr(), rec.attrs["node"].String())
 
 	kill(servers[1:])
-	eventually(t, "no quorum", func() bool { return errors.Is(use(), redlock.ErrNoQuorum) })
+	eventually.True(t, "no quorum", func() bool { return errors.Is(use(), redlock.ErrNoQuorum) })
 	rec = r.one(t, "lock not acquired")
 	rec.is(t, slog.LevelWarn, "key", "ttl", "duration", "attempts", "waited", "error")
 	require.ErrorIs(t, rec.err(t), redlock.ErrNoQuorum)
@@ -359,7 +360,7 @@ func TestLogKnowsARefusalFromAFailure(t *testing.T) {
 
 	lock, err := l.TryAcquire(t.Context(), "gone", time.Minute)
 	require.NoError(t, err)
-	eventually(t, "all nodes hold it", func() bool {
+	eventually.True(t, "all nodes hold it", func() bool {
 		return !slices.ContainsFunc(servers, func(s *redistest.Server) bool { _, ok := s.Get(t, "gone"); return !ok })
 	})
 	for _, s := range servers {
@@ -367,7 +368,7 @@ func TestLogKnowsARefusalFromAFailure(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.ErrorIs(t, lock.Extend(t.Context(), 0), redlock.ErrNotHeld)
-	eventually(t, "told", func() bool { return len(r.all("lock lost")) > 0 })
+	eventually.True(t, "told", func() bool { return len(r.all("lock lost")) > 0 })
 
 	lock, err = l.TryAcquire(t.Context(), "taken", time.Minute)
 	require.NoError(t, err)

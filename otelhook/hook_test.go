@@ -18,6 +18,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/redistest"
 	"github.com/redis-kit/redlock/otelhook"
 )
@@ -25,10 +27,6 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const ms = time.Millisecond
-
-// soon is for what must happen at some time: generous, so that a loaded machine
-// does not fail it.
-const soon = 20 * time.Second
 
 // bench is real servers, and an SDK that records what the hook makes.
 type bench struct {
@@ -74,14 +72,7 @@ func (b *bench) open(opts ...redlock.Option) *redlock.Locker {
 
 func (b *bench) openWith(middleware []redlock.Middleware, opts ...redlock.Option) *redlock.Locker {
 	b.t.Helper()
-	var urls []string
-	for _, s := range b.servers {
-		urls = append(urls, s.URL())
-	}
-	l, err := redlock.Open(context.Background(), urls, append(opts, redlock.WithMiddleware(middleware...))...)
-	require.NoError(b.t, err)
-	b.t.Cleanup(func() { _ = l.Close() })
-	return l
+	return lockertest.Open(b.t, redistest.URLs(b.servers), append(opts, redlock.WithMiddleware(middleware...))...)
 }
 
 // program is a span of the program's, and a ctx under it.
@@ -242,7 +233,7 @@ func (b *bench) points(name string) map[string]int64 {
 // lock's context on a goroutine of its own.
 func (b *bench) noneHeld() {
 	b.t.Helper()
-	eventually(b.t, "none held", func() bool { return len(b.points("redlock.held")) == 0 })
+	eventually.True(b.t, "none held", func() bool { return len(b.points("redlock.held")) == 0 })
 }
 
 // failuresOf is redlock.node.failures of a node.
@@ -252,26 +243,9 @@ func (b *bench) failuresOf(s *redistest.Server, operation string) int64 {
 	return b.points("redlock.node.failures")["redlock.operation="+operation+",server.address="+host+",server.port="+port]
 }
 
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	require.Eventually(t, cond, soon, 2*ms, what)
-}
-
 var (
 	unset = sdktrace.Status{Code: codes.Unset}
 	keyK  = []string{"k"}
 )
 
 const scope = "github.com/redis-kit/redlock/otelhook"
-
-// on is a middleware for one kind of operation.
-func on(kind redlock.Kind, do func(ctx context.Context, op *redlock.Op, next redlock.Handler) error) redlock.Middleware {
-	return func(next redlock.Handler) redlock.Handler {
-		return func(ctx context.Context, op *redlock.Op) error {
-			if op.Kind == kind {
-				return do(ctx, op, next)
-			}
-			return next(ctx, op)
-		}
-	}
-}

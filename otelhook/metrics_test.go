@@ -16,6 +16,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/otelhook"
 )
 
@@ -25,7 +27,7 @@ func everyMetric(t *testing.T, b *bench) {
 	require.NoError(t, redlock.Do(t.Context(), l, "k", time.Minute, func(context.Context) error { return nil }))
 	_, err := l.Acquire(t.Context(), "lost", brief, persist())
 	require.NoError(t, err)
-	eventually(t, "lost", func() bool { return len(b.points("redlock.lost")) > 0 })
+	eventually.True(t, "lost", func() bool { return len(b.points("redlock.lost")) > 0 })
 	b.servers[0].Kill()
 	_, err = l.TryAcquire(t.Context(), "k", time.Minute)
 	require.ErrorIs(t, err, redlock.ErrNoQuorum)
@@ -153,13 +155,13 @@ func TestHeldIsExactWhateverOtherMiddlewareDoes(t *testing.T) {
 	}
 	for _, kind := range []redlock.Kind{redlock.OpAcquire, redlock.OpRelease} {
 		for i, do := range []func(context.Context, *redlock.Op, redlock.Handler) error{refuse, failAfter, panicAfter, lie} {
-			m := on(kind, do)
+			m := lockertest.On(kind, do)
 			for _, chain := range [][]redlock.Middleware{{b.hook, m}, {m, b.hook}} {
 				l := b.openWith(chain)
 				hold(l)
 				b.noneHeld()
 				require.NoError(t, l.Close(), "%v %d", kind, i)
-				eventually(t, "no key is left", func() bool { return len(b.servers[0].Keys(t)) == 0 })
+				eventually.True(t, "no key is left", func() bool { return len(b.servers[0].Keys(t)) == 0 })
 			}
 		}
 	}
@@ -175,7 +177,7 @@ func TestNoFailureOfANode(t *testing.T) {
 	for _, name := range []string{"release", "extend"} {
 		lock, err := l.TryAcquire(t.Context(), name, time.Minute)
 		require.NoError(t, err)
-		eventually(t, "all nodes hold it", b.holdAll(lock))
+		eventually.True(t, "all nodes hold it", b.holdAll(lock))
 		for _, s := range b.servers {
 			b.do(s, "DEL", name)
 		}
@@ -266,7 +268,7 @@ func TestConcurrentUseCountsEverything(t *testing.T) {
 		}
 	}
 	all.Wait()
-	eventually(t, "all losses are told", func() bool { return b.points("redlock.lost")[""] == losses.Load() && losses.Load() > 0 })
+	eventually.True(t, "all losses are told", func() bool { return b.points("redlock.lost")[""] == losses.Load() && losses.Load() > 0 })
 	b.noneHeld()
 	program.End()
 

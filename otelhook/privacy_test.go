@@ -13,6 +13,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -61,7 +62,7 @@ func TestNoTokenGetsOut(t *testing.T) {
 	}, persist())
 	require.ErrorIs(t, err, redlock.ErrLost)
 	require.Regexp(t, token, err, "or the test shows nothing")
-	eventually(t, "counted", func() bool { return len(b.points("redlock.lost")) > 0 })
+	eventually.True(t, "counted", func() bool { return len(b.points("redlock.lost")) > 0 })
 
 	texts := b.texts()
 	all := strings.Join(texts, "\n")

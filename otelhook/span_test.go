@@ -15,6 +15,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 )
 
 func failed(description string) sdktrace.Status {
@@ -71,7 +73,7 @@ func TestWithIsASpanForEachOperationAndTheWorkIsUnderTheHold(t *testing.T) {
 func TestEveryAttemptOfAWaitIsAnEventAtItsStart(t *testing.T) {
 	b := start(t, 1)
 	var tries []redlock.Try
-	l := b.openWith([]redlock.Middleware{b.hook, on(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+	l := b.openWith([]redlock.Middleware{b.hook, lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 		err := next(ctx, op)
 		tries = op.Tries
 		return err
@@ -144,7 +146,7 @@ func TestNoQuorumIsAnErrorAndEachNodeThatFailedIsCounted(t *testing.T) {
 	l := b.open(redlock.WithNodeTimeout(time.Second))
 	lock, err := l.TryAcquire(t.Context(), "held", time.Minute)
 	require.NoError(t, err)
-	eventually(t, "all nodes hold it", b.holdAll(lock))
+	eventually.True(t, "all nodes hold it", b.holdAll(lock))
 	b.servers[1].Pause()
 	b.servers[2].Pause()
 	ctx, _ := b.program()
@@ -196,7 +198,7 @@ func TestAutomaticExtensionsAreUnderTheSpanThatAcquired(t *testing.T) {
 	l := b.open()
 	ctx, program := b.program()
 	err := redlock.Do(ctx, l, "k", 2*time.Second, func(context.Context) error {
-		eventually(t, "extended", func() bool { return len(b.named("redlock.extend")) > 0 })
+		eventually.True(t, "extended", func() bool { return len(b.named("redlock.extend")) > 0 })
 		return nil
 	})
 	require.NoError(t, err)
@@ -214,7 +216,7 @@ func TestAutomaticExtensionsAreUnderTheSpanThatAcquired(t *testing.T) {
 	program.End()
 	before := len(b.named("redlock.extend"))
 	require.NoError(t, lock.AutoExtend(0))
-	eventually(t, "extended", func() bool { return len(b.named("redlock.extend")) > before })
+	eventually.True(t, "extended", func() bool { return len(b.named("redlock.extend")) > before })
 	require.NoError(t, lock.Release(t.Context()))
 	require.Equal(t, program.SpanContext().SpanID(), b.last("redlock.extend").Parent().SpanID())
 	require.Equal(t, trace.SpanID{}, b.last("redlock.release").Parent().SpanID(), "the release has the span of its own ctx, which is none")
@@ -228,7 +230,7 @@ func TestAnAutomaticExtensionThatIsNotAnsweredCountsTheNodes(t *testing.T) {
 	err := redlock.Do(t.Context(), l, "k", 4*time.Second, func(ctx context.Context) error {
 		b.servers[1].Pause()
 		b.servers[2].Pause()
-		eventually(t, "not extended", func() bool {
+		eventually.True(t, "not extended", func() bool {
 			spans := b.named("redlock.extend")
 			return len(spans) > 0 && b.view(spans[len(spans)-1]).Attributes["redlock.outcome"] == "no_quorum"
 		})
@@ -265,9 +267,9 @@ func TestALossIsToldOnTheHoldWhenItHappens(t *testing.T) {
 		for _, s := range b.servers {
 			s.Resume()
 		}
-		eventually(t, "counted", func() bool { return len(b.points("redlock.lost")) > 0 && len(b.points("redlock.held")) == 0 })
+		eventually.True(t, "counted", func() bool { return len(b.points("redlock.lost")) > 0 && len(b.points("redlock.held")) == 0 })
 		for _, s := range b.servers {
-			eventually(t, "no key is left", func() bool { return len(s.Keys(t)) == 0 })
+			eventually.True(t, "no key is left", func() bool { return len(s.Keys(t)) == 0 })
 		}
 		stopped = time.Now()
 		return nil
@@ -302,12 +304,12 @@ func TestALossOfAManualLockIsToldOnTheSpanThatAcquiredIt(t *testing.T) {
 	require.NoError(t, err)
 	<-lock.Context().Done()
 	told := func(n int64) {
-		eventually(t, "told", func() bool { return b.points("redlock.lost")[""] == n })
+		eventually.True(t, "told", func() bool { return b.points("redlock.lost")[""] == n })
 		b.noneHeld()
 	}
 	told(1)
 	loss := event{"redlock.lost", attributes{"redlock.keys": keyK, "redlock.cause": context.Cause(lock.Context()).Error()}}
-	eventually(t, "an event", func() bool { return len(program.(sdktrace.ReadOnlySpan).Events()) == 1 })
+	eventually.True(t, "an event", func() bool { return len(program.(sdktrace.ReadOnlySpan).Events()) == 1 })
 	program.End()
 	require.Equal(t, []event{loss}, b.view(b.only("program")).Events)
 	require.Empty(t, b.events(b.only("redlock.acquire"), "redlock.lost"))
@@ -331,14 +333,14 @@ func TestALossThatTheNodesTellIsALossToo(t *testing.T) {
 	take := func(key string) *redlock.Lock {
 		lock, err := l.TryAcquire(t.Context(), key, time.Minute)
 		require.NoError(t, err)
-		eventually(t, "all nodes hold it", b.holdAll(lock))
+		eventually.True(t, "all nodes hold it", b.holdAll(lock))
 		for _, s := range b.servers {
 			b.do(s, "SET", key, "another")
 		}
 		return lock
 	}
 	require.ErrorIs(t, take("k").Extend(t.Context(), 0), redlock.ErrNotHeld)
-	eventually(t, "counted", func() bool { return b.points("redlock.lost")[""] == 1 })
+	eventually.True(t, "counted", func() bool { return b.points("redlock.lost")[""] == 1 })
 	v := b.view(b.only("redlock.extend"))
 	require.Equal(t, "not_held", v.Attributes["redlock.outcome"])
 	require.Equal(t, codes.Error, v.Status.Code)
@@ -374,7 +376,7 @@ func TestCloseIsNotALoss(t *testing.T) {
 		_, err := l.Acquire(context.Background(), "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1)))
 		waiting <- err
 	}()
-	eventually(t, "it waits", func() bool {
+	eventually.True(t, "it waits", func() bool {
 		return len(b.spans.Started()) == 1+2+1+1 // program, two acquisitions, a hold, and the one that waits
 	})
 	require.NoError(t, l.Close())
@@ -461,7 +463,7 @@ func TestOtherErrorsAreToldByTheirType(t *testing.T) {
 	require.Equal(t, map[string]int64{"error.type=" + refusalType + ",redlock.outcome=error": 1}, b.points("redlock.hold.duration"))
 
 	for kind, name := range map[redlock.Kind]string{redlock.OpAcquire: "redlock.acquire", redlock.OpExtend: "redlock.extend", redlock.OpRelease: "redlock.release"} {
-		l := b.openWith([]redlock.Middleware{b.hook, on(kind, func(context.Context, *redlock.Op, redlock.Handler) error { return refusal{} })})
+		l := b.openWith([]redlock.Middleware{b.hook, lockertest.On(kind, func(context.Context, *redlock.Op, redlock.Handler) error { return refusal{} })})
 		if lock, err := l.TryAcquire(t.Context(), name, time.Minute); err == nil {
 			_ = lock.Extend(t.Context(), 0)
 			_ = lock.Release(t.Context())

@@ -1,22 +1,19 @@
 package otelhook
 
 import (
-	"regexp"
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/redact"
 )
-
-// token is what rand.Text makes, of which locks have their tokens.
-var token = regexp.MustCompile(`[A-Z2-7]{26,}`)
 
 // printable is a text without tokens: an error of fn, or of what stands before a
 // server, may repeat one. What is not UTF-8 is replaced, as exporters drop whole
 // batches for it, and a key may be any bytes.
 func printable(text string) string {
-	return token.ReplaceAllLiteralString(strings.ToValidUTF8(text, "\uFFFD"), "[token]")
+	return redact.Tokens(strings.ToValidUTF8(text, "\uFFFD"))
 }
 
 func keysOf(op *redlock.Op) attribute.KeyValue {

@@ -19,14 +19,12 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/adapters/certmagiclock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
 const ms = time.Millisecond
-
-// soon is for what must happen at some time: generous, so that a loaded machine does not
-// fail it.
-const soon = 20 * time.Second
 
 // nodes are the servers that hold the locks, and the storage that has none of its own.
 type nodes struct {
@@ -56,14 +54,7 @@ func (s unlocked) Unlock(context.Context, string) error {
 // instance is what another process has.
 func (ns *nodes) instance(t *testing.T, ttl time.Duration) *certmagiclock.Storage {
 	t.Helper()
-	var urls []string
-	for _, s := range ns.servers {
-		urls = append(urls, s.URL())
-	}
-	l, err := redlock.Open(t.Context(), urls)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	return certmagiclock.New(ns.storage, l, ttl)
+	return certmagiclock.New(ns.storage, lockertest.Open(t, redistest.URLs(ns.servers)), ttl)
 }
 
 // authority issues certificates, and counts them.
@@ -161,13 +152,13 @@ func TestALostLockDoesNotUnlockTheNext(t *testing.T) {
 	one, other := ns.instance(t, time.Second), ns.instance(t, time.Second)
 	require.NoError(t, one.Lock(t.Context(), "name"))
 	lost := func() bool { return one.RenewLockLease(t.Context(), "name", time.Hour) != nil }
-	require.Eventually(t, func() bool {
+	eventually.True(t, "the lock is lost", func() bool {
 		for _, s := range ns.servers { // until the lock finds out
 			_, err := s.Do("FLUSHALL")
 			require.NoError(t, err)
 		}
 		return lost()
-	}, soon, ms)
+	})
 	require.ErrorIs(t, one.RenewLockLease(t.Context(), "name", time.Hour), redlock.ErrLost)
 
 	require.NoError(t, one.Lock(t.Context(), "name"), "another goroutine")

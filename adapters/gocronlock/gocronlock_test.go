@@ -14,6 +14,8 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/adapters/gocronlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -21,23 +23,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const ms = time.Millisecond
 
-// soon is for what must happen at some time: generous, so that a loaded machine does not
-// fail it.
-const soon = 20 * time.Second
-
 func start(t *testing.T) []*redistest.Server { return redistest.StartN(t, 3) }
 
 // instance is a Locker of its own, as another process has one.
 func instance(t *testing.T, servers []*redistest.Server) *redlock.Locker {
 	t.Helper()
-	var urls []string
-	for _, s := range servers {
-		urls = append(urls, s.URL())
-	}
-	l, err := redlock.Open(t.Context(), urls)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	return l
+	return lockertest.Open(t, redistest.URLs(servers))
 }
 
 // counted counts what becomes of jobs, by name.
@@ -64,7 +55,7 @@ func TestOneOfManyInstancesRunsAJob(t *testing.T) {
 	c := counted{runs: make(map[string]int), refused: make(map[string]int)}
 	at := time.Now().Add(500 * ms)
 	for range instances {
-		s, err := gocron.NewScheduler(gocron.WithDistributedLocker(gocronlock.New(instance(t, servers), time.Minute, soon)))
+		s, err := gocron.NewScheduler(gocron.WithDistributedLocker(gocronlock.New(instance(t, servers), time.Minute, eventually.Soon)))
 		require.NoError(t, err)
 		defer func() { require.NoError(t, s.Shutdown()) }()
 		for i := range jobs {
@@ -85,7 +76,7 @@ func TestOneOfManyInstancesRunsAJob(t *testing.T) {
 	}
 	for i := range jobs {
 		name := fmt.Sprint("job ", i)
-		require.Eventually(t, func() bool { return c.total(name) == instances }, soon, ms, name)
+		eventually.True(t, "all instances have tried "+name, func() bool { return c.total(name) == instances })
 		require.Equal(t, 1, c.runs[name], name)
 	}
 }
@@ -102,10 +93,10 @@ func TestALockIsHeldForAtLeastSoLongAndThenReleased(t *testing.T) {
 	require.Less(t, time.Since(began), atLeast, "the scheduler does not wait for it")
 	_, err = late.Lock(t.Context(), "job")
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
-	require.Eventually(t, func() bool {
+	eventually.True(t, "it is free", func() bool {
 		lock, err = late.Lock(t.Context(), "job")
 		return err == nil
-	}, soon, ms)
+	})
 	require.GreaterOrEqual(t, time.Since(began), atLeast)
 
 	require.NoError(t, lock.Unlock(t.Context()))
@@ -127,10 +118,10 @@ func TestALockIsKeptWhileTheJobRuns(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // as by the shutdown of a scheduler
 	require.NoError(t, lock.Unlock(ctx))
-	require.Eventually(t, func() bool {
+	eventually.True(t, "it is free", func() bool {
 		lock, err = other.Lock(t.Context(), "job")
 		return err == nil
-	}, soon, ms)
+	})
 	require.NoError(t, lock.Unlock(t.Context()))
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -21,7 +22,7 @@ func TestTheCommandDiesWithTheTool(t *testing.T) {
 	require.True(t, alive(pid))
 	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
 	p.signal(syscall.SIGKILL)
-	eventually(t, "the command is gone", func() bool { return !alive(pid) })
+	eventually.True(t, "the command is gone", func() bool { return !alive(pid) })
 }
 
 // alive tells whether a process exists.

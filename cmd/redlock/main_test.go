@@ -3,20 +3,20 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/transcript"
 )
 
 // tool is the program under test.
@@ -39,45 +39,14 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-// soon is for what must happen at some time: generous, so that a loaded machine does not
-// fail it.
-const soon = 20 * time.Second
-
-func eventually(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(soon); !cond(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
-
 // process is a running tool.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
-	stdout output
-	stderr output
+	stdout transcript.Buffer
+	stderr transcript.Buffer
 	done   chan struct{}
-}
-
-// output is what a process has written so far.
-type output struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }
 
 // begin starts the tool with the nodes in its environment. It is killed at the end of
@@ -109,7 +78,7 @@ func begin(t *testing.T, nodes string, args ...string) *process {
 // says waits until the process has written text to stdout.
 func (p *process) says(text string) {
 	p.t.Helper()
-	eventually(p.t, "it says "+text, func() bool { return strings.Contains(p.stdout.String(), text) })
+	eventually.True(p.t, "it says "+text, func() bool { return strings.Contains(p.stdout.String(), text) })
 }
 
 func (p *process) signal(s os.Signal) {
@@ -122,7 +91,7 @@ func (p *process) code() int {
 	p.t.Helper()
 	select {
 	case <-p.done:
-	case <-time.After(soon):
+	case <-time.After(eventually.Soon):
 		p.t.Fatal("the tool does not end")
 	}
 	return p.cmd.ProcessState.ExitCode()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -41,7 +42,7 @@ func TestOfTwoAtOnceOneRunsAndTheOtherExitsWith75(t *testing.T) {
 	require.Zero(t, holder.code())
 	require.Empty(t, holder.stderr.String(), "the tool itself has nothing to say")
 	for _, s := range servers {
-		eventually(t, "the lock is released", func() bool { return len(s.Keys(t)) == 0 })
+		eventually.True(t, "the lock is released", func() bool { return len(s.Keys(t)) == 0 })
 	}
 }
 
@@ -50,9 +51,9 @@ func TestAWaitEndsWithTheLockOrBySignal(t *testing.T) {
 	holder := begin(t, list(servers), "run", "k", "--", "sh", "-c", "echo runs; cat")
 	holder.says("runs")
 	first := begin(t, list(servers), "run", "-wait", "forever", "k", "--", "echo", "at last")
-	eventually(t, "it queues", func() bool { return len(servers[0].Keys(t)) > 1 })
+	eventually.True(t, "it queues", func() bool { return len(servers[0].Keys(t)) > 1 })
 	second := begin(t, list(servers), "run", "-wait", "1h", "k", "--", "echo", "never")
-	eventually(t, "it queues", func() bool {
+	eventually.True(t, "it queues", func() bool {
 		n, err := servers[0].Do("ZCARD", "k:waiters")
 		return err == nil && n == int64(2)
 	})
@@ -145,12 +146,12 @@ func TestNobodyOfTheCommandsGroupIsLeftWhenAnotherGetsTheLock(t *testing.T) {
 		"run", "-ttl", "2s", "-grace", "500ms", "k", "--", "sh", "-c", "("+deaf+") & wait")
 	p.says("runs")
 	rival := begin(t, list(servers), "run", "-wait", "forever", "k", "--", "sh", "-c", fmt.Sprintf("echo rival >> %s; cat", log))
-	eventually(t, "the rival queues", func() bool { return len(servers[0].Keys(t)) > 1 })
+	eventually.True(t, "the rival queues", func() bool { return len(servers[0].Keys(t)) > 1 })
 	for _, proxy := range far {
 		proxy.BlackHole(true)
 	}
 	require.Equal(t, 70, p.code())
-	eventually(t, "the rival runs", func() bool {
+	eventually.True(t, "the rival runs", func() bool {
 		text, err := os.ReadFile(log)
 		return err == nil && strings.Contains(string(text), "rival")
 	})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -20,7 +21,7 @@ func TestStatusSaysWhereAKeyIsHeldAndForHowLong(t *testing.T) {
 	holder := begin(t, list(servers), "run", "-ttl", "1h", "k", "--", "sh", "-c", idle)
 	holder.says("runs")
 	for _, s := range servers {
-		eventually(t, "it is set everywhere", func() bool { return len(s.Keys(t)) == 1 })
+		eventually.True(t, "it is set everywhere", func() bool { return len(s.Keys(t)) == 1 })
 	}
 	token, _ := servers[0].Get(t, "k")
 	code, stdout, _ = use(t, list(servers), "status", "k")

@@ -13,14 +13,16 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/transcript"
 )
 
 // session is a shell with a terminal of its own, and with job control.
 type session struct {
 	t        *testing.T
 	keyboard *os.File
-	screen   output
+	screen   transcript.Buffer
 	done     chan struct{}
 }
 
@@ -61,7 +63,7 @@ func openSession(t *testing.T, nodes, script string) *session {
 
 func (s *session) shows(text string) {
 	s.t.Helper()
-	eventually(s.t, "the screen shows "+text, func() bool { return strings.Contains(s.screen.String(), text) })
+	eventually.True(s.t, "the screen shows "+text, func() bool { return strings.Contains(s.screen.String(), text) })
 }
 
 func (s *session) types(text string) {
@@ -99,7 +101,7 @@ func TestCtrlZStopsTheCommandAndItGoesOnWithTheLock(t *testing.T) {
 	var group int
 	_, err := fmt.Sscanf(s.screen.String(), "group %d.", &group)
 	require.NoError(t, err)
-	eventually(t, "the command has the terminal", func() bool {
+	eventually.True(t, "the command has the terminal", func() bool {
 		now, err := unix.IoctlGetInt(int(s.keyboard.Fd()), unix.TIOCGPGRP)
 		return err == nil && now == group
 	})

@@ -33,7 +33,7 @@ func TestAFenceTurnsALateWriteAway(t *testing.T) {
 	real := redistest.StartN(t, 3)
 	for name, args := range map[string][]string{
 		"nodes in memory": nil,
-		"real nodes":      {"-nodes", real[0].URL() + "," + real[1].URL() + "," + real[2].URL()},
+		"real nodes":      {"-nodes", strings.Join(redistest.URLs(real), ",")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

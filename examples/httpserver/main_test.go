@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,13 +11,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/transcript"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,7 +28,7 @@ type service struct {
 	t      *testing.T
 	url    string
 	client *http.Client
-	out    output
+	out    transcript.Buffer
 	stop   func() // and waits until it has ended
 }
 
@@ -51,24 +51,7 @@ func start(t *testing.T, args ...string) *service {
 // prints waits until the program has printed text.
 func (s *service) prints(text string) {
 	s.t.Helper()
-	require.Eventually(s.t, func() bool { return strings.Contains(s.out.String(), text) }, 20*time.Second, 2*time.Millisecond, text)
-}
-
-type output struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
+	eventually.True(s.t, "it prints "+text, func() bool { return strings.Contains(s.out.String(), text) })
 }
 
 // The balance has no other protection than the lock: if two deposits met, the
@@ -78,7 +61,7 @@ func Test64DepositsToOneAccountTakeTurns(t *testing.T) {
 	real := redistest.StartN(t, 3)
 	for name, args := range map[string][]string{
 		"nodes in memory": {"-patience", "3m"},
-		"real nodes":      {"-patience", "3m", "-nodes", real[0].URL() + "," + real[1].URL() + "," + real[2].URL()},
+		"real nodes":      {"-patience", "3m", "-nodes", strings.Join(redistest.URLs(real), ",")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := start(t, args...)

@@ -79,7 +79,7 @@ func (b *bench) hold(key string, terms Terms) *Hold {
 	claim := node.NewClaim([]string{key}, "token of "+key, len(b.stores))
 	start := b.Now()
 	for _, n := range b.config.Nodes {
-		v := make(voter, 1)
+		v := make(sim.Voter, 1)
 		n.Acquire(claim, terms.TTL, v)
 		require.Equal(b.t, quorum.Granted, (<-v).Vote)
 	}
@@ -87,12 +87,6 @@ func (b *bench) hold(key string, terms Terms) *Hold {
 	require.True(b.t, b.Hold(h, context.Background(), claim, start, terms))
 	return h
 }
-
-// voter receives one reply.
-type voter chan quorum.Reply
-
-func (v voter) Sent(int, time.Time)        {}
-func (v voter) Cast(_ int, r quorum.Reply) { v <- r }
 
 // ended waits for the end of h's context, and returns when that was and why.
 func ended(h *Hold) (time.Time, error) {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/history"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
@@ -33,20 +34,20 @@ func TestALockOnAllNodesSurvivesAJumpOfOneClock(t *testing.T) {
 			lock, err := owner.Acquire(t.Context(), "k", long)
 			require.NoError(t, err)
 			onNode := func() bool { token, _ := s.Get(t, "k"); return token == lock.Token() }
-			eventually(t, "on the node", onNode)
+			eventually.True(t, "on the node", onNode)
 			for _, offset := range []time.Duration{jump, 0} { // away, and back
 				s.SetClock(offset)
 				_, err = rival.TryAcquire(t.Context(), "k", long)
 				require.ErrorIs(t, err, redlock.ErrNotAcquired)
 				// The rival's vote of the node may still be on its way back.
-				eventually(t, "the node has it again", func() bool {
+				eventually.True(t, "the node has it again", func() bool {
 					require.NoError(t, lock.Extend(t.Context(), long))
 					return onNode()
 				})
 				require.True(t, lock.Valid())
 			}
 			require.NoError(t, lock.Release(t.Context()))
-			eventually(t, "no key is left", func() bool { return a.Keys() == 0 })
+			eventually.True(t, "no key is left", func() bool { return a.Keys() == 0 })
 		})
 	}
 }
@@ -67,7 +68,7 @@ func TestAMajorityOfClocksAheadBreaksTheLockAndIsSeen(t *testing.T) {
 		return lock, hold
 	}
 	lock, hold := take(1, first)
-	eventually(t, "all nodes have it", func() bool { return a.Keys() == len(a.Servers) })
+	eventually.True(t, "all nodes have it", func() bool { return a.Keys() == len(a.Servers) })
 	for _, s := range a.Servers[:a.most()] {
 		s.SetClock(a.TTL)
 	}
@@ -97,7 +98,7 @@ func TestAMajorityOfClocksBehindKeepsALockTooLong(t *testing.T) {
 			s.SetClock(-time.Hour)
 		}
 	}
-	eventually(t, "the others' keys have expired", func() bool { return a.Keys() == a.most() })
+	eventually.True(t, "the others' keys have expired", func() bool { return a.Keys() == a.most() })
 	_, err := l.TryAcquire(t.Context(), "k", ttl)
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
 	for _, s := range a.Servers[:a.most()] {

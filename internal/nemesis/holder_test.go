@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/redistest"
 )
 
 // nodesOfHolder, when set, makes the test binary a holder that is to be stopped.
@@ -33,10 +34,7 @@ const (
 // What it writes before it looks is beyond any lock, and refused by its fence.
 func TestAStoppedHolderFindsItsLockGone(t *testing.T) {
 	a := NewArena(t, 5, ttl)
-	var urls []string
-	for _, p := range a.Proxies {
-		urls = append(urls, p.URL())
-	}
+	urls := redistest.URLs(a.Proxies)
 	holder := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestHolder$", "-test.v")
 	goOn := filepath.Join(t.TempDir(), "went-on")
 	holder.Env = append(os.Environ(), nodesOfHolder+"="+strings.Join(urls, ","), wentOn+"="+goOn)

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/history"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
@@ -90,17 +91,17 @@ func (b battle) run(t *testing.T) *history.History {
 		_ = l.Close() // a release may have gone to a connection that was just cut
 	}
 	closed := time.Now()
-	eventually(t, "P5: no key is left", func() bool { return a.Keys() == 0 })
+	eventually.True(t, "P5: no key is left", func() bool { return a.Keys() == 0 })
 	t.Logf("no key left %v after Close", time.Since(closed).Round(ms))
 
 	// P4: everything is back to where it was.
-	eventually(t, "P4: goroutines", func() bool { return runtime.NumGoroutine() <= goroutines }, stacks)
+	eventually.True(t, "P4: goroutines", func() bool { return runtime.NumGoroutine() <= goroutines }, stacks)
 	// A restarted server may cost the test one or two; each leaked connection of
 	// the contenders would cost one, and there are dozens.
-	eventually(t, "P4: descriptors", func() bool { return len(openFiles(t)) <= len(files)+2 },
+	eventually.True(t, "P4: descriptors", func() bool { return len(openFiles(t)) <= len(files)+2 },
 		func() string { return fmt.Sprintf("before %q\nafter  %q", files, openFiles(t)) })
 	for i, s := range a.Servers {
-		eventually(t, fmt.Sprint("P4: clients of node ", i), func() bool {
+		eventually.True(t, fmt.Sprint("P4: clients of node ", i), func() bool {
 			info, err := s.Do("INFO", "clients")
 			return err == nil && strings.Contains(info.(string), "connected_clients:1\r\n")
 		})
@@ -125,22 +126,6 @@ func (b battle) run(t *testing.T) *history.History {
 		require.Empty(t, h.Unfenced(), "seed %d", b.seed)
 	}
 	return h
-}
-
-// eventually polls on this goroutine: one more would be counted. The details are
-// for when it was in vain.
-func eventually(t *testing.T, what string, cond func() bool, details ...func() string) {
-	t.Helper()
-	poll := time.NewTicker(5 * ms)
-	defer poll.Stop()
-	for end := time.Now().Add(patience); !cond(); <-poll.C {
-		if time.Now().After(end) {
-			for _, detail := range details {
-				t.Log(detail())
-			}
-			require.FailNow(t, what, "not within %v", patience)
-		}
-	}
 }
 
 func stacks() string {

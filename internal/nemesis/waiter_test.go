@@ -19,7 +19,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/history"
+	"github.com/redis-kit/redlock/internal/redistest"
 )
 
 // nodesOfWaiter, when set, makes the test binary a waiter that is to be stopped or
@@ -59,10 +61,7 @@ func TestWaiter(t *testing.T) {
 		ttl, err = time.ParseDuration(os.Getenv(ttlOfWaiter))
 		require.NoError(t, err)
 	} else {
-		urls = urls[:0]
-		for _, p := range NewArena(t, 3, ttl).Proxies {
-			urls = append(urls, p.URL())
-		}
+		urls = redistest.URLs(NewArena(t, 3, ttl).Proxies)
 	}
 	l, err := redlock.Open(context.Background(), urls)
 	require.NoError(t, err)
@@ -283,7 +282,7 @@ func (s *scene) waits() (holder held, rival <-chan held) {
 	require.NoError(s.t, err)
 	s.child.goOn()
 	s.child.heard("waiting")
-	eventually(s.t, "the child waits", s.arena.queueLen(1), s.arena.queues)
+	eventually.True(s.t, "the child waits", s.arena.queueLen(1), s.arena.queues)
 	time.Sleep(5 * ms)
 	return holder, s.rival(2)
 }
@@ -299,7 +298,7 @@ func (s *scene) rival(of int64) <-chan held {
 		}
 		rival <- x
 	}()
-	eventually(s.t, "the rival waits", s.arena.queueLen(of), s.arena.queues)
+	eventually.True(s.t, "the rival waits", s.arena.queueLen(of), s.arena.queues)
 	return rival
 }
 
@@ -320,7 +319,7 @@ func (s *scene) gets(rival <-chan held, since time.Time, within time.Duration) (
 func (s *scene) check() {
 	s.t.Helper()
 	require.Empty(s.t, s.h.Check())
-	eventually(s.t, "no key is left", func() bool { return s.arena.Keys() == 0 })
+	eventually.True(s.t, "no key is left", func() bool { return s.arena.Keys() == 0 })
 }
 
 // A process that is stopped while it waits loses its place after its lease, and
@@ -389,7 +388,7 @@ func TestAProcessThatIsStoppedWhenItIsGranted(t *testing.T) {
 			x, _ = s.gets(rival, time.Now(), heartbeat)
 			s.release(x)
 		}
-		eventually(t, "nothing is left", func() bool { return s.arena.Keys() == 0 })
+		eventually.True(t, "nothing is left", func() bool { return s.arena.Keys() == 0 })
 	}
 	t.Logf("the rival had the lock at most %v after the release", longest)
 	s.check()

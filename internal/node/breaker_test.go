@@ -24,7 +24,7 @@ func TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers(t *testing.T) {
 		var calls atomic.Int64
 		s.Faults(func(sim.Op, int) sim.Fault { calls.Add(1); return sim.Fault{Refuse: true} })
 		require.ErrorIs(t, acquire(n, claim(3), time.Hour).Err, node.ErrNotConnected)
-		v := make(voter, 1)
+		v := make(sim.Voter, 1)
 		n.Extend(node.Extension{Slot: new(node.Slot), Claim: held, TTL: 2 * time.Hour, Voter: v})
 		dropped.End()
 		require.ErrorIs(t, release(n, dropped).Err, node.ErrNotConnected)

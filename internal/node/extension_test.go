@@ -57,13 +57,13 @@ func (s *split) Do(ctx context.Context, batch []node.Command) error {
 func TestAServerThatHangsHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := node.New(0, "n", &split{new(sim.Store), "k0"}, false)
-		hung := make(voter, 100)
+		hung := make(sim.Voter, 100)
 		for range 100 {
 			n.Acquire(claim(0), time.Hour, hung)
 			n.Extend(node.Extension{Slot: new(node.Slot), Claim: claim(0), TTL: time.Hour, Voter: hung})
 		}
 		time.Sleep(10 * time.Second)
-		acquired, extended := make(voter, 1), make(voter, 1)
+		acquired, extended := make(sim.Voter, 1), make(sim.Voter, 1)
 		n.Acquire(claim(1), time.Hour, acquired)
 		n.Extend(node.Extension{Slot: new(node.Slot), Claim: claim(2), TTL: time.Hour, Voter: extended})
 		synctest.Wait()
@@ -92,9 +92,9 @@ func TestExtensionsFollowTheirKeysToAnotherServer(t *testing.T) {
 			held = append(held, claim(i))
 			require.Equal(t, quorum.Granted, acquire(n, held[i], time.Hour).Vote)
 		}
-		extendAll := func() (voters []voter) {
+		extendAll := func() (voters []sim.Voter) {
 			for i, a := range held {
-				v := make(voter, 1)
+				v := make(sim.Voter, 1)
 				due := time.Now().Add(time.Duration(claims-i) * time.Second)
 				n.Extend(node.Extension{Slot: &slots[i], Claim: a, TTL: time.Hour, Due: due, Voter: v})
 				voters = append(voters, v)
@@ -130,8 +130,8 @@ func TestAnExtensionDoesNotWaitForAServerThatHadItsKeys(t *testing.T) {
 		synctest.Wait()
 		c.Faults(nil)
 		var slot node.Slot
-		ask := func() voter {
-			v := make(voter, 1)
+		ask := func() sim.Voter {
+			v := make(sim.Voter, 1)
 			n.Extend(node.Extension{Slot: &slot, Claim: a, TTL: time.Hour, Voter: v})
 			return v
 		}
@@ -155,9 +155,9 @@ func TestExtensionsDoNotPileUpInFrontOfANodeThatIsAway(t *testing.T) {
 				var sent atomic.Int64
 				s.Faults(func(sim.Op, int) sim.Fault { return fault })
 				const extensions = 3 * 3600
-				var voters []voter
+				var voters []sim.Voter
 				for range extensions {
-					v := make(voter, 1)
+					v := make(sim.Voter, 1)
 					n.Extend(node.Extension{Slot: new(node.Slot), Claim: a, TTL: time.Hour, Due: time.Now().Add(time.Minute), Voter: v})
 					voters = append(voters, v)
 					time.Sleep(time.Second)

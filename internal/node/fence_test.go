@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/redistest"
 	"github.com/redis-kit/redlock/internal/sim"
@@ -206,9 +207,9 @@ func TestANodeThatMayHaveForgottenDoesNotVote(t *testing.T) {
 	refuses("it was emptied")
 	trust()
 	server.Restart()
-	require.Eventually(t, func() bool {
+	eventually.True(t, "the server answers again", func() bool {
 		return s.Do(t.Context(), []node.Command{{Kind: node.Ping, Claim: node.NewClaim([]string{"k"}, "x", 1)}}) == nil
-	}, 10*time.Second, 5*ms)
+	})
 	refuses("it came back empty")
 	trust()
 	_, err = server.Do("SET", "redlock:guard", "0123456789abcdef 0")
@@ -225,7 +226,7 @@ func TestAQuarantineEnds(t *testing.T) {
 		return one(t, s, node.Command{Kind: node.Acquire, Claim: guarded("one", 200*ms, "k"), TTL: time.Minute})
 	}
 	require.Error(t, take().Err)
-	require.Eventually(t, func() bool { return take().Outcome == node.Done }, 10*time.Second, 5*ms)
+	eventually.True(t, "the node votes", func() bool { return take().Outcome == node.Done })
 	require.GreaterOrEqual(t, time.Since(began), 200*ms)
 }
 

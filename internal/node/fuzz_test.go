@@ -18,11 +18,9 @@ import (
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
-
-// soon is for what must happen at some time.
-const soon = 20 * time.Second
 
 func FuzzSlot(f *testing.F) {
 	for _, key := range []string{"", "foo", "123456789", "{foo}bar", "{}a", "a{}{b}", "{a", "}{", "a{x}{y}", "{{x}}", "{x", "{\x00}", "\xff{\xfe}", "{a}\r\n", strings.Repeat("x", 300)} {
@@ -138,13 +136,13 @@ func TestHalfAReplyHangsNobody(t *testing.T) {
 					option.ConnWriteTimeout, option.Dialer.KeepAlive = 100*time.Millisecond, 50*time.Millisecond
 				}
 				var client rueidis.Client
-				require.Eventually(t, func() (connected bool) { // on a loaded machine shaking hands takes longer
+				eventually.True(t, "hands are shaken", func() bool { // on a loaded machine that takes longer
 					var err error
 					if client, err = rueidis.NewClient(option); err != nil && client != nil {
 						client.Close()
 					}
 					return err == nil
-				}, soon, time.Millisecond)
+				})
 				defer client.Close()
 				defer server.hangUp()
 				s := Wrap(client)
@@ -167,7 +165,7 @@ func TestHalfAReplyHangsNobody(t *testing.T) {
 					case err := <-done:
 						require.Error(t, err, name)
 						require.Equal(t, cancelled, errors.Is(err, context.Canceled), "%s: %v", name, err)
-					case <-time.After(soon):
+					case <-time.After(eventually.Soon):
 						t.Fatalf("%s hangs", name)
 					}
 				}
@@ -388,7 +386,7 @@ func (s *fake) answer(reply []byte, then after, resp2 bool) {
 func (s *fake) option() rueidis.ClientOption {
 	return rueidis.ClientOption{
 		InitAddress: []string{s.ln.Addr().String()}, ForceSingleClient: true, DisableCache: true, AlwaysPipelining: true, PipelineMultiplex: -1,
-		ConnWriteTimeout: soon, Dialer: net.Dialer{Timeout: soon, KeepAlive: time.Second},
+		ConnWriteTimeout: eventually.Soon, Dialer: net.Dialer{Timeout: eventually.Soon, KeepAlive: time.Second},
 	}
 }
 

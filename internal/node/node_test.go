@@ -40,14 +40,8 @@ func claim(i int) *node.Claim {
 	return node.NewClaim([]string{fmt.Sprint("k", i)}, fmt.Sprint("token", i), 1)
 }
 
-// voter receives one reply.
-type voter chan quorum.Reply
-
-func (v voter) Sent(int, time.Time)        {}
-func (v voter) Cast(_ int, r quorum.Reply) { v <- r }
-
 func ask(send func(v node.Voter)) quorum.Reply {
-	v := make(voter, 1)
+	v := make(sim.Voter, 1)
 	send(v)
 	return <-v
 }
@@ -272,7 +266,7 @@ func TestCommandsInFlightToASilentServerAreBounded(t *testing.T) {
 				var all sync.WaitGroup
 				try := func(i int) {
 					a := claim(i)
-					v := make(voter, 1)
+					v := make(sim.Voter, 1)
 					n.Acquire(a, time.Hour, v)
 					select {
 					case reply := <-v:

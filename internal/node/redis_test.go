@@ -11,6 +11,7 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/sim"
 )
 
 func unreachable() rueidis.ClientOption {
@@ -151,9 +152,9 @@ func TestManyExtensionsLeaveInSeveralPipelines(t *testing.T) {
 		held = append(held, claim(i))
 	}
 	extendAll := func() []quorum.Reply {
-		var voters []voter
+		var voters []sim.Voter
 		for _, c := range held {
-			v := make(voter, 1)
+			v := make(sim.Voter, 1)
 			n.Extend(node.Extension{Slot: new(node.Slot), Claim: c, TTL: time.Minute, Voter: v})
 			voters = append(voters, v)
 		}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/eventually"
 )
 
 func TestSentinelsPromoteAReplicaAndTakeTheOldMasterBack(t *testing.T) {
@@ -25,7 +27,7 @@ func TestSentinelsPromoteAReplicaAndTakeTheOldMasterBack(t *testing.T) {
 	require.NotSame(t, killed, s.Master())
 	mustDo(t, s.Master(), "SET", "after", "v")
 	killed.Restart()
-	wait(t, "the old one follows", func() bool {
+	eventually.True(t, "the old one follows", func() bool {
 		value, err := killed.Do("GET", "after") // a Sentinel closes its connections when it demotes it
 		return err == nil && value == "v"
 	})
@@ -47,7 +49,7 @@ func TestAClusterServesEachKeyByItsOwnerAndMovesSlots(t *testing.T) {
 	require.ErrorContains(t, err, "ASK 12182 "+to.Addr())
 	c.EndMove("foo", to)
 	require.Equal(t, "v", mustDo(t, to, "GET", "foo"))
-	wait(t, "the others know", func() bool {
+	eventually.True(t, "the others know", func() bool {
 		_, err := c.Servers()[1].Do("GET", "foo")
 		return err != nil && strings.Contains(err.Error(), to.Addr())
 	})

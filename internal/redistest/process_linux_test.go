@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/eventually"
 )
 
 // The test runs itself as a child, which starts a server and kills itself, so
@@ -27,7 +29,7 @@ func TestServerDiesWithTheTestBinary(t *testing.T) {
 	require.Error(t, child.Run())
 	addr, err := os.ReadFile(file)
 	require.NoError(t, err)
-	wait(t, "the server is gone", func() bool {
+	eventually.True(t, "the server is gone", func() bool {
 		_, err := probe(string(addr), "PING")
 		return errors.Is(err, syscall.ECONNREFUSED)
 	})

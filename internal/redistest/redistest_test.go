@@ -20,16 +20,15 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/redis-kit/redlock/internal/eventually"
 )
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-const (
-	soon  = 30 * time.Second      // what happens, happens within this
-	quiet = 50 * time.Millisecond // long enough for what must not happen
-)
+const quiet = 50 * time.Millisecond // long enough for what must not happen
 
 func TestServersAreSeparateAndEmpty(t *testing.T) {
 	servers := StartN(t, 3)
@@ -526,7 +525,7 @@ func TestCutAfterRequestLetsTheServerReadInPeace(t *testing.T) {
 	nc, err := ln.Accept()
 	require.NoError(t, err)
 	defer nc.Close()
-	require.NoError(t, nc.SetDeadline(time.Now().Add(soon)))
+	require.NoError(t, nc.SetDeadline(time.Now().Add(eventually.Soon)))
 
 	// More replies than one read of the proxy takes, before the request is
 	// read: a close of both sides would reset the connection under it.
@@ -598,11 +597,11 @@ func TestHealDisarmsATrapThatHasItsRequest(t *testing.T) {
 	s.Pause()
 	p.CutAfterRequest("")
 	c.send("PING")
-	require.Eventually(t, func() bool {
+	eventually.True(t, "the trap has its request", func() bool {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		return p.faults.match == nil
-	}, soon, time.Millisecond)
+	})
 	p.Heal()
 	s.Resume()
 	assert.Equal(t, "PONG", c.reply())
@@ -683,7 +682,7 @@ func TestCloseEndsEverythingInAnyWeather(t *testing.T) {
 		_, err := io.Copy(io.Discard, c.r)
 		assert.False(t, errors.Is(err, os.ErrDeadlineExceeded), "still open")
 	}
-	_, err := net.DialTimeout("tcp", addr, soon)
+	_, err := net.DialTimeout("tcp", addr, eventually.Soon)
 	assert.ErrorIs(t, err, syscall.ECONNREFUSED)
 	s.waitForClients(t, 0)
 }
@@ -748,7 +747,7 @@ func mustDo(t *testing.T, s *Server, args ...string) any {
 
 func (s *Server) waitFor(t *testing.T, key string) {
 	t.Helper()
-	wait(t, "the server holds "+key, func() bool {
+	eventually.True(t, "the server holds "+key, func() bool {
 		_, ok := s.Get(t, key)
 		return ok
 	})
@@ -757,7 +756,7 @@ func (s *Server) waitFor(t *testing.T, key string) {
 // waitForClients waits until the server has n clients besides the oracle.
 func (s *Server) waitForClients(t *testing.T, n int) {
 	t.Helper()
-	wait(t, fmt.Sprintf("the server has %d clients", n), func() bool {
+	eventually.True(t, fmt.Sprintf("the server has %d clients", n), func() bool {
 		list := mustDo(t, s, "CLIENT", "LIST").(string)
 		return strings.Count(list, "\n") == n+1
 	})
@@ -765,15 +764,7 @@ func (s *Server) waitForClients(t *testing.T, n int) {
 
 func (p *Proxy) waitForConnections(t *testing.T, n int) {
 	t.Helper()
-	wait(t, fmt.Sprintf("the proxy has %d connections", n), func() bool { return p.Connections() == n })
-}
-
-// wait polls on the test's goroutine, where cond may fail the test.
-func wait(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(soon); !cond(); time.Sleep(time.Millisecond) {
-		require.True(t, time.Now().Before(deadline), "in vain: %s", what)
-	}
+	eventually.True(t, fmt.Sprintf("the proxy has %d connections", n), func() bool { return p.Connections() == n })
 }
 
 // conn is a client that tells sending from receiving.
@@ -785,11 +776,11 @@ type conn struct {
 
 func dial(t *testing.T, addr string) *conn {
 	t.Helper()
-	nc, err := net.DialTimeout("tcp", addr, soon)
+	nc, err := net.DialTimeout("tcp", addr, eventually.Soon)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = nc.Close() })
 	c := &conn{Conn: nc, t: t, r: bufio.NewReader(nc)}
-	require.NoError(t, nc.SetDeadline(time.Now().Add(soon)))
+	require.NoError(t, nc.SetDeadline(time.Now().Add(eventually.Soon)))
 	return c
 }
 
@@ -818,7 +809,7 @@ func (c *conn) silent() {
 	require.NoError(c.t, c.SetReadDeadline(time.Now().Add(quiet)))
 	_, err := c.r.ReadString('\n')
 	require.ErrorIs(c.t, err, os.ErrDeadlineExceeded)
-	require.NoError(c.t, c.SetReadDeadline(time.Now().Add(soon)))
+	require.NoError(c.t, c.SetReadDeadline(time.Now().Add(eventually.Soon)))
 }
 
 // end returns how the connection ended, which it must, without another byte.

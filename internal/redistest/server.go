@@ -102,6 +102,15 @@ func (s *Server) Addr() string { return s.addr }
 // URL is [Server.Addr] as a redis:// URL.
 func (s *Server) URL() string { return "redis://" + s.addr }
 
+// URLs returns the URLs of servers, proxies or deployments.
+func URLs[N interface{ URL() string }](nodes []N) []string {
+	urls := make([]string, len(nodes))
+	for i, node := range nodes {
+		urls[i] = node.URL()
+	}
+	return urls
+}
+
 // Dir is the server's working directory, where its files go.
 func (s *Server) Dir() string { return s.dir }
 

@@ -1,0 +1,29 @@
+// Package eventually has tests wait for what must happen at some time.
+package eventually
+
+import (
+	"testing"
+	"time"
+)
+
+// Soon is within what time something must happen: generous, so that a loaded machine
+// does not fail a test.
+const Soon = 30 * time.Second
+
+// True waits until cond holds, and fails the test if that is not [Soon]. The message has
+// what was waited for, and the details.
+//
+// It polls on the test's goroutine, so cond may fail the test, and a test that counts
+// goroutines finds no other.
+func True(t testing.TB, what string, cond func() bool, details ...func() string) {
+	t.Helper()
+	for end := time.Now().Add(Soon); !cond(); time.Sleep(2 * time.Millisecond) {
+		if !time.Now().After(end) {
+			continue
+		}
+		for _, detail := range details {
+			t.Log(detail())
+		}
+		t.Fatalf("waited in vain for %v: %s", Soon, what)
+	}
+}
