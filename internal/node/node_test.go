@@ -512,9 +512,9 @@ func TestALookLeavesNothing(t *testing.T) {
 // be there. From then on nobody waits for a server that hangs.
 func TestASilenceIsBelievedAtTheSecondLook(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
-		acquired := make(voter, 1)
-		take := func(i int) voter {
-			v := make(voter, 1)
+		acquired := make(sim.Voter, 1)
+		take := func(i int) sim.Voter {
+			v := make(sim.Voter, 1)
 			n.Acquire(claim(i), time.Hour, v)
 			return v
 		}
