@@ -128,7 +128,12 @@ func TestAStragglerThatCountedFurtherMakesTheFence(t *testing.T) {
 		ahead := time.Now().Add(time.Hour).UnixMicro()
 		stores[0].Count("k", ahead)
 		stores[1].Count("k", ahead+1000)
-		stores[1].Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Request: 20 * ms} })
+		stores[1].Faults(func(op sim.Op, _ int) sim.Fault {
+			if op == sim.Confirm { // it travels behind the acquisition
+				return sim.Fault{Request: 25 * ms}
+			}
+			return sim.Fault{Request: 20 * ms}
+		})
 		stores[2].Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Confirm} })
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
