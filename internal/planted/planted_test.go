@@ -70,7 +70,7 @@ var mistakes = []mistake{
 		"return quorum.Reply{Vote: quorum.Refused, Err: errGone}", "return quorum.Reply{Vote: quorum.Granted}",
 		test("./internal/keeper", "TestAMissingKeyIsRefilledAndNotCounted"), "TestAMissingKey"},
 	{"one token for all attempts", acquire,
-		"rand.Text(), len", "rand.Text()[:0]+\"always the same\", len",
+		"node.Tag(rand.Text(),", "node.Tag(rand.Text()[:0]+\"always the same\",",
 		simulation("5000"), ": P"},
 	{"a quorum is half of the nodes", "internal/quorum/quorum.go",
 		"return n/2 + 1", "return (n + 1) / 2",
