@@ -56,12 +56,12 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 
 	w := wait{locker: l, request: r, op: op}
 	defer w.end()
-	var last *QuorumError // of the latest attempt that was decided
+	var last *refusal // of the latest attempt that was decided
 	verdict, here := quorum.Rejected, w.behindOthersHere()
 	for ask := !here; ; ask = true {
 		if ask {
 			var lock *Lock
-			var failed *QuorumError
+			var failed *refusal
 			if lock, verdict, failed = l.attempt(ctx, r, op); failed == nil {
 				op.polled()
 				l.took(lock)
@@ -72,21 +72,21 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 			}
 		}
 		if why := l.interruption(ctx); why != nil {
-			return nil, w.refusal(last).because(why)
+			return nil, w.refused(last).because(why)
 		}
 		if !r.wait {
-			return nil, w.refusal(last)
+			return nil, w.refused(last)
 		}
 		lock, outcome, err := w.pause(ctx, verdict == quorum.Rejected)
 		switch {
 		case err != nil:
-			return nil, &opError{op: "acquire", keys: r.keys, what: err, why: w.refusal(last)}
+			return nil, &opError{op: "acquire", keys: r.keys, what: err, why: w.refused(last)}
 		case lock != nil:
 			return lock, nil
 		case outcome == interrupted:
-			return nil, w.refusal(last).because(l.interruption(ctx))
+			return nil, w.refused(last).because(l.interruption(ctx))
 		case outcome == over && ask:
-			return nil, w.refusal(last)
+			return nil, w.refused(last)
 		case outcome == over: // nobody has been asked yet
 			r.wait = false
 		}
@@ -95,13 +95,13 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 
 // attempt asks every node once, with a fresh token. If it fails, whatever it may have set
 // is released in the background (invariant 4).
-func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.Verdict, *QuorumError) {
+func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.Verdict, *refusal) {
 	lock := &Lock{locker: l, config: r.config, ttl: r.ttl}
 	lock.context = heldContext{values: r.values, lock: lock}
 	terms := keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold}
 	lock.claim = &lock.own
 	claim, keyTTL := lock.claim, l.keeper.KeyTTL(r.ttl, r.config.maxHold)
-	claim.Init(r.keys, rand.Text(), len(l.nodes))
+	claim.Init(r.keys, node.Tag(rand.Text(), r.config.metadata), len(l.nodes))
 	claim.Ask(l.terms(r.config))
 
 	start := l.keeper.Now() // before the first byte is sent (invariant 1)
@@ -138,7 +138,13 @@ func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.
 	if verdict == quorum.Rejected {
 		reason = ErrNotAcquired
 	}
-	return nil, verdict, l.quorumError("acquire", r.keys, ballot, reason)
+	return nil, verdict, &refusal{ballot, reason}
+}
+
+// refusal is how an attempt failed.
+type refusal struct {
+	ballot *quorum.Ballot
+	reason error // ErrNotAcquired or ErrNoQuorum
 }
 
 // abandon releases the keys of a claim that has ended, in the background.

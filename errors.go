@@ -64,6 +64,33 @@ func (e NodeError) Error() string { return e.Node + ": " + e.Err.Error() }
 // Unwrap returns Err.
 func (e NodeError) Unwrap() error { return e.Err }
 
+// HeldError is the error of a node on which another owner holds a key. Find it with
+// [errors.As], in the [NodeError] of a [QuorumError].
+type HeldError struct {
+	// Metadata is what the owner has said of itself by [WithMetadata]. It is empty if it
+	// has said nothing, or if the node was not asked for it.
+	Metadata string
+}
+
+// Error says that another owner holds a key, and what is known of it.
+func (e *HeldError) Error() string { return (&node.Owned{Metadata: e.Metadata}).Error() }
+
+// Holder returns the metadata of who holds the lock ([WithMetadata]), by what most of the
+// nodes say that tell it, or "" if none does.
+func (e *QuorumError) Holder() string {
+	votes, holder := make(map[string]int), ""
+	for _, n := range e.Nodes {
+		var held *HeldError
+		if !errors.As(n.Err, &held) || held.Metadata == "" {
+			continue
+		}
+		if votes[held.Metadata]++; votes[held.Metadata] > votes[holder] {
+			holder = held.Metadata
+		}
+	}
+	return holder
+}
+
 // Error returns one line: the operation, its keys, the votes, and what each node that
 // did not grant answered.
 func (e *QuorumError) Error() string {
@@ -140,8 +167,11 @@ func (l *Locker) quorumError(op string, keys []string, ballot *quorum.Ballot, re
 
 // nodeError is a node's error as users see it.
 func nodeError(err error) error {
-	if q, ok := err.(*node.Quarantined); ok {
-		return &QuarantineError{Until: q.Until}
+	switch e := err.(type) {
+	case *node.Quarantined:
+		return &QuarantineError{Until: e.Until}
+	case *node.Owned:
+		return &HeldError{Metadata: e.Metadata}
 	}
 	return err
 }

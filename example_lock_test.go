@@ -326,6 +326,32 @@ func ExampleQuorumError() {
 	// true held by another owner
 }
 
+func ExampleHeldError() {
+	urls, stop := startNodes(1)
+	defer stop()
+	ctx := context.Background()
+
+	locker, err := redlock.Open(ctx, urls, redlock.WithMetadata("host=web-1 pid=4711"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+	if _, err := locker.Acquire(ctx, "job", 10*time.Second); err != nil {
+		log.Fatal(err)
+	}
+
+	_, err = locker.TryAcquire(ctx, "job", 10*time.Second)
+	var refused *redlock.QuorumError
+	if !errors.As(err, &refused) {
+		log.Fatal(err)
+	}
+	for _, node := range refused.Nodes {
+		var held *redlock.HeldError
+		fmt.Println(errors.As(node.Err, &held), node.Err)
+	}
+	// Output: true held by another owner: host=web-1 pid=4711
+}
+
 func Example_nested() {
 	locker, stop := openNodes()
 	defer stop()

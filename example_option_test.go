@@ -192,6 +192,22 @@ func ExampleWithKeyPrefix() {
 	// Output: shop:order:456
 }
 
+func ExampleWithMetadata() {
+	locker, stop := openNodes(redlock.WithMetadata("host=web-1 pid=4711"))
+	defer stop()
+	ctx := context.Background()
+	if _, err := locker.Acquire(ctx, "report", 30*time.Second); err != nil {
+		log.Fatal(err)
+	}
+
+	_, err := locker.TryAcquire(ctx, "report", 30*time.Second)
+	var refused *redlock.QuorumError
+	if errors.As(err, &refused) {
+		fmt.Println("held by", refused.Holder())
+	}
+	// Output: held by host=web-1 pid=4711
+}
+
 func ExampleWithNodeTimeout() {
 	// Nodes on another continent, and clocks that are not kept well.
 	locker, stop := openNodes(

@@ -44,7 +44,7 @@ func (f *floors) next() int64 {
 
 // terms returns what an acquisition asks of the nodes beside its keys.
 func (l *Locker) terms(c lockConfig) node.Terms {
-	var t node.Terms
+	t := node.Terms{Metadata: c.metadata}
 	if c.fence {
 		t.Floor, t.Retention = l.floors.next(), l.config.retention
 	}

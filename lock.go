@@ -37,7 +37,7 @@ func (l *Lock) Key() string { return l.claim.Keys[0] }
 func (l *Lock) Keys() []string { return slices.Clone(l.claim.Keys) }
 
 // Token returns the value of the keys on the nodes. It is random, and a new one is
-// made for every attempt.
+// made for every attempt. The metadata of [WithMetadata] is part of it, encoded.
 func (l *Lock) Token() string { return l.claim.Token }
 
 // Until returns the end of validity. No other process can own the lock before

@@ -1,6 +1,10 @@
 package redlock
 
-import "time"
+import (
+	"time"
+
+	"github.com/redis-kit/redlock/internal/node"
+)
 
 // Option configures a [Locker]. It is given to [New] or [Open].
 type Option interface {
@@ -35,6 +39,7 @@ type lockConfig struct {
 	grace     time.Duration
 	maxHold   time.Duration // 0: none
 	fence     bool
+	metadata  string
 }
 
 var defaults = lockerConfig{
@@ -157,6 +162,22 @@ func WithFence() LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.fence = true; return c })
 }
 
+// WithMetadata says who holds the lock, in text that everybody can read who is refused it,
+// as "host=web-1 pid=4711": see [HeldError] and [QuorumError.Holder]. The command redlock
+// status shows it too. It must be printable, and at most 256 bytes. The default is none.
+//
+// Never put secrets into it: it is on the nodes, in the value of the keys. It releases
+// nothing, since the random part of the value is needed for that.
+//
+// Whoever waits in a queue is told the metadata of the holder. An attempt that does not
+// wait is told if the lock that it is for has metadata, a fence or several keys, or if
+// [WithRestartGuard] is given: then it is acquired by a script. Set the option for the
+// whole [Locker], with what tells processes apart. Inside the process a lock is handed
+// over ([WithLocalHandoff]) only to one with the same metadata.
+func WithMetadata(text string) LockOption {
+	return lockOption(func(c lockConfig) lockConfig { c.metadata = text; return c })
+}
+
 // WithFenceRetention sets for how long a node keeps the counter of a key's fences after the
 // last lock on the key was acquired. It must be longer than the ttl of every lock with a
 // fence plus the time by which clocks of clients may differ. All processes should set the
@@ -197,6 +218,9 @@ func (c lockConfig) check() error {
 		return argumentError("WithGrace(%v): must not be negative", c.grace)
 	case c.maxHold < 0 || c.maxHold > 0 && c.maxHold < MinTTL:
 		return argumentError("WithMaxHold(%v): must be 0 (no limit) or at least %v", c.maxHold, MinTTL)
+	}
+	if err := node.CheckMetadata(c.metadata); err != nil {
+		return argumentError("WithMetadata: %w", err)
 	}
 	return nil
 }

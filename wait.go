@@ -214,16 +214,29 @@ func (l *Locker) ended(h *keeper.Hold) {
 
 var errHeldHere = errors.New("not asked: held or waited for by this process")
 
-// refusal is the error of the latest attempt. If there is none, no node has been asked,
+// refused is the error of the latest attempt. If there is none, no node has been asked,
 // since this process itself holds the key or waits for it.
-func (w *wait) refusal(last *QuorumError) *QuorumError {
-	if last != nil {
-		return last
-	}
+func (w *wait) refused(last *refusal) *QuorumError {
 	l := w.locker
-	ballot := quorum.NewBallot(len(l.nodes))
-	for i := range l.nodes {
-		ballot.Cast(i, quorum.Reply{Vote: quorum.Refused, Err: errHeldHere})
+	if last == nil {
+		last = &refusal{quorum.NewBallot(len(l.nodes)), ErrNotAcquired}
+		for i := range l.nodes {
+			last.ballot.Cast(i, quorum.Reply{Vote: quorum.Refused, Err: errHeldHere})
+		}
 	}
-	return l.quorumError("acquire", w.request.keys, ballot, ErrNotAcquired)
+	if w.queues() {
+		for i, owner := range l.queue.Owners(w.request.keys[0]) {
+			addOwner(&last.ballot.Replies[i], owner)
+		}
+	}
+	return l.quorumError("acquire", w.request.keys, last.ballot, last.reason)
+}
+
+// addOwner adds to a node's refusal what is known of the owner, if the node did not tell.
+func addOwner(r *quorum.Reply, owner string) {
+	held, isHeld := r.Err.(*node.Owned)
+	untold := isHeld && held.Metadata == "" || r.Err == errHeldHere
+	if metadata := node.Metadata(owner); untold && metadata != "" {
+		r.Err = &node.Owned{Metadata: metadata}
+	}
 }

@@ -380,7 +380,7 @@ func TestLogKnowsARefusalFromAFailure(t *testing.T) {
 
 func TestNoTokenAtInfoOrAbove(t *testing.T) {
 	// As what stands before a server may say.
-	said := errors.New("unknown command 'SET', with args beginning with: 'k' 'CGYZDLLHMT4SAU6MSFRLCYXNJC' 'NX' for owner_CGYZDLLHMT4SAU6MSFRLCYXNJC")
+	said := errors.New("unknown command 'SET', with args beginning with: 'k' 'CGYZDLLHMT4SAU6MSFRLCYXNJC' 'NX' for owner_CGYZDLLHMT4SAU6MSFRLCYXNJC, not CGYZDLLHMT4SAU6MSFRLCYXNJC.aG9zdD1h")
 	var r recorder
 	handler := middleware.Log(slog.New(&r))(func(_ context.Context, op *redlock.Op) error {
 		op.Tries = []redlock.Try{{Votes: []redlock.Vote{{Node: "r1:6379", Kind: redlock.VoteFailed, Err: said}}}}
@@ -390,7 +390,7 @@ func TestNoTokenAtInfoOrAbove(t *testing.T) {
 	for _, message := range []string{"lock not acquired", "node failing"} {
 		rec := r.one(t, message)
 		require.Equal(t, slog.LevelWarn, rec.level)
-		require.Contains(t, rec.attrs["error"].String(), "'k' '[token]' 'NX' for owner_[token]")
+		require.Contains(t, rec.attrs["error"].String(), "'k' '[token]' 'NX' for owner_[token], not [token].aG9zdD1h", "of a lock with metadata too")
 	}
 
 	// And in a whole life, at a level that shows all but DEBUG.

@@ -7,9 +7,12 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -41,7 +44,7 @@ func TestDoctorNamesEvictionAndForgetting(t *testing.T) {
 	code, stdout, stderr := use(t, s.Addr(), "doctor")
 	require.Equal(t, 78, code)
 	require.Empty(t, stderr)
-	require.Contains(t, stdout, "maxmemory-policy is allkeys-lru")
+	require.Contains(t, stdout, "maxmemory-policy is allkeys-lru: a server that is full drops locks, and the counters of fences,")
 	require.Contains(t, stdout, "CONFIG SET maxmemory-policy noeviction")
 	require.Contains(t, stdout, "it forgets its locks when it restarts")
 	require.Contains(t, stdout, "Dangers: 2, warnings: 1")
@@ -77,6 +80,32 @@ func TestDoctorGradesPersistence(t *testing.T) {
 		require.Equal(t, want, found["persistence "+s.Addr()])
 		require.Equal(t, want == danger, code == 78)
 	}
+}
+
+func TestDoctorKnowsANodeInQuarantine(t *testing.T) {
+	s := redistest.Start(t, safe...)
+	client, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{InitAddress: []string{s.Addr()}, ForceSingleClient: true}))
+	require.NoError(t, err)
+	defer client.Close()
+	locker, err := redlock.New([]rueidis.Client{client}, redlock.WithRestartGuard(time.Minute, 0))
+	require.NoError(t, err)
+	defer locker.Close()
+	_, err = locker.TryAcquire(t.Context(), "k", time.Minute)
+	require.ErrorIs(t, err, redlock.ErrNoQuorum)
+
+	_, found, d := consult(t, s.Addr())
+	require.NotContains(t, found, "guard "+s.Addr(), "its locks are of this run")
+	require.True(t, d.Servers[0].Guard.Known)
+	require.WithinDuration(t, time.Now(), *d.Servers[0].Guard.Since, time.Minute)
+	require.NoError(t, locker.TrustNodes(t.Context()))
+	_, _, d = consult(t, s.Addr())
+	require.Equal(t, &guard{Known: true}, d.Servers[0].Guard)
+
+	_, err = s.Do("SET", "redlock:guard", "anotherrun 1700000000000")
+	require.NoError(t, err)
+	_, found, d = consult(t, s.Addr())
+	require.Equal(t, warning, found["guard "+s.Addr()])
+	require.False(t, d.Servers[0].Guard.Known)
 }
 
 func TestDoctorFindsWhatIsNoNode(t *testing.T) {

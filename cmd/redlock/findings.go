@@ -82,10 +82,10 @@ func (s *server) findings() []finding {
 	if policy := s.MaxMemoryPolicy; policy != "" && policy != "noeviction" {
 		if s.MaxMemory == "0" {
 			add(warning, "eviction", "CONFIG SET maxmemory-policy noeviction, and the same in its configuration file",
-				"maxmemory-policy is %s: as soon as a maxmemory is set, a server that is full drops locks without telling anybody", policy)
+				"maxmemory-policy is %s: as soon as a maxmemory is set, a server that is full drops locks, and the counters of fences, without telling anybody", policy)
 		} else {
 			add(danger, "eviction", "CONFIG SET maxmemory-policy noeviction, and the same in its configuration file",
-				"maxmemory-policy is %s: a server that is full drops locks without telling anybody", policy)
+				"maxmemory-policy is %s: a server that is full drops locks, and the counters of fences, without telling anybody", policy)
 		}
 	}
 	switch {
@@ -99,6 +99,10 @@ func (s *server) findings() []finding {
 	case s.AppendOnly == "yes" && s.AppendFsync != "always" && s.AppendFsync != "":
 		add(warning, "persistence", "CONFIG SET appendfsync always; or keep the machine down after a crash for longer than the longest ttl",
 			"appendfsync is %s: a crash of its machine may lose the last locks", s.AppendFsync)
+	}
+	if s.Guard != nil && !s.Guard.Known {
+		add(warning, "guard", "wait: with WithRestartGuard it votes again by itself; Locker.TrustNodes is only for when no lock can be held",
+			"it was restarted, failed over or lost its data since the last acquire under a restart guard: it is in quarantine from the next one on")
 	}
 	if c := s.Clock; c != nil && math.Abs(c.Offset)-c.Uncertainty > stepAhead {
 		add(warning, "clock", "synchronise the clocks (NTP), by slewing and not by steps",

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -15,6 +17,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/node"
 )
 
 func runCommand() *cli.Command {
@@ -23,9 +26,9 @@ func runCommand() *cli.Command {
 		Name:      "run",
 		Usage:     "run a command while the lock on KEY is held",
 		UsageText: "redlock run [options] KEY -- COMMAND [ARGS...]",
-		Description: `The command gets the lock's key in REDLOCK_KEY, what is on stdin, and the signals
-INT, TERM, HUP, QUIT, USR1 and USR2. The lock is extended until the command ends,
-and released then. If it cannot be extended, SIGTERM goes to the command's process
+		Description: `The command gets the lock's key in REDLOCK_KEY, its fencing token in REDLOCK_FENCE (with
+-fence), what is on stdin, and the signals INT, TERM, HUP, QUIT, USR1 and USR2. The lock
+is extended until the command ends, and released then. If it cannot be extended, SIGTERM goes to the command's process
 group, and SIGKILL before anybody else can have the lock.
 
 ` + exitHelp,
@@ -37,6 +40,12 @@ group, and SIGKILL before anybody else can have the lock.
 				Usage:       "the time between SIGTERM and SIGKILL when the lock is lost; less than half of the ttl; 0: SIGKILL at once",
 				DefaultText: "5s, or a quarter of the ttl if that is less",
 			},
+			&cli.StringFlag{
+				Name:        "metadata",
+				Usage:       "what others read who are refused the lock, as printable `text`; no secrets; empty: nothing",
+				DefaultText: "host=... pid=... started=...",
+			},
+			&cli.BoolFlag{Name: "fence", Usage: "give the lock a fencing token, a number that grows from run to run"},
 		},
 		StopOnNthArg: &key, // what follows is the command's own
 		Action: func(ctx context.Context, c *cli.Command) error {
@@ -72,6 +81,9 @@ type run struct {
 	ttl     time.Duration
 	wait    time.Duration
 	grace   time.Duration
+	fence   bool
+
+	metadata string // what others read who are refused the lock
 
 	signals chan os.Signal
 	// unextended is the error of the last extension; nil if that succeeded.
@@ -89,6 +101,10 @@ func readRun(c *cli.Command) (*run, error) {
 		ttl:   c.Duration("ttl"),
 		wait:  wait,
 		grace: c.Duration("grace"),
+		fence: c.Bool("fence"),
+	}
+	if r.metadata = c.String("metadata"); !c.IsSet("metadata") {
+		r.metadata = describe(os.Getpid(), time.Now())
 	}
 	if !c.IsSet("grace") {
 		r.grace = min(5*time.Second, r.ttl/4)
@@ -104,6 +120,11 @@ func readRun(c *cli.Command) (*run, error) {
 		return nil, usagef("-ttl %v: must be from %v to %v", r.ttl, redlock.MinTTL, redlock.MaxTTL)
 	case r.grace < 0 || r.grace >= r.ttl/2:
 		return nil, usagef("-grace %v: must be less than half of the ttl, %v", r.grace, r.ttl)
+	case r.fence && r.ttl > fenceRetention:
+		return nil, usagef("-ttl %v: must be at most %v with -fence", r.ttl, fenceRetention)
+	}
+	if err := node.CheckMetadata(r.metadata); err != nil {
+		return nil, usagef("-metadata: %w", err)
 	}
 	// For its errors: they say which node, in words for a command line.
 	if _, err := deployments(c); err != nil {
@@ -111,6 +132,19 @@ func readRun(c *cli.Command) (*run, error) {
 	}
 	r.urls, err = urls(c)
 	return r, err
+}
+
+// fenceRetention is for how long the nodes remember the last fence of a key: the default of
+// the library, since all that use the key should have the same.
+const fenceRetention = 24 * time.Hour
+
+// describe is the metadata of a process, by default.
+func describe(pid int, started time.Time) string {
+	text := fmt.Sprintf("pid=%d started=%s", pid, started.UTC().Format(time.RFC3339))
+	if host, err := os.Hostname(); err == nil && node.CheckMetadata("host="+host+" "+text) == nil {
+		return "host=" + host + " " + text
+	}
+	return text
 }
 
 func (r *run) run(ctx context.Context) error {
@@ -134,9 +168,14 @@ func (r *run) run(ctx context.Context) error {
 	return (&watch{run: r, lock: lock, child: child}).wait()
 }
 
-// environment is that of the command.
+// environment is that of the command. The fence of an outer run is not the lock's.
 func environment(lock *redlock.Lock) []string {
-	return append(os.Environ(), "REDLOCK_KEY="+lock.Key())
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "REDLOCK_FENCE=") })
+	env = append(env, "REDLOCK_KEY="+lock.Key())
+	if fence := lock.Fence(); fence > 0 {
+		env = append(env, "REDLOCK_FENCE="+strconv.FormatInt(fence, 10))
+	}
+	return env
 }
 
 // notRun is the error of a command that cannot be run, with the code that shells give it.
@@ -158,7 +197,7 @@ func (r *run) acquire(ctx context.Context) (*redlock.Locker, *redlock.Lock, erro
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		locker, err = redlock.Open(ctx, r.urls, redlock.WithMiddleware(r.noteExtensions))
+		locker, err = redlock.Open(ctx, r.urls, r.options()...)
 		if err != nil {
 			err = usageError{err}
 			return
@@ -186,12 +225,34 @@ func (r *run) acquire(ctx context.Context) (*redlock.Locker, *redlock.Lock, erro
 		r.release(lock)
 	}
 	if ended == nil {
-		return locker, lock, err
+		return locker, lock, r.refusal(err)
 	}
 	return locker, nil, exitError{
 		exitSignal + int(ended.(syscall.Signal)),
 		fmt.Errorf("acquire %q: given up: signal: %v", r.key, ended),
 	}
+}
+
+func (r *run) options() []redlock.Option {
+	options := []redlock.Option{
+		redlock.WithMiddleware(r.noteExtensions),
+		redlock.WithMetadata(r.metadata),
+		redlock.WithFenceRetention(fenceRetention),
+	}
+	if r.fence {
+		options = append(options, redlock.WithFence())
+	}
+	return options
+}
+
+// refusal says who holds the lock, if that is why there is none and is known, and otherwise
+// returns err.
+func (r *run) refusal(err error) error {
+	var refused *redlock.QuorumError
+	if !errors.Is(err, redlock.ErrNotAcquired) || !errors.As(err, &refused) || refused.Holder() == "" {
+		return err
+	}
+	return exitError{exitHeld, fmt.Errorf("acquire %q: held by %s", r.key, refused.Holder())}
 }
 
 func (r *run) acquireFrom(ctx context.Context, locker *redlock.Locker) (*redlock.Lock, error) {

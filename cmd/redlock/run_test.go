@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,15 +29,23 @@ func TestOfTwoAtOnceOneRunsAndTheOtherExitsWith75(t *testing.T) {
 	token, _ := servers[0].Get(t, "k")
 	require.NotEmpty(t, token)
 
-	for _, wait := range []string{"0", "100ms"} {
-		code, stdout, stderr := use(t, list(servers), "run", "-wait", wait, "k", "--", "echo", "intruder")
-		require.Equal(t, 75, code)
-		require.Empty(t, stdout)
-		require.Contains(t, stderr, "held by another owner")
-		require.NotContains(t, stderr, token)
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	for _, wait := range []string{"0", "1s"} {
+		for _, metadata := range []string{"-metadata=mine", "-metadata="} {
+			code, stdout, stderr := use(t, list(servers), "run", "-wait", wait, metadata, "k", "--", "echo", "intruder")
+			require.Equal(t, 75, code)
+			require.Empty(t, stdout)
+			require.NotContains(t, stderr, token[:26])
+			if metadata == "-metadata=" && wait == "0" { // without metadata of its own, only one that waits is told
+				require.Contains(t, stderr, "held by another owner")
+				continue
+			}
+			require.Regexp(t, fmt.Sprintf(`^redlock: acquire "k": held by host=%s pid=%d started=20\S+Z\n$`, regexp.QuoteMeta(host), holder.cmd.Process.Pid), stderr)
+		}
 	}
 
-	_, err := holder.stdin.Write([]byte("what is on stdin\n"))
+	_, err = holder.stdin.Write([]byte("what is on stdin\n"))
 	require.NoError(t, err)
 	holder.says("what is on stdin")
 	require.NoError(t, holder.stdin.Close())
@@ -44,6 +54,34 @@ func TestOfTwoAtOnceOneRunsAndTheOtherExitsWith75(t *testing.T) {
 	for _, s := range servers {
 		eventually.True(t, "the lock is released", func() bool { return len(s.Keys(t)) == 0 })
 	}
+}
+
+func TestTheFenceGrowsFromRunToRun(t *testing.T) {
+	servers := redistest.StartN(t, 3)
+	last := int64(0)
+	for range 5 {
+		code, stdout, stderr := use(t, list(servers), "run", "-fence", "k", "--", "sh", "-c", "echo $REDLOCK_FENCE")
+		require.Zero(t, code, stderr)
+		fence, err := strconv.ParseInt(strings.TrimSpace(stdout), 10, 64)
+		require.NoError(t, err)
+		require.Greater(t, fence, last)
+		last = fence
+	}
+	code, stdout, _ := use(t, list(servers), "run", "-fence", "outer", "--", tool, "run", "inner", "--", "sh", "-c", "echo $REDLOCK_KEY ${REDLOCK_FENCE-none}")
+	require.Zero(t, code)
+	require.Equal(t, "inner none\n", stdout, "the fence of another lock is none")
+	code, stdout, _ = use(t, list(servers), "status", "k")
+	require.Zero(t, code)
+	require.Regexp(t, servers[0].Addr()+` +free +- +`+strconv.FormatInt(last, 10)+` +-`, stdout)
+	code, _, stderr := use(t, list(servers), "run", "-fence", "-ttl", "25h", "k", "--", "true")
+	require.Equal(t, 64, code)
+	require.Contains(t, stderr, "-ttl 25h0m0s: must be at most 24h0m0s with -fence")
+}
+
+func TestMetadataThatIsNotPrintableIsAMistakeOnTheCommandLine(t *testing.T) {
+	code, _, stderr := use(t, "r1:6379", "run", "-metadata", "a\nb", "k", "--", "true")
+	require.Equal(t, 64, code)
+	require.Contains(t, stderr, `-metadata: "a\nb": must be printable characters`)
 }
 
 func TestAWaitEndsWithTheLockOrBySignal(t *testing.T) {

@@ -35,6 +35,8 @@ type server struct {
 	MaxMemory       string  `json:"maxmemory,omitempty"`
 	MaxMemoryPolicy string  `json:"maxmemory_policy,omitempty"`
 
+	Guard *guard `json:"guard,omitempty"` // of WithRestartGuard; none if no Locker has used one here
+
 	Denied  []denial `json:"denied,omitempty"`  // what the library needs and the user may not
 	Unknown []string `json:"unknown,omitempty"` // why something was not found out
 
@@ -55,6 +57,28 @@ type latency struct {
 type clock struct {
 	Offset      float64 `json:"offset_ms"`
 	Uncertainty float64 `json:"uncertainty_ms"`
+}
+
+// guard is the marker that restart guards leave on a server.
+type guard struct {
+	Known bool       `json:"known"`           // it is for the server's present run
+	Since *time.Time `json:"since,omitempty"` // when the quarantine began; none if it was ended by Locker.TrustNodes
+}
+
+// readGuard reads the marker, as internal/node/guard.lua writes it. A user who may not see
+// it uses no restart guard.
+func (s *server) readGuard(ctx context.Context, client rueidis.Client) {
+	marker, err := client.Do(ctx, client.B().Get().Key("redlock:guard").Build()).ToString()
+	run, text, _ := strings.Cut(marker, " ")
+	since, invalid := strconv.ParseInt(text, 10, 64)
+	if err != nil || invalid != nil || s.RunID == "" {
+		return
+	}
+	s.Guard = &guard{Known: run == s.RunID}
+	if since > 0 {
+		began := time.UnixMilli(since).UTC()
+		s.Guard.Since = &began
+	}
 }
 
 // group is what a node consists of.
@@ -114,6 +138,7 @@ func (s *server) ask(ctx context.Context, client rueidis.Client, key string) {
 		s.Save = &save
 	}
 	if s.Mode != "sentinel" {
+		s.readGuard(ctx, client)
 		s.Denied = denials(ctx, client, key, s.kind)
 	}
 }

@@ -1,19 +1,23 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"sync"
 	"time"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/redis-kit/redlock/internal/node"
 )
 
 func statusCommand() *cli.Command {
 	return leaf(&cli.Command{
 		Name:        "status",
-		Usage:       "say on which nodes the lock on KEY is held, and for how long",
+		Usage:       "say on which nodes the lock on KEY is held, for how long and by whom",
 		UsageText:   "redlock status [options] KEY",
 		Description: "The exit code is 0 whether the lock is held or not, and 69 if no quorum answered.",
 		Flags:       []cli.Flag{jsonFlag()},
@@ -47,13 +51,15 @@ type status struct {
 	Nodes  []nodeStatus `json:"nodes"`
 }
 
-// nodeStatus is what one node says. It has no token: whoever knows that could release
-// the lock.
+// nodeStatus is what one node says. It has no token, but only the metadata of that: whoever
+// knows the token could release the lock.
 type nodeStatus struct {
-	Node  string `json:"node"`
-	Held  bool   `json:"held"`
-	TTLms *int64 `json:"ttl_ms,omitempty"` // none if the key is not held, or never expires
-	Error string `json:"error,omitempty"`
+	Node   string `json:"node"`
+	Held   bool   `json:"held"`
+	TTLms  *int64 `json:"ttl_ms,omitempty"` // none if the key is not held, or never expires
+	Fence  int64  `json:"fence,omitempty"`  // the last that the node counted for the key; none if it counts none
+	Holder string `json:"holder,omitempty"` // the metadata of who holds it; none if that has set none
+	Error  string `json:"error,omitempty"`
 }
 
 // answerTime is how long a node is waited for.
@@ -106,21 +112,33 @@ func (d deployment) status(ctx context.Context, key string) nodeStatus {
 	case left == -1:
 		n.Held = true
 	}
+	if n.Error != "" {
+		return n
+	}
+	if token, err := client.Do(ctx, client.B().Get().Key(key).Build()).ToString(); err == nil {
+		n.Holder = node.Metadata(token)
+	}
+	if fence, err := client.Do(ctx, client.B().Get().Key(node.Counter(key)).Build()).AsInt64(); err == nil {
+		n.Fence = fence
+	}
 	return n
 }
 
 func (s status) print(w io.Writer) error {
-	rows := [][]string{{"NODE", "KEY", "EXPIRES IN"}}
+	rows := [][]string{{"NODE", "KEY", "EXPIRES IN", "FENCE", "HOLDER"}}
 	held := 0
 	for _, n := range s.Nodes {
-		row := []string{n.Node, "free", "-"}
+		row := []string{n.Node, "free", "-", "-", cmp.Or(n.Holder, "-")}
+		if n.Fence > 0 {
+			row[3] = strconv.FormatInt(n.Fence, 10)
+		}
 		switch {
 		case n.Error != "":
 			row = []string{n.Node, "unknown", n.Error}
 		case n.TTLms != nil:
-			row = []string{n.Node, "held", (time.Duration(*n.TTLms) * time.Millisecond).String()}
+			row[1], row[2] = "held", (time.Duration(*n.TTLms) * time.Millisecond).String()
 		case n.Held:
-			row = []string{n.Node, "held", "never: this is no lock of redlock's"}
+			row[1], row[2] = "held", "never: this is no lock of redlock's"
 		}
 		if n.Held {
 			held++

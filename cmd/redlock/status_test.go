@@ -18,21 +18,21 @@ func TestStatusSaysWhereAKeyIsHeldAndForHowLong(t *testing.T) {
 	require.Zero(t, code)
 	require.Contains(t, stdout, `"k" is free: on 0 of 3 nodes, 2 needed`)
 
-	holder := begin(t, list(servers), "run", "-ttl", "1h", "k", "--", "sh", "-c", idle)
+	holder := begin(t, list(servers), "run", "-ttl", "1h", "-metadata", "job 7 on web-1", "-fence", "k", "--", "sh", "-c", idle)
 	holder.says("runs")
 	for _, s := range servers {
-		eventually.True(t, "it is set everywhere", func() bool { return len(s.Keys(t)) == 1 })
+		eventually.True(t, "it is set everywhere", func() bool { return len(s.Keys(t)) == 2 }) // and its counter
 	}
 	token, _ := servers[0].Get(t, "k")
 	code, stdout, _ = use(t, list(servers), "status", "k")
 	require.Zero(t, code)
 	require.Contains(t, stdout, `"k" is held: on 3 of 3 nodes, 2 needed`)
-	require.Regexp(t, servers[0].Addr()+` +held +59m`, stdout)
-	require.NotContains(t, stdout, token)
+	require.Regexp(t, servers[0].Addr()+` +held +59m\S+ +\d{16} +job 7 on web-1\n`, stdout)
+	require.NotContains(t, stdout, token[:26])
 
 	code, stdout, _ = use(t, list(servers), "status", "-json", "k")
 	require.Zero(t, code)
-	require.NotContains(t, stdout, token)
+	require.NotContains(t, stdout, token[:26])
 	var s status
 	require.NoError(t, json.Unmarshal([]byte(stdout), &s))
 	require.Equal(t, "held", s.State)
@@ -42,6 +42,8 @@ func TestStatusSaysWhereAKeyIsHeldAndForHowLong(t *testing.T) {
 		require.Equal(t, servers[i].Addr(), n.Node)
 		require.True(t, n.Held)
 		require.InDelta(t, 3_600_000, *n.TTLms, 60_000)
+		require.Equal(t, "job 7 on web-1", n.Holder)
+		require.Positive(t, n.Fence)
 	}
 }
 

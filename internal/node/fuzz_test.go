@@ -51,6 +51,7 @@ var replies = []string{
 	"$1\r\n1\r\n", "$1\r\n0\r\n", "$2\r\n01\r\n", "$0\r\n\r\n", "$3\r\nabc\r\n", "$3\r\nab", "$10\r\nabc\r\n",
 	"(1\r\n", ",1\r\n", ",1.0\r\n", ",inf\r\n", ",nan\r\n", "#t\r\n", "#f\r\n", "#x\r\n",
 	"*0\r\n", "*1\r\n:1\r\n", "*2\r\n:1\r\n:1\r\n", "*1\r\n+OK\r\n", "~1\r\n:1\r\n", "%1\r\n+OK\r\n:1\r\n", "%0\r\n", "*1\r\n*1\r\n*1\r\n:1\r\n", "*2\r\n:1\r\n",
+	"*2\r\n:0\r\n$3\r\nabc\r\n", "*2\r\n:0\r\n+\r\n", "~2\r\n:0\r\n$0\r\n\r\n", "*2\r\n:1\r\n$3\r\nabc\r\n", "*2\r\n:0\r\n:0\r\n", "*2\r\n:0\r\n_\r\n", "*3\r\n:0\r\n:1\r\n$0\r\n\r\n", "*2\r\n:0\r\n$3\r\nab",
 	"|1\r\n+ttl\r\n:3600\r\n:1\r\n", "|1\r\n+ttl\r\n:3600\r\n+OK\r\n", "|1\r\n+ttl\r\n:3600\r\n_\r\n", "|1\r\n+a\r\n", "*1\r\n>2\r\n+message\r\n+x\r\n",
 	"-ERR\r\n", "-\r\n", "-ERR unknown command\r\n", "-NOSCRIPT No matching script.\r\n", "-NOSCRIPT\r\n", "-MOVED 1 127.0.0.1:1\r\n", "-MOVED\r\n", "-ASK\r\n", "-ASK 1 x\r\n",
 	"-TRYAGAIN x\r\n", "-CLUSTERDOWN x\r\n", "-LOADING x\r\n", "-BUSY x\r\n", "-READONLY x\r\n", "-OOM x\r\n", "-NOPERM x\r\n", "-NOAUTH x\r\n", "-WRONGTYPE x\r\n", "-1\r\n", "-OK\r\n", "-redis nil message\r\n",
@@ -106,7 +107,7 @@ func FuzzReplies(f *testing.F) {
 			answers map[Outcome][]meaning
 		}{
 			{"SET", []Command{{Kind: Acquire, Claim: one}}, map[Outcome][]meaning{Done: {{kind: '+', text: "OK"}}, Refused: {{kind: '_'}}}},
-			{"acquire", []Command{{Kind: Acquire, Claim: two}}, map[Outcome][]meaning{Done: {integer(1)}, Refused: {integer(0)}}},
+			{"acquire", []Command{{Kind: Acquire, Claim: two}}, map[Outcome][]meaning{Done: {integer(1)}, Refused: {owner('*', '$'), owner('*', '+'), owner('~', '$'), owner('~', '+')}}},
 			{"extend", []Command{{Kind: Extend, Claim: two}, {Kind: Extend, Claim: two}}, map[Outcome][]meaning{Done: {integer(1)}, Refilled: {integer(2)}, Refused: {integer(0)}}},
 			{"release", []Command{{Kind: Release, Claim: two}, {Kind: Release, Claim: two}}, map[Outcome][]meaning{Done: {integer(2)}, Refused: {integer(0), integer(1)}}},
 			{"ping", []Command{{Kind: Ping, Claim: one}}, map[Outcome][]meaning{Done: {{kind: '$', text: "k"}, {kind: '+', text: "k"}}}},
@@ -202,12 +203,15 @@ func check(t *testing.T, said meaning, end ending, op string, c Command, answers
 
 // meaning is what one reply says.
 type meaning struct {
-	kind byte // of RESP3, with '-' for all errors and '_' for all nulls
-	text string
-	size int // in bytes, with attributes
+	kind byte   // of RESP3, with '-' for all errors and '_' for all nulls
+	text string // of an array, what its elements are: their kinds, and which integers
+	size int    // in bytes, with attributes
 }
 
 func integer(n int) meaning { return meaning{kind: ':', text: fmt.Sprint(n)} }
+
+// owner is the refusal of an acquisition: 0, and a string.
+func owner(kind, element byte) meaning { return meaning{kind: kind, text: ":0" + string(element)} }
 
 func (a meaning) same(b meaning) bool { return a.kind == b.kind && a.text == b.text }
 
@@ -295,6 +299,9 @@ func scan(b []byte, depth int) (meaning, ending) {
 			return element, end
 		}
 		a.size += element.size
+		if a.text += string(element.kind); element.kind == ':' {
+			a.text += element.text
+		}
 	}
 	if a.kind != '|' {
 		return a, complete

@@ -21,7 +21,7 @@ import (
 const MaxNodes = 64
 
 var (
-	errOwned  = errors.New("held by another owner")
+	errOwned  = &Owned{}
 	errGone   = errors.New("the key was gone; it is set again, and counts from the next extension on")
 	errNoKey  = errors.New("not held here")
 	errNoSend = unasked(errNoKey)
@@ -404,7 +404,7 @@ func (c *Command) reply() quorum.Reply {
 		case c.Kind == Look:
 			return quorum.Reply{Vote: quorum.Refused, Err: errWaited}
 		}
-		return quorum.Reply{Vote: quorum.Refused, Err: errOwned}
+		return quorum.Reply{Vote: quorum.Refused, Err: owned(c.Owner)}
 	}
 	return failed(c.Err)
 }

@@ -69,7 +69,7 @@ func (s *Redis) connection(client rueidis.Client, err error) error {
 // command builds what is sent for c: with its scripts whole, or by their digest.
 func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.Completed {
 	keys, token, terms := c.Claim.Keys, c.Claim.Token, c.Claim.terms
-	if c.isPlain() {
+	if c.IsPlain() {
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL)).Build()
 	}
 	if c.Kind == Ping { // the server takes the key for a text that it is to repeat
@@ -113,8 +113,8 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 	return command.Build()
 }
 
-// isPlain reports whether c needs no script.
-func (c *Command) isPlain() bool {
+// IsPlain reports whether c needs no script: then it is not told whose a key is.
+func (c *Command) IsPlain() bool {
 	return c.Kind == Acquire && len(c.Claim.Keys) == 1 && c.Claim.terms == Terms{}
 }
 
@@ -128,12 +128,14 @@ func (s *Redis) read(c *Command, result rueidis.RedisResult) error {
 		return c.Err
 	}
 	switch {
-	case c.isPlain():
+	case c.IsPlain():
 		c.Outcome, c.Err = readSet(result)
 	case c.Entry != nil:
 		c.Outcome, c.Err = c.readPlace(result)
 	case c.Kind == Ping:
 		c.Outcome, c.Err = c.readEcho(result)
+	case c.Kind == Acquire:
+		c.Outcome, c.Err = c.readAcquire(result)
 	default:
 		c.Outcome, c.Err = c.readNumber(result)
 	}
@@ -152,8 +154,6 @@ func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
 		switch {
 		case n < 0:
 			return Unknown, quarantined(-n)
-		case n == 0:
-			return Refused, nil
 		case fenced && n >= c.Claim.terms.Floor:
 			c.Fence = n
 			return Done, nil
@@ -189,6 +189,21 @@ func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
 		}
 	}
 	return Unknown, fmt.Errorf("unexpected reply: %d", n)
+}
+
+// readAcquire reads the answer of acquire.lua.
+func (c *Command) readAcquire(result rueidis.RedisResult) (Outcome, error) {
+	answer, err := result.ToArray()
+	if err != nil { // it is none: what it is, and what errors are, readNumber says
+		return c.readNumber(result)
+	}
+	if len(answer) == 2 && answer[1].IsString() {
+		if n, err := answer[0].ToInt64(); err == nil && n == 0 {
+			c.Owner, err = answer[1].ToString()
+			return Refused, err
+		}
+	}
+	return Unknown, errors.New("unexpected reply of an acquisition")
 }
 
 func readSet(result rueidis.RedisResult) (Outcome, error) {

@@ -60,8 +60,10 @@ type Command struct {
 
 	Entry *Entry // of Join
 	// Filled in if a Join is Refused, which means that the claim waits:
-	Held  time.Duration // for how long the key is still held; below 0 if that is not known
-	Owner string        // the token of who holds it; empty if that is not known
+	Held time.Duration // for how long the key is still held; below 0 if that is not known
+	// Of a Join, or an Acquire by a script, that is Refused: the token of who holds the
+	// key; empty if that is not known.
+	Owner string
 
 	joiner Joiner    // of Join: is told of the outcome
 	voter  Voter     // of the others: is told of the outcome; nil if nobody is

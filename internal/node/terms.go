@@ -8,6 +8,7 @@ type Terms struct {
 	Floor      int64         // the claim has a fence, which is at least this; 0: none
 	Retention  time.Duration // how long a node keeps the counters of fences that are not used
 	Quarantine time.Duration // how long a node does not vote after it has lost its data; 0: it votes at once
+	Metadata   string        // what those who are refused read; in the token, see Tag
 }
 
 // Counter is the key that counts the fences of a lock key. It has the lock key's

@@ -312,7 +312,10 @@ func (s *Store) run(c *node.Command) node.Outcome {
 func (s *Store) acquire(c *node.Command) node.Outcome {
 	left := s.quarantined(c.Claim.Terms().Quarantine)
 	for _, key := range c.Claim.Keys {
-		if _, held := s.get(key); held {
+		if owner, held := s.get(key); held {
+			if !c.IsPlain() {
+				c.Owner = owner
+			}
 			return node.Refused
 		}
 	}

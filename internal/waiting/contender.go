@@ -52,6 +52,7 @@ type seat struct {
 	fence int64  // what the latest grant was numbered; 0 without a fence
 	floor int64  // votes with a lower number are void
 	owner string // the token of whoever else has the node's vote, by an answer to the last call; empty if that is not known
+	told  string // owner, also while the answer to the last call is still to come
 	err   error  // of the last call
 }
 
@@ -64,7 +65,8 @@ const (
 	asked                // again: a push may have been lost
 )
 
-func newContender(q *Queue, l *line) *contender {
+// newContender returns a contender for the first in line, as old as order says.
+func newContender(q *Queue, l *line, order int64) *contender {
 	trip := time.Duration(0)
 	for _, n := range q.nodes {
 		trip = max(trip, n.Trip([]string{l.key}))
@@ -73,7 +75,7 @@ func newContender(q *Queue, l *line) *contender {
 		queue:  q,
 		line:   l,
 		terms:  l.waiters[0].terms,
-		order:  time.Now().UnixMilli(),
+		order:  order,
 		window: min(max(longestWindow, 8*trip), l.waiters[0].ttl),
 		seats:  make([]seat, len(q.nodes)),
 	}
@@ -90,18 +92,21 @@ func newContender(q *Queue, l *line) *contender {
 // newClaim returns a claim whose token tells how old the contender is.
 func (c *contender) newClaim() *node.Claim {
 	token := rand.Text() + "-" + strconv.FormatInt(c.order, 10)
-	claim := node.NewClaim([]string{c.line.key}, token, len(c.queue.nodes))
+	claim := node.NewClaim([]string{c.line.key}, node.Tag(token, c.terms.Metadata), len(c.queue.nodes))
 	claim.Ask(c.terms)
 	return claim
 }
 
 // fits reports whether what the contender is granted is of use to w.
-func (c *contender) fits(w *Waiter) bool { return c.terms.Floor > 0 || w.terms.Floor == 0 }
+func (c *contender) fits(w *Waiter) bool {
+	return c.terms.Metadata == w.terms.Metadata && (c.terms.Floor > 0 || w.terms.Floor == 0)
+}
 
 // cameBefore reports whether a token is that of a contender that is older. It is
 // the same for all who compare the two, whatever their clocks, and the nodes', say.
 func (c *contender) cameBefore(token string) bool {
-	_, text, _ := strings.Cut(token, "-")
+	untagged, _, _ := strings.Cut(token, ".") // metadata may look like an order
+	_, text, _ := strings.Cut(untagged, "-")
 	order, err := strconv.ParseInt(text, 10, 64)
 	return err == nil && (order < c.order || order == c.order && token < c.claim.Token)
 }
@@ -154,7 +159,7 @@ func (c *contender) Joined(i int, command *node.Command) {
 		s.granted(number, command.Fence)
 		c.away = 0
 	case node.Refused:
-		s.floor, s.owner = max(s.floor, number), command.Owner
+		s.floor, s.owner, s.told = max(s.floor, number), command.Owner, command.Owner
 		if command.Owner != c.holder {
 			c.away = 0
 		}
@@ -200,7 +205,7 @@ func (c *contender) until(s seat) keeper.Instant {
 
 // granted counts a vote. Votes may come out of order; a later one has the larger fence.
 func (s *seat) granted(number, fence int64) {
-	s.vote, s.fence, s.owner = max(s.vote, number), max(s.fence, fence), ""
+	s.vote, s.fence, s.owner, s.told = max(s.vote, number), max(s.fence, fence), "", ""
 }
 
 // fences are what the nodes whose votes are valid numbered them; nil without a fence.

@@ -130,6 +130,25 @@ func (q *Queue) Enter(key string, ttl time.Duration, terms node.Terms) *Waiter {
 	return w
 }
 
+// Owners returns, by node, the tokens of who holds the key, as far as this process knows
+// without asking: it holds the key itself, or its contender was told. The others are empty.
+func (q *Queue) Owners(key string) []string {
+	owners := make([]string, len(q.nodes))
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l := q.lines[key]
+	for i := range owners {
+		switch {
+		case l == nil:
+		case l.holder != nil:
+			owners[i] = l.holder.Token
+		case l.contender != nil:
+			owners[i] = l.contender.seats[i].told
+		}
+	}
+	return owners
+}
+
 // Granted receives the key when it is the Waiter's. For no Waiter it never does.
 func (w *Waiter) Granted() <-chan Grant {
 	if w == nil {
@@ -205,9 +224,9 @@ func (q *Queue) Hold(key string, claim *node.Claim) {
 // Next is for a holder that is about to release the key. It takes the Waiter to
 // whom the key is to be passed, nil if there is none, or if other processes are to
 // have their turn first, or if one of the two has a fence, which has to be new for
-// each holder. In these cases the holder holds no more, and a place in
-// the nodes' queues is taken for those who wait here: that must come before the
-// release. left is for how long the keys are still set: if that is longer than the
+// each holder, or if their metadata differ, which are in the key's value. In these
+// cases the holder holds no more, and a place in the nodes' queues is taken for those
+// who wait here: that must come before the release. left is for how long the keys are still set: if that is longer than the
 // Waiter asks for, they must be set anew for it.
 //
 // At the end of a row the nodes are asked whether anybody else waits, and Next waits
@@ -247,7 +266,7 @@ func (q *Queue) passable(l *line, left time.Duration) bool {
 	}
 	next := l.waiters[0]
 	fenced := l.holder.Fenced() || next.terms.Floor > 0
-	return left <= next.ttl && !fenced
+	return left <= next.ttl && !fenced && l.holder.Terms().Metadata == next.terms.Metadata
 }
 
 // take takes the Waiter that is next, unless the row is over. q.mu is held.
@@ -371,14 +390,11 @@ func (q *Queue) contend(l *line) func() {
 	wanted := l.holder == nil && len(l.waiters) > 0 && !q.closed && q.granted
 	switch {
 	case wanted && l.contender == nil:
-		l.contender = newContender(q, l)
-		q.contenders[l.contender.claim.Token] = l.contender
-		q.ears.open()
-		return l.contender.begin
+		return q.begin(l, time.Now().UnixMilli())
 	case wanted && !l.contender.fits(l.waiters[0]):
 		old := l.contender
 		q.end(l)
-		begin := q.contend(l)
+		begin := q.begin(l, old.order) // the process has waited that long
 		return func() { old.leave(); begin() }
 	case !wanted && l.contender != nil:
 		c := l.contender
@@ -388,6 +404,15 @@ func (q *Queue) contend(l *line) func() {
 		q.drop(l)
 	}
 	return func() {}
+}
+
+// begin gives the line a contender, as old as order says. q.mu is held. It returns what is
+// to be done once it is not.
+func (q *Queue) begin(l *line, order int64) func() {
+	l.contender = newContender(q, l, order)
+	q.contenders[l.contender.claim.Token] = l.contender
+	q.ears.open()
+	return l.contender.begin
 }
 
 // end takes the contender from its line. q.mu is held.

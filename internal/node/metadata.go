@@ -1,0 +1,63 @@
+package node
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// MaxMetadata is how many bytes of metadata a token can carry.
+const MaxMetadata = 256
+
+// Tag returns the token with metadata, which [Metadata] reads; without any, the token as it
+// is. The whole is the value of the keys, so the metadata alone releases nothing. It has no
+// spaces, since queue.lua separates by these.
+func Tag(token, metadata string) string {
+	if metadata == "" {
+		return token
+	}
+	return token + "." + base64.RawURLEncoding.EncodeToString([]byte(metadata))
+}
+
+// Metadata returns the metadata of a token, or "" if it has none that Tag could have put
+// there: anybody may have set the key.
+func Metadata(token string) string {
+	_, encoded, _ := strings.Cut(token, ".")
+	text, err := base64.RawURLEncoding.DecodeString(encoded)
+	if err != nil || CheckMetadata(string(text)) != nil {
+		return ""
+	}
+	return string(text)
+}
+
+// CheckMetadata says what is wrong with metadata, if anything is. It ends up in errors, in
+// logs and on terminals.
+func CheckMetadata(text string) error {
+	switch {
+	case len(text) > MaxMetadata:
+		return fmt.Errorf("%d bytes: must be at most %d", len(text), MaxMetadata)
+	case !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return fmt.Errorf("%q: must be printable characters, in UTF-8", text)
+	}
+	return nil
+}
+
+// Owned is the error of a node on which another owner holds a key.
+type Owned struct{ Metadata string } // of the owner; empty if it has none, or is not known
+
+func (o *Owned) Error() string {
+	if o.Metadata == "" {
+		return "held by another owner"
+	}
+	return "held by another owner: " + o.Metadata
+}
+
+// owned is the error of a node that says whose token a key holds; empty if it does not.
+func owned(token string) error {
+	if metadata := Metadata(token); metadata != "" {
+		return &Owned{metadata}
+	}
+	return errOwned
+}

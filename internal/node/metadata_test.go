@@ -1,0 +1,80 @@
+package node_test
+
+import (
+	"crypto/rand"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+func TestATokenGivesItsMetadataBack(t *testing.T) {
+	for _, metadata := range []string{"", "host=web-1 pid=4711", "a.b-1_c", "ünïcödé 日本", strings.Repeat("x", node.MaxMetadata)} {
+		for _, secret := range []string{rand.Text(), rand.Text() + "-1700000000000"} {
+			token := node.Tag(secret, metadata)
+			require.NoError(t, node.CheckMetadata(metadata))
+			require.Equal(t, metadata, node.Metadata(token))
+			require.True(t, strings.HasPrefix(token, secret))
+			require.NotContains(t, token, " ", "queue.lua separates by these")
+		}
+	}
+}
+
+func TestAValueThatNoLockHasGivenAKeyHasNoMetadata(t *testing.T) {
+	for _, value := range []string{
+		"", ".", "hello", "v1.5", "secret.", "a.b.c", "secret.not base64", "secret." + strings.Repeat("eHh4", 100),
+		node.Tag("secret", "line\nbreak"), node.Tag("secret", "\x1b[31mred"), node.Tag("secret", "\xff"), node.Tag("secret", "\u202e"),
+	} {
+		require.Empty(t, node.Metadata(value), "%q", value)
+	}
+}
+
+// The store in memory and a real server must answer alike.
+func TestARefusedAcquisitionIsToldTheOwner(t *testing.T) {
+	for name, s := range map[string]node.Store{"real": connect(t, redistest.Start(t)), "in memory": &sim.Store{}} {
+		t.Run(name, func(t *testing.T) {
+			claim := func(secret string, terms node.Terms, keys ...string) *node.Claim {
+				c := node.NewClaim(keys, node.Tag(secret, terms.Metadata), 1)
+				c.Ask(terms)
+				return c
+			}
+			holder := claim("holder", node.Terms{Metadata: "host=a"}, "a", "b")
+			require.Equal(t, node.Done, do(t, s, node.Acquire, time.Minute, holder)[0].Outcome)
+			for what, rival := range map[string]*node.Claim{
+				"with metadata": claim("rival", node.Terms{Metadata: "host=b"}, "a"),
+				"several keys":  claim("rival", node.Terms{}, "b", "c"),
+				"fenced":        claim("rival", node.Terms{Floor: 1, Retention: time.Hour}, "a"),
+				"guarded":       claim("rival", node.Terms{Quarantine: time.Minute}, "a"),
+			} {
+				c := do(t, s, node.Acquire, time.Minute, rival)[0]
+				require.Equal(t, node.Refused, c.Outcome, what)
+				require.Equal(t, holder.Token, c.Owner, what)
+			}
+			c := do(t, s, node.Acquire, time.Minute, node.NewClaim([]string{"a"}, "rival", 1))[0]
+			require.Equal(t, node.Refused, c.Outcome)
+			require.Empty(t, c.Owner, "SET does not tell")
+
+			// What can be read is not the token.
+			readable := claim("", node.Terms{Metadata: "host=a"}, "a", "b")
+			require.Equal(t, node.Refused, do(t, s, node.Release, 0, readable)[0].Outcome)
+			require.Equal(t, node.Refused, do(t, s, node.Extend, time.Hour, readable)[0].Outcome)
+			require.Equal(t, node.Done, do(t, s, node.Release, 0, holder)[0].Outcome)
+		})
+	}
+}
+
+func TestAKeyOfAForeignTypeHasNoOwnerToTell(t *testing.T) {
+	server := redistest.Start(t)
+	_, err := server.Do("RPUSH", "k", "x")
+	require.NoError(t, err)
+	c := node.NewClaim([]string{"k"}, "token", 1)
+	c.Ask(node.Terms{Metadata: "host=a"})
+	refused := do(t, connect(t, server), node.Acquire, time.Minute, c)[0]
+	require.Equal(t, node.Refused, refused.Outcome)
+	require.Empty(t, refused.Owner)
+}

@@ -1,0 +1,106 @@
+package waiting
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+func about(metadata string) node.Terms { return node.Terms{Metadata: metadata} }
+
+func TestAGrantHasTheMetadataOfTheOneWhoGetsIt(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		p := w.process("p", 32)
+		first, second := p.Enter("k", ttl, about("one")), p.Enter("k", ttl, about("two"))
+		time.Sleep(ms)
+		first.Leave()
+		time.Sleep(ms)
+		w.release("k")
+		claim := p.got(second, time.Second).Claim
+		time.Sleep(ms) // a quorum may be two of the three
+		require.Equal(t, "two", node.Metadata(claim.Token))
+		for _, owner := range w.owners("k") {
+			require.Equal(t, claim.Token, owner)
+		}
+		p.Return("k", Grant{Claim: claim})
+	})
+}
+
+// Whoever is next in its line may say something else of itself, and the process goes on
+// waiting at its place.
+func TestAProcessKeepsItsPlaceWhenTheFirstInItsLineLeaves(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		p, other := w.process("p", 32), w.process("other", 32)
+		first, second := p.Enter("k", ttl, about("one")), p.Enter("k", ttl, about("two"))
+		time.Sleep(100 * ms)
+		later := other.Enter("k", ttl, about("three"))
+		time.Sleep(100 * ms)
+		first.Leave()
+		time.Sleep(ms)
+		w.release("k")
+		p.Return("k", p.got(second, time.Second))
+		other.Return("k", other.got(later, time.Second))
+	})
+}
+
+func TestAKeyIsPassedOnOnlyToTheSameMetadata(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		p := w.process("p", 32)
+		held := node.NewClaim([]string{"k"}, node.Tag("held", "one"), 3)
+		held.Ask(about("one"))
+		for _, s := range w.stores {
+			s.Set("k", held.Token, time.Hour)
+		}
+		p.Hold("k", held)
+		same, different := p.Enter("k", ttl, about("one")), p.Enter("k", ttl, about("two"))
+		require.Same(t, same, p.Next("k", held, ttl))
+		same.Pass(Grant{Claim: held, Until: 1 << 60, Handed: true})
+		p.got(same, ms)
+		require.Nil(t, p.Next("k", held, ttl), "the key says who held it before")
+		w.release("k")
+		grant := p.got(different, time.Second)
+		require.Equal(t, "two", node.Metadata(grant.Claim.Token))
+		p.Return("k", grant)
+	})
+}
+
+func TestOneWhoWaitsKnowsWhoHoldsTheKey(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		p := w.process("p", 32)
+		require.Equal(t, []string{"", "", ""}, p.Owners("k"), "nobody waits")
+		w.hold("k")
+		for i, s := range w.stores {
+			s.Faults(func(op sim.Op, _ int) sim.Fault {
+				return sim.Fault{Request: 150 * ms, LoseRequest: op == sim.Join && i == 2}
+			})
+		}
+		waiter := p.Enter("k", ttl, node.Terms{})
+		time.Sleep(200 * ms)
+		for range 20 { // also while the answers to the next calls are on their way
+			time.Sleep(50 * ms)
+			require.Equal(t, []string{"holder", "holder", ""}, p.Owners("k"))
+		}
+		waiter.Leave()
+		require.Equal(t, []string{"", "", ""}, p.Owners("k"), "nobody waits any more")
+
+		held := node.NewClaim([]string{"k"}, "held", 3)
+		p.Hold("k", held)
+		require.Equal(t, []string{"held", "held", "held"}, p.Owners("k"), "its own")
+		p.Released("k", held)
+	})
+}
+
+func TestMetadataSaysNothingOfAge(t *testing.T) {
+	c := &contender{order: 1000, claim: node.NewClaim([]string{"k"}, "M-1000", 1)}
+	require.True(t, c.cameBefore(node.Tag("Z-999", "host=b")))
+	require.True(t, c.cameBefore(node.Tag("A-1000", "host=b")))
+	require.False(t, c.cameBefore(node.Tag("Z-1000", "host=b")))
+	require.False(t, c.cameBefore(node.Tag("A-1001", "host=b")))
+	require.False(t, c.cameBefore("A.aG-9"), "no order, but metadata that looks like one")
+}

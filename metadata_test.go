@@ -1,0 +1,147 @@
+package redlock_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+// holderOf returns who holds a lock, by the error of one who was refused it.
+func holderOf(t *testing.T, err error) string {
+	t.Helper()
+	require.ErrorIs(t, err, redlock.ErrNotAcquired)
+	var refused *redlock.QuorumError
+	require.ErrorAs(t, err, &refused)
+	return refused.Holder()
+}
+
+func TestOneWhoIsRefusedLearnsWhoHoldsTheLock(t *testing.T) {
+	ns := start(t, 3)
+	a, b, silent := ns.open(redlock.WithMetadata("host=a pid=1")), ns.open(redlock.WithMetadata("host=b pid=2")), ns.open()
+	lock, err := a.Acquire(t.Context(), "k", time.Minute)
+	require.NoError(t, err)
+	eventually.True(t, "it is held everywhere", func() bool { return ns.holders("k", lock.Token()) == 3 })
+
+	_, err = b.TryAcquire(t.Context(), "k", time.Minute)
+	require.Equal(t, "host=a pid=1", holderOf(t, err))
+	require.ErrorContains(t, err, ": held by another owner: host=a pid=1")
+	require.False(t, token.MatchString(err.Error()), "nothing that could release it: %v", err)
+	_, err = silent.TryAcquireAll(t.Context(), []string{"k", "other"}, time.Minute)
+	require.Equal(t, "host=a pid=1", holderOf(t, err), "several keys are acquired by the script anyway")
+	_, err = silent.TryAcquire(t.Context(), "k", time.Minute, redlock.WithFence())
+	require.Equal(t, "host=a pid=1", holderOf(t, err), "so is a lock with a fence")
+
+	_, err = silent.TryAcquire(t.Context(), "k", time.Minute)
+	require.Empty(t, holderOf(t, err), "SET does not tell")
+	var refused *redlock.QuorumError
+	require.ErrorAs(t, err, &refused)
+	var held *redlock.HeldError
+	require.True(t, slices.ContainsFunc(refused.Nodes, func(n redlock.NodeError) bool { return errors.As(n, &held) }))
+	require.EqualError(t, held, "held by another owner")
+	_, err = silent.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(500*ms, 0, 1)))
+	require.Equal(t, "host=a pid=1", holderOf(t, err), "the queue tells those who wait")
+
+	require.NoError(t, lock.Extend(t.Context(), 0))
+	require.NoError(t, lock.Release(t.Context()))
+	anonymous, err := silent.Acquire(t.Context(), "k", time.Minute)
+	require.NoError(t, err)
+	_, err = b.TryAcquire(t.Context(), "k", time.Minute)
+	require.Empty(t, holderOf(t, err), "the holder has said nothing")
+	require.NoError(t, anonymous.Release(t.Context()))
+}
+
+func TestOneWhoWaitsBehindItsOwnProcessLearnsWhoHoldsTheLock(t *testing.T) {
+	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		l := open()
+		lock, err := l.Acquire(t.Context(), "k", time.Minute, redlock.WithMetadata("request=1"))
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 100*ms)
+		defer cancel()
+		_, err = l.Acquire(ctx, "k", time.Minute, redlock.WithMetadata("request=2"))
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, "request=1", holderOf(t, err))
+		require.NoError(t, lock.Release(t.Context()))
+	})
+}
+
+func TestTheHolderIsWhoHasMostOfTheNodes(t *testing.T) {
+	says := func(err error) redlock.NodeError { return redlock.NodeError{Node: "node", Err: err} }
+	stray, holder, nobody := says(&redlock.HeldError{Metadata: "stray"}), says(&redlock.HeldError{Metadata: "holder"}), says(&redlock.HeldError{})
+	for want, nodes := range map[string][]redlock.NodeError{
+		"holder": {stray, holder, nobody, says(context.Canceled), nobody, holder, nobody},
+		"stray":  {stray, nobody, nobody, holder},
+		"":       {nobody, says(context.Canceled)},
+	} {
+		require.Equal(t, want, (&redlock.QuorumError{Nodes: nodes}).Holder())
+	}
+}
+
+// Goroutines of two processes, all with metadata of their own, get the lock in turn: by
+// attempts, by the queues on the nodes, and handed over. Whoever holds it, the keys say so.
+func TestTheMetadataOnTheNodesIsThatOfTheHolder(t *testing.T) {
+	ns := start(t, 3)
+	var all sync.WaitGroup
+	for p := range 2 {
+		l := ns.open()
+		for g := range 4 {
+			all.Go(func() {
+				// Two and two have the same.
+				metadata := fmt.Sprintf("process=%d goroutine=%d", p, g/2)
+				for range 5 {
+					lock, err := l.Acquire(t.Context(), "k", time.Minute, untilFree, redlock.WithMetadata(metadata))
+					if !assert.NoError(t, err) {
+						return
+					}
+					assert.Equal(t, metadata, node.Metadata(lock.Token()))
+					assert.GreaterOrEqual(t, ns.holders("k", lock.Token()), 2)
+					assert.NoError(t, lock.Release(t.Context()))
+				}
+			})
+		}
+	}
+	all.Wait()
+	eventually.True(t, "released", ns.empty)
+}
+
+func TestAKeyThatIsSetAgainHasItsMetadata(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open(redlock.WithMetadata("host=a"))
+	lock, err := l.Acquire(t.Context(), "k", time.Minute)
+	require.NoError(t, err)
+	eventually.True(t, "held by all", func() bool { return ns.holders("k", lock.Token()) == 3 })
+	must(t, ns.servers[0], "DEL", "k")
+	require.NoError(t, lock.Extend(t.Context(), 0))
+	eventually.True(t, "set again", func() bool {
+		value, _ := ns.servers[0].Get(t, "k")
+		return node.Metadata(value) == "host=a"
+	})
+	require.NoError(t, lock.Release(t.Context()))
+}
+
+func TestMetadataIsShortAndPrintable(t *testing.T) {
+	locker, stop := openNodes()
+	defer stop()
+	for metadata, what := range map[string]string{
+		strings.Repeat("x", 257): `WithMetadata: 257 bytes: must be at most 256`,
+		"a\nb":                   `WithMetadata: "a\nb": must be printable characters, in UTF-8`,
+		"\xff":                   `WithMetadata: "\xff": must be printable characters, in UTF-8`,
+	} {
+		_, err := locker.TryAcquire(t.Context(), "k", time.Minute, redlock.WithMetadata(metadata))
+		require.EqualError(t, err, `redlock: acquire "k": `+what)
+		_, err = redlock.Open(t.Context(), []string{"redis://localhost"}, redlock.WithMetadata(metadata))
+		require.EqualError(t, err, "redlock: "+what)
+	}
+}
