@@ -43,16 +43,6 @@ func (m *Model) raise(s *state, i, n int, token uint8) uint8 {
 	return counter
 }
 
-// release deletes a key, after it has raised the counter to the token of a holder.
-func (m *Model) release(s *state, i, n, key int) {
-	at := &s.columns[n].node
-	if s.attempts[i].phase == completed {
-		at.counter[key] = max(at.counter[key], s.attempts[i].token)
-	}
-	at.owner[key] = 0
-	s.attempts[i].over = m.Timed
-}
-
 // refill is an extension of a held lock: it sets the keys again where they are gone,
 // and changes no counter.
 func (m *Model) refill(s *state, i, n int) {

@@ -21,21 +21,31 @@ func (m *Model) handOvers(s *state, n int, at step, yield func(step)) {
 func (m *Model) handOver(s *state, n, to int) {
 	l := &s.columns[n].links[to]
 	l.grants++
-	granted := answer(m.grant(s, to, n))
-	if m.Duplicates {
-		granted |= byPush
-	}
-	push(&l.answers, granted)
+	push(&l.answers, answer(m.grant(s, to, n)))
 }
 
-// lapse takes away the vote of a node whose key is gone from an attempt that waits. The
-// vote ended before, by the JOIN it counts from. What the client hears of it from now on
-// is void, but an answer to a confirm may still come.
-func (m *Model) lapse(s *state, i, n int) {
+// expire ends an attempt of which a node loses the key, unless it waits in queues: then
+// it loses the vote of that node, if its validity does not rest on it.
+func (m *Model) expire(s *state, i, n int) {
 	l := &s.columns[n].links[i]
-	l.vote = noVote
+	if !m.Queue || !m.Timed || !m.mayComplete(s, i) || l.counted {
+		s.attempts[i].over = m.Timed
+		return
+	}
+	if m.Confirmed {
+		l.vote = noVote
+	}
+	if !m.Stale {
+		l.dropGrants()
+	}
+}
+
+// dropGrants drops the pushes that are on their way. They are void once the key is gone,
+// and the vote ended before, by the JOIN it counts from. An answer to a confirm may still
+// come, and says what the node had counted while the key was there.
+func (l *link) dropGrants() {
 	for at := maxInFlight - 1; at >= 0; at-- {
-		if l.answers[at]&toConfirm == 0 && l.answers[at] != 0 && !m.Stale {
+		if l.answers[at]&toConfirm == 0 && l.answers[at] != 0 {
 			take(&l.answers, at)
 		}
 	}

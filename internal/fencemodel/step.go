@@ -9,10 +9,8 @@ const (
 	granting kind = iota
 	gathering
 	answering
-	answeringTwice
 	confirming
 	expiring
-	releasing
 	handing
 	refilling
 	losing
@@ -74,7 +72,8 @@ func (m *Model) requests(s *state, i, n int, at step, yield func(step)) {
 			yield(at)
 		}
 	}
-	if m.Refill && s.attempts[i].phase == completed && !s.attempts[i].over {
+	early := m.Early && s.attempts[i].confirmed > 0
+	if m.Refill && (s.attempts[i].phase == completed || early) && !s.attempts[i].over {
 		at.kind, at.what = refilling, 0
 		yield(at)
 	}
@@ -158,14 +157,17 @@ func (m *Model) gatherings(s *state, i int, yield func(step)) {
 // gather lets a client hear of a quorum of grants, from one node on. It reports whether
 // that completes the attempt.
 func (m *Model) gather(s *state, i int, at step) bool {
+	a := &s.attempts[i]
 	for n := range m.Nodes {
 		n = (int(at.node) + n) % m.Nodes
 		if at.what>>n&1 == 0 {
 			continue
 		}
-		answers := &s.columns[n].links[i].answers
-		got := answers[at.to>>n&1]
-		take(answers, int(at.to>>n&1))
+		l := &s.columns[n].links[i]
+		got := l.answers[at.to>>n&1]
+		take(&l.answers, int(at.to>>n&1))
+		l.counted = m.Queue && m.Timed && !m.Confirmed
+		a.before = a.before || s.columns[n].node.away // that vote is from before the loss
 		if m.hear(s, i, n, got) {
 			return true
 		}
@@ -181,10 +183,6 @@ func (m *Model) answers(s *state, i, n int, at step, yield func(step)) {
 		}
 		at.kind, at.what = answering, uint8(what)
 		yield(at)
-		if got&byPush != 0 {
-			at.kind = answeringTwice
-			yield(at)
-		}
 	}
 }
 
@@ -198,10 +196,6 @@ func (m *Model) endings(s *state, n, key int, yield func(step)) {
 		at := step{attempt: uint8(i), node: uint8(n), what: uint8(key)}
 		at.kind = expiring
 		yield(at)
-		if s.attempts[i].phase == completed && s.attempts[i].token > s.columns[n].node.counter[key] {
-			at.kind = releasing
-			yield(at)
-		}
 		if m.Queue {
 			m.handOvers(s, n, at, yield)
 		}
@@ -228,12 +222,9 @@ func (m *Model) take(s *state, at step) ([]Property, bool) {
 		push(&l.answers, answer(counter))
 	case gathering:
 		done = m.gather(s, i, at)
-	case answering, answeringTwice:
+	case answering:
 		got := l.answers[at.what]
 		take(&l.answers, int(at.what))
-		if at.kind == answeringTwice {
-			push(&l.answers, got&^byPush)
-		}
 		done = m.hear(s, i, n, got)
 	case confirming:
 		token := l.confirms[at.what]
@@ -243,15 +234,10 @@ func (m *Model) take(s *state, at step) ([]Property, bool) {
 		}
 	case expiring:
 		s.columns[n].node.owner[at.what] = 0
-		if m.Queue && m.Timed && m.mayComplete(s, i) {
-			m.lapse(s, i, n)
-		} else {
-			s.attempts[i].over = m.Timed
-		}
-	case releasing:
-		m.release(s, i, n, int(at.what))
+		m.expire(s, i, n)
 	case handing:
-		m.release(s, i, n, int(at.what))
+		s.columns[n].node.owner[at.what] = 0
+		s.attempts[i].over = m.Timed
 		if at.floor > 0 {
 			m.begin(s, int(at.to), at.floor-1)
 		}
