@@ -191,6 +191,9 @@ func TestANodeThatMayHaveForgottenDoesNotVote(t *testing.T) {
 		require.WithinRange(t, q.Until, asked.Add(quarantine/2), time.Now().Add(quarantine+time.Second))
 		c = enter(t, s, guarded("waiter", quarantine, "k"), 1, 0)
 		require.ErrorAs(t, c.Err, &q, "it takes no place in the queue either")
+		c = one(t, s, node.Command{Kind: node.Extend, Claim: guarded("holder", quarantine, "held"), TTL: time.Minute})
+		require.ErrorAs(t, c.Err, &q, "no extension sets what it may have forgotten")
+		require.ErrorIs(t, c.Err, node.ErrNotRun)
 		require.Equal(t, []string{"redlock:guard"}, server.Keys(t))
 	}
 	trust := func() {
