@@ -292,11 +292,14 @@ func TestANodeInQuarantineIsNamedWithTheTimeWhenItVotesAgain(t *testing.T) {
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
 		require.NoError(t, lock.Release(t.Context()))
+		synctest.Wait() // on all nodes
 
 		stores[2].Wipe()
 		lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err, "the others are a quorum")
+		synctest.Wait() // it has been asked too
 		require.NoError(t, lock.Release(t.Context()))
+		synctest.Wait() // on all nodes
 		stores[1].Wipe()
 		time.Sleep(10 * time.Second)
 		stores[1].Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Reply: ms} }) // the last to answer
