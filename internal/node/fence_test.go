@@ -243,6 +243,9 @@ func TestANodeInQuarantineGrantsToNobodyInItsQueue(t *testing.T) {
 	require.Equal(t, node.Refused, enter(t, s, guarded("waiter", time.Minute, "k"), 1, 0).Outcome)
 	_, err := server.Do("SET", "redlock:guard", "0123456789abcdef 0")
 	require.NoError(t, err)
+	c := enter(t, s, guarded("holder", time.Minute, "k"), 1, 0)
+	var q *node.Quarantined
+	require.ErrorAs(t, c.Err, &q, "a key that is there may be one that was another's since")
 	require.Equal(t, node.Done, leave(t, s, "holder"))
 	_, held := server.Get(t, "k")
 	require.False(t, held)

@@ -136,6 +136,10 @@ func (s *Store) take(c *node.Command) node.Outcome {
 func (s *Store) join(c *node.Command) node.Outcome {
 	key, token := c.Claim.Keys[0], c.Claim.Token
 	owner, held := s.get(key)
+	if left := s.quarantined(c.Claim.Terms().Quarantine); left > 0 {
+		s.drop(key, token)
+		return refuse(c, left)
+	}
 	if held && owner == token {
 		if s.keys[key].expires.Before(time.Now().Add(s.local(c.Entry.Window))) {
 			s.set(key, token, c.Entry.Window)
@@ -144,10 +148,6 @@ func (s *Store) join(c *node.Command) node.Outcome {
 			c.Fence = s.counted(node.Counter(key))
 		}
 		return node.Done
-	}
-	if left := s.quarantined(c.Claim.Terms().Quarantine); left > 0 {
-		s.drop(key, token)
-		return refuse(c, left)
 	}
 	s.enter(c)
 	switch {
