@@ -458,3 +458,37 @@ func TestANodeInQuarantineGivesNoVoteThatItMayHaveGiven(t *testing.T) {
 		require.ErrorIs(t, second.Release(t.Context()), redlock.ErrNotHeld, "node 0 has forgotten it")
 	})
 }
+
+// The nodes agree before an extension sets keys that it found gone: that counts nothing.
+func TestAnExtensionMakesNoNodeAgreeOnAFence(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		holder, l, rival := open(), open(redlock.WithFence()), open(redlock.WithFence())
+		held, err := holder.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		synctest.Wait()                                              // on all nodes
+		waiter := waitFor(l, time.Second, redlock.WithGrace(300*ms)) // beyond half of the window: it is extended before it begins
+		stores[2].Wipe()                                             // it has no place there
+		ahead := time.Now().Add(time.Hour).UnixMicro()
+		for i, s := range stores {
+			s.Count("k", ahead+[]int64{1, 0, 1}[i])
+		}
+		stores[1].Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Confirm} })
+		stores[2].Faults(func(op sim.Op, _ int) sim.Fault {
+			return map[sim.Op]sim.Fault{sim.Join: {LoseRequest: true}, sim.Extend: {Request: 50 * ms}, sim.Confirm: {Request: 100 * ms}}[op]
+		})
+		require.NoError(t, held.Release(t.Context()))
+		time.Sleep(10 * ms)
+		stores[1].Delete("k") // as if its clock had jumped
+		other, err := rival.TryAcquire(t.Context(), "k", time.Second)
+		require.NoError(t, err, "by nodes 1 and 2")
+		require.NoError(t, other.Release(t.Context()))
+		time.Sleep(200 * ms)
+		for _, s := range stores {
+			s.Faults(nil)
+		}
+		g := <-waiter
+		require.NoError(t, g.err)
+		require.NotEqual(t, other.Fence(), g.lock.Fence())
+		require.NoError(t, g.lock.Release(t.Context()))
+	})
+}
