@@ -134,15 +134,20 @@ func TestAGrantOfTheQueueIsNumbered(t *testing.T) {
 	require.Equal(t, "first 2 1001", next(t, told))
 	c := enter(t, s, first, 3, 9000)
 	require.Equal(t, node.Done, c.Outcome)
-	require.EqualValues(t, 1001, c.Fence, "an answer says what the push said")
+	require.EqualValues(t, 9000, c.Fence, "a vote has at least the floor of the call that it counts from")
 	leave(t, s, "first")
 	require.Equal(t, "second 1", next(t, told), "without a fence")
 	leave(t, s, "second")
-	require.Equal(t, "third 2 2000", next(t, told))
+	require.Equal(t, "third 2 9001", next(t, told))
+	c = enter(t, s, third, 3, 5000)
+	require.EqualValues(t, 9001, c.Fence, "an answer says what the push said")
 	leave(t, s, "third")
 	c = enter(t, s, fenced("fourth", 1, "k"), 1, 1500)
 	require.Equal(t, node.Done, c.Outcome, "a free key is taken at once")
-	require.EqualValues(t, 2001, c.Fence)
+	require.EqualValues(t, 9002, c.Fence)
+	_, err := server.Do("DEL", "{k}:fence")
+	require.NoError(t, err)
+	require.EqualValues(t, 1500, enter(t, s, fenced("fourth", 1, "k"), 2, 1500).Fence, "its counter was evicted")
 }
 
 // A counter that is broken keeps no lock held.

@@ -20,7 +20,8 @@ if owner == token then
   if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[5]) then
     redis.call('PEXPIRE', KEYS[1], ARGV[5])
   end
-  return {1, ARGV[7] == '0' and 0 or counted(ARGV[10])}
+  -- The fence is at least that of a claim that takes the key now: the call that took it may have been a late one.
+  return {1, ARGV[7] == '0' and 0 or raise({ARGV[10]}, 1, ARGV[7], 0, ARGV[8])}
 end
 enter(token, ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], terms)
 if owner then

@@ -224,7 +224,7 @@ func (c *Command) readPlace(result rueidis.RedisResult) (Outcome, error) {
 		}
 	}
 	switch state, value := numbers[0], numbers[1]; {
-	case len(answer) == 2 && state == 1 && value >= 0:
+	case len(answer) == 2 && state == 1 && value >= c.Entry.Floor && (value > 0) == c.Claim.Fenced():
 		c.Fence = value
 		return Done, nil
 	case len(answer) == 2 && state == -1 && value > 0:

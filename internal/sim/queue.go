@@ -144,9 +144,7 @@ func (s *Store) join(c *node.Command) node.Outcome {
 		if s.keys[key].expires.Before(time.Now().Add(s.local(c.Entry.Window))) {
 			s.set(key, token, c.Entry.Window)
 		}
-		if c.Claim.Terms().Floor > 0 {
-			c.Fence = s.counted(node.Counter(key))
-		}
+		c.Fence = s.raise([]string{key}, terms(c), c.Entry.Floor, 0)
 		return node.Done
 	}
 	s.enter(c)
