@@ -1,8 +1,11 @@
 package fencemodel
 
-// begin starts an attempt.
+// begin starts an attempt, unless it has begun.
 func (m *Model) begin(s *state, i int, floor uint8) {
 	a := &s.attempts[i]
+	if a.phase != idle {
+		return
+	}
 	a.phase, a.floor = asking, floor
 	for j := range m.Attempts {
 		if m.rivals(i, j) && s.attempts[j].phase == completed {

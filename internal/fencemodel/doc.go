@@ -45,7 +45,8 @@
 //   - Giving up is to hear nothing more.
 //   - An attempt begins with its first grant. Until then it has no effect.
 //   - Every attempt may stand in every queue, and be the first. JOINs that only queue have
-//     no step. A JOIN that finds the key its own is a push that came late.
+//     no step. A JOIN that finds the key its own is a push that came late, unless its floor
+//     is above the counter: then it raises the counter to that.
 //   - The vote of a waiter lasts as long as the node keeps the key, which may be longer
 //     than the client counts on. When the key goes, the vote goes: the client's clock ended
 //     it before. If the attempt's validity rests on it, that ends the attempt.

@@ -1,10 +1,11 @@
 package fencemodel
 
 // grant is the acquire script, and what a queue does for a waiter: it sets the keys of
-// an attempt if all are free. It returns the counter, or 0 if a key is held.
-func (m *Model) grant(s *state, i, n int) uint8 {
+// an attempt if all are free. It returns the counter, which is at least floor, or 0 if a
+// key is held.
+func (m *Model) grant(s *state, i, n int, floor uint8) uint8 {
 	at := &s.columns[n].node
-	counter := s.attempts[i].floor
+	counter := floor
 	for key := range m.keys() {
 		if !m.Attempts[i].has(key) {
 			continue

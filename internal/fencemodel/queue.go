@@ -18,10 +18,43 @@ func (m *Model) handOvers(s *state, n int, at step, yield func(step)) {
 }
 
 // handOver grants the free key of a node to a waiter and pushes that to it.
-func (m *Model) handOver(s *state, n, to int) {
+func (m *Model) handOver(s *state, n, to int, floor uint8) {
 	l := &s.columns[n].links[to]
 	l.grants++
-	push(&l.answers, answer(m.grant(s, to, n)))
+	push(&l.answers, answer(m.grant(s, to, n, floor)))
+}
+
+// joins yields the JOINs of a waiter that find the key its own, where they count.
+func (m *Model) joins(s *state, i, n int, at step, yield func(step)) {
+	a := &s.attempts[i]
+	if !m.Queue || m.OldFloor || a.phase != asking || a.confirmed > 0 || !m.owns(s, i, n) {
+		return
+	}
+	at.kind = joining
+	for _, floor := range m.newFloors(s, i) {
+		if floor > s.columns[n].node.counter[0] {
+			at.floor = floor + 1
+			yield(at)
+		}
+	}
+}
+
+// join is the join script where the key is the waiter's: it raises the counter to the
+// floor of the JOIN.
+func (m *Model) join(s *state, i, n int, floor uint8) {
+	s.columns[n].node.counter[0] = floor
+	push(&s.columns[n].links[i].answers, answer(floor))
+}
+
+// newFloors are the floors that a JOIN of a waiter may have.
+func (m *Model) newFloors(s *state, i int) []uint8 {
+	floors := []uint8{s.attempts[i].floor}
+	for _, floor := range m.Floors {
+		if m.Queue && !m.OldFloor && floor > s.attempts[i].floor {
+			floors = append(floors, floor)
+		}
+	}
+	return floors
 }
 
 // expire ends an attempt of which a node loses the key, unless it waits in queues: then

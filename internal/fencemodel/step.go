@@ -9,6 +9,7 @@ const (
 	granting kind = iota
 	gathering
 	answering
+	joining
 	confirming
 	expiring
 	handing
@@ -22,7 +23,7 @@ type step struct {
 	kind          kind
 	attempt, node uint8
 	what          uint8 // the key; or which of those on their way; or the nodes heard of, one bit for each
-	floor         uint8 // of an attempt that begins with this step, plus 1
+	floor         uint8 // of a request that is granted, or of a JOIN, plus 1
 	to            uint8 // handing: the waiter; gathering: the nodes whose second grant is heard of
 }
 
@@ -63,6 +64,7 @@ func (m *Model) requests(s *state, i, n int, at step, yield func(step)) {
 		at.kind = granting
 		m.openings(s, i, at, yield)
 	}
+	m.joins(s, i, n, at, yield)
 	for what, token := range l.confirms {
 		if token == 0 || what > 0 && !m.Reordered {
 			break
@@ -97,10 +99,13 @@ func (m *Model) mayGrant(s *state, i, n int) bool {
 	return true
 }
 
-// openings yields a step of an attempt, once for each floor if the attempt begins with it.
+// openings yields a grant to an attempt, once for each floor that the request may have.
 func (m *Model) openings(s *state, i int, at step, yield func(step)) {
 	if s.attempts[i].phase != idle {
-		yield(at)
+		for _, floor := range m.newFloors(s, i) {
+			at.floor = floor + 1
+			yield(at)
+		}
 		return
 	}
 	// Attempts for the same keys are alike: they begin in order.
@@ -208,13 +213,11 @@ func (m *Model) take(s *state, at step) ([]Property, bool) {
 	i, n := int(at.attempt), int(at.node)
 	l := &s.columns[n].links[i]
 	before := *s
-	if at.floor > 0 && at.kind != handing {
-		m.begin(s, i, at.floor-1)
-	}
 	done := false
 	switch at.kind {
 	case granting:
-		counter := m.grant(s, i, n)
+		m.begin(s, i, at.floor-1)
+		counter := m.grant(s, i, n, at.floor-1)
 		if counter == 0 {
 			return nil, false
 		}
@@ -226,6 +229,8 @@ func (m *Model) take(s *state, at step) ([]Property, bool) {
 		got := l.answers[at.what]
 		take(&l.answers, int(at.what))
 		done = m.hear(s, i, n, got)
+	case joining:
+		m.join(s, i, n, at.floor-1)
 	case confirming:
 		token := l.confirms[at.what]
 		take(&l.confirms, int(at.what))
@@ -238,10 +243,8 @@ func (m *Model) take(s *state, at step) ([]Property, bool) {
 	case handing:
 		s.columns[n].node.owner[at.what] = 0
 		s.attempts[i].over = m.Timed
-		if at.floor > 0 {
-			m.begin(s, int(at.to), at.floor-1)
-		}
-		m.handOver(s, n, int(at.to))
+		m.begin(s, int(at.to), at.floor-1)
+		m.handOver(s, n, int(at.to), at.floor-1)
 	case refilling:
 		m.refill(s, i, n)
 	case losing:

@@ -47,6 +47,8 @@ func (m *Model) describe(before, after *state, at step) string {
 			what = "answer to a confirm"
 		}
 		return fmt.Sprintf("%s hears of the %s of node %d: %d", who, what, node, got&valueMask)
+	case joining:
+		return fmt.Sprintf("node %d runs a JOIN of %s with floor %d, which has the key, counter %d -> %d", node, who, at.floor-1, was.node.counter[key], is.node.counter[key])
 	case confirming:
 		return fmt.Sprintf("node %d runs a confirm of %s for %d, counter %d -> %d", node, who, was.links[i].confirms[at.what],
 			was.node.counter[key], is.node.counter[key])

@@ -51,8 +51,14 @@ func Wide() []Variant {
 			m.Attempts, m.Counters = []Keys{a | b, b | c, a}, [][]uint8{{0, 0, 0}, {1, 0, 0}}
 		})}, nil},
 		{"wide: queues, timed", []Model{
-			with(inTime, func(m *Model) { m.Attempts = attempts(3) }),
-			with(inTime, func(m *Model) { m.Nodes = 4 }),
+			with(inTime, func(m *Model) { m.Attempts, m.Floors = attempts(3), twoFloors }),
+			with(inTime, func(m *Model) { m.Nodes, m.Floors = 4, twoFloors }),
+			with(inTime, func(m *Model) { m.Counters, m.Floors, m.Again = zeroOrOne, twoFloors, true }),
+		}, nil},
+		{"wide: queues, after a loss", []Model{
+			with(inTime, func(m *Model) { m.Attempts, m.Loss = attempts(3), BackAfterSkew }),
+			with(inTime, func(m *Model) { m.Nodes, m.Loss = 4, BackAfterSkew }),
+			with(inTime, func(m *Model) { m.Again, m.Loss = true, BackAfterSkew }),
 		}, nil},
 		{"wide: queues, untimed", []Model{with(queue, func(m *Model) { m.Again = true })}, []Property{P3}},
 	}
