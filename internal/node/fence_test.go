@@ -1,7 +1,9 @@
 package node_test
 
 import (
+	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -224,6 +226,45 @@ func TestANodeThatMayHaveForgottenDoesNotVote(t *testing.T) {
 	_, err = server.Do("DEL", "k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8", "k9", "k10", "k11", "k12", "k13", "k14", "k15", "k16")
 	require.NoError(t, err)
 	refuses("its data is that of another run, as after a failover")
+}
+
+// A group that fails over and back: its first master has taken over what the second one knew.
+func TestAMasterThatWasAReplicaMeanwhileDoesNotVote(t *testing.T) {
+	first, second := redistest.Start(t), redistest.Start(t)
+	s := connect(t, first)
+	for _, server := range []*redistest.Server{first, second} {
+		_, err := server.Do("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+		require.NoError(t, err)
+	}
+	take := func(key string) node.Command {
+		return one(t, s, node.Command{Kind: node.Acquire, Claim: guarded("one", time.Minute, key), TTL: time.Minute})
+	}
+	follow := func(replica, master *redistest.Server) {
+		host, port, err := net.SplitHostPort(master.Addr())
+		require.NoError(t, err)
+		_, err = replica.Do("REPLICAOF", host, port)
+		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			info, err := replica.Do("INFO", "replication")
+			return err == nil && strings.Contains(info.(string), "master_link_status:up")
+		}, 20*time.Second, 10*ms)
+	}
+	promote := func(server *redistest.Server) {
+		_, err := server.Do("REPLICAOF", "NO", "ONE")
+		require.NoError(t, err)
+	}
+	one(t, s, node.Command{Kind: node.Trust, Claim: node.NewClaim([]string{"k"}, "", 1)})
+	follow(second, first)
+	require.Equal(t, node.Done, take("a").Outcome)
+	promote(second)
+	follow(first, second)
+	promote(first)
+	var q *node.Quarantined
+	require.ErrorAs(t, take("b").Err, &q)
+
+	one(t, s, node.Command{Kind: node.Trust, Claim: node.NewClaim([]string{"k"}, "", 1)})
+	follow(second, first)
+	require.Equal(t, node.Done, take("c").Outcome, "a new replica changes nothing")
 }
 
 func TestAQuarantineEnds(t *testing.T) {
