@@ -297,13 +297,17 @@ func TestANodeInQuarantineIsNamedWithTheTimeWhenItVotesAgain(t *testing.T) {
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
 		require.NoError(t, lock.Release(t.Context()))
+		synctest.Wait() // on all nodes
 
 		stores[2].Wipe()
 		lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err, "the others are a quorum")
+		synctest.Wait() // it has been asked too
 		require.NoError(t, lock.Release(t.Context()))
+		synctest.Wait() // on all nodes
 		stores[1].Wipe()
 		time.Sleep(10 * time.Second)
+		stores[1].Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Reply: ms} }) // the last to answer
 		_, err = l.TryAcquire(t.Context(), "k", time.Minute)
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
 		var failed *redlock.QuorumError
@@ -416,4 +420,80 @@ func TestAFenceOnAClusterNeedsAKeyThatItsCounterCanBeWith(t *testing.T) {
 	require.ErrorContains(t, err, `key "a}b" and its counter, "{a}b}:fence", are in different slots of a Cluster`)
 	var failed *redlock.QuorumError
 	require.False(t, errors.As(err, &failed), "it is refused before anything is sent")
+}
+
+// A node that has forgotten for whom it voted gives its vote to nobody else, a holder
+// included: what an extension sets there would count at the next one.
+func TestANodeInQuarantineGivesNoVoteThatItMayHaveGiven(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		guard := redlock.WithRestartGuard(time.Second, 0)
+		l, rival := open(guard), open(guard, redlock.WithNodeTimeout(900*ms))
+		require.NoError(t, l.TrustNodes(t.Context()))
+		on := func(i int, op sim.Op, f sim.Fault) {
+			stores[i].Faults(func(asked sim.Op, _ int) sim.Fault {
+				if asked == op {
+					return f
+				}
+				return sim.Fault{}
+			})
+		}
+		on(0, sim.Acquire, sim.Fault{NotRun: true})
+		lock, err := l.TryAcquire(t.Context(), "k", time.Second)
+		require.NoError(t, err, "by nodes 1 and 2")
+
+		time.Sleep(500 * ms)
+		stores[0].Faults(nil)
+		on(2, sim.Acquire, sim.Fault{Request: 600 * ms}) // it comes when the key there has expired
+		got := make(chan *redlock.Lock, 1)
+		go func() {
+			second, err := rival.TryAcquire(t.Context(), "k", time.Second)
+			require.NoError(t, err, "by nodes 0 and 2")
+			got <- second
+		}()
+		time.Sleep(100 * ms)
+		stores[0].Wipe()
+		on(2, sim.Extend, sim.Fault{LoseRequest: true})
+		for range 2 {
+			time.Sleep(100 * ms)
+			require.ErrorIs(t, lock.Extend(t.Context(), 0), redlock.ErrNoQuorum)
+		}
+		require.True(t, lock.Valid(), "until its keys expire")
+		second := <-got
+		require.False(t, lock.Valid() && second.Valid(), "both hold the lock")
+		require.ErrorIs(t, second.Release(t.Context()), redlock.ErrNotHeld, "node 0 has forgotten it")
+	})
+}
+
+// The nodes agree before an extension sets keys that it found gone: that counts nothing.
+func TestAnExtensionMakesNoNodeAgreeOnAFence(t *testing.T) {
+	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		holder, l, rival := open(), open(redlock.WithFence()), open(redlock.WithFence())
+		held, err := holder.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		synctest.Wait()                                              // on all nodes
+		waiter := waitFor(l, time.Second, redlock.WithGrace(300*ms)) // beyond half of the window: it is extended before it begins
+		stores[2].Wipe()                                             // it has no place there
+		ahead := time.Now().Add(time.Hour).UnixMicro()
+		for i, s := range stores {
+			s.Count("k", ahead+[]int64{1, 0, 1}[i])
+		}
+		stores[1].Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Confirm} })
+		stores[2].Faults(func(op sim.Op, _ int) sim.Fault {
+			return map[sim.Op]sim.Fault{sim.Join: {LoseRequest: true}, sim.Extend: {Request: 50 * ms}, sim.Confirm: {Request: 100 * ms}}[op]
+		})
+		require.NoError(t, held.Release(t.Context()))
+		time.Sleep(10 * ms)
+		stores[1].Delete("k") // as if its clock had jumped
+		other, err := rival.TryAcquire(t.Context(), "k", time.Second)
+		require.NoError(t, err, "by nodes 1 and 2")
+		require.NoError(t, other.Release(t.Context()))
+		time.Sleep(200 * ms)
+		for _, s := range stores {
+			s.Faults(nil)
+		}
+		g := <-waiter
+		require.NoError(t, g.err)
+		require.NotEqual(t, other.Fence(), g.lock.Fence())
+		require.NoError(t, g.lock.Release(t.Context()))
+	})
 }

@@ -11,8 +11,8 @@ import (
 // WithRestartGuard keeps a node that may have lost its data from voting until every lock
 // that it may have forgotten has ended: for maxTTL + 2 × skew, by the node's clock, from the
 // first acquire after it came back. maxTTL is the longest ttl of any lock on these nodes: a
-// longer one is an error. skew is by how much the clocks of the nodes may jump. All
-// processes must set the same.
+// longer one is an error. skew is by how much the clocks of the nodes may jump and, for
+// fences, those of clients may be wrong. All processes must set the same.
 //
 // Without it, a node that crashes and comes back without its last writes votes twice: two
 // clients can hold one lock. The guard sees restarts, failovers to a replica, and FLUSHALL:

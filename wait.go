@@ -119,8 +119,14 @@ func (l *Locker) granted(ctx context.Context, r request, g waiting.Grant, op *Op
 	lock := &Lock{locker: l, config: r.config, ttl: r.ttl, claim: g.Claim}
 	lock.context = heldContext{values: r.values, lock: lock}
 	start, validity := l.keeper.Now(), l.keeper.Validity(r.ttl)
+	if r.config.fence {
+		// Before it is extended: that sets keys where they are gone, and counts nothing.
+		if lock.fence = l.grantedFence(ctx, r, g, op); lock.fence == 0 {
+			return nil
+		}
+	}
 	terms := keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold, Until: min(g.Until, start.Add(validity))}
-	left := g.Until.Sub(start)
+	left := g.Until.Sub(l.keeper.Now())
 	switch {
 	case left <= 2*r.config.grace: // the hold would end, or nearly so, before it is extended
 		if terms.Until = l.extendGrant(ctx, r, g, start); terms.Until == 0 {
@@ -131,22 +137,24 @@ func (l *Locker) granted(ctx context.Context, r request, g waiting.Grant, op *Op
 	default:
 		terms.Raise = true
 	}
-	if r.config.fence {
-		var n numbered
-		for i, fence := range g.Fences {
-			if fence > 0 {
-				n.add(i, fence)
-			}
-		}
-		if lock.fence, _ = l.confirm(ctx, g.Claim, n, r.ttl, terms.Until, op); lock.fence == 0 {
-			return nil
-		}
-	}
 	if !l.keeper.Hold(&lock.hold, &lock.context, g.Claim, start, terms) {
 		return nil
 	}
 	op.gotBy(g)
 	return lock
+}
+
+// grantedFence returns the fence of what was granted, or 0 if the nodes could not agree on
+// one.
+func (l *Locker) grantedFence(ctx context.Context, r request, g waiting.Grant, op *Op) int64 {
+	var n numbered
+	for i, fence := range g.Fences {
+		if fence > 0 {
+			n.add(i, fence)
+		}
+	}
+	fence, _ := l.confirm(ctx, g.Claim, n, r.ttl, g.Until, op)
+	return fence
 }
 
 // extendGrant extends what was granted to its ttl, and returns the end of its
@@ -158,7 +166,7 @@ func (l *Locker) extendGrant(ctx context.Context, r request, g waiting.Grant, st
 	for i, n := range l.nodes {
 		n.Extend(node.Extension{Slot: &slots[i], Claim: g.Claim, TTL: l.keeper.KeyTTL(r.ttl, r.config.maxHold), Voter: poll})
 	}
-	verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(r.ttl), g.Until.Sub(start), func(i int) (time.Time, error) {
+	verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(r.ttl), g.Until.Sub(l.keeper.Now()), func(i int) (time.Time, error) {
 		return l.nodes[i].Unsent(g.Claim)
 	})
 	if verdict != quorum.Carried || l.keeper.Now() >= g.Until {

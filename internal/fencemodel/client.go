@@ -1,8 +1,11 @@
 package fencemodel
 
-// begin starts an attempt.
+// begin starts an attempt, unless it has begun.
 func (m *Model) begin(s *state, i int, floor uint8) {
 	a := &s.attempts[i]
+	if a.phase != idle {
+		return
+	}
 	a.phase, a.floor = asking, floor
 	for j := range m.Attempts {
 		if m.rivals(i, j) && s.attempts[j].phase == completed {
@@ -18,8 +21,8 @@ func (m *Model) begin(s *state, i int, floor uint8) {
 // completes the attempt.
 func (m *Model) hear(s *state, i, n int, got answer) bool {
 	a, l := &s.attempts[i], &s.columns[n].links[i]
-	if m.Queue && m.Timed && l.vote == noVote && got&toConfirm != 0 && !(m.Unseen && m.owns(s, i, n)) {
-		return false // no answer to a JOIN and no push tells how long that is valid
+	if m.Confirmed && m.Timed && l.vote == noVote && got&toConfirm != 0 && !m.owns(s, i, n) {
+		return false
 	}
 	counter := uint8(got & valueMask)
 	switch {
@@ -40,12 +43,12 @@ func (m *Model) hear(s *state, i, n int, got answer) bool {
 	if counter == a.token || counter > a.token && m.Counting != Strict {
 		l.vote = agreed
 	}
-	return m.decide(s, i, n)
+	return m.decide(s, i)
 }
 
 // decide completes an attempt if enough nodes agree on its token, and otherwise
-// sends confirms. n is the node that has just answered.
-func (m *Model) decide(s *state, i, n int) bool {
+// sends confirms.
+func (m *Model) decide(s *state, i int) bool {
 	a := &s.attempts[i]
 	votes, agree := 0, 0
 	for n := range m.Nodes {
@@ -65,8 +68,7 @@ func (m *Model) decide(s *state, i, n int) bool {
 	}
 	for other := range m.Nodes {
 		l := &s.columns[other].links[i]
-		anew := m.Queue && other == n && l.confirms == [maxInFlight]uint8{}
-		if l.vote != agreed && (a.token > a.confirmed || anew) {
+		if l.vote != agreed && a.token > a.confirmed {
 			push(&l.confirms, a.token)
 		}
 	}

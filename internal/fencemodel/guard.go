@@ -22,7 +22,11 @@ func (m *Model) lose(s *state, n int) {
 		}
 	}
 	for i := range m.Attempts {
-		s.attempts[i].before = s.attempts[i].phase != idle
+		a := &s.attempts[i]
+		a.before = a.phase != idle && (!m.Queue || a.phase == completed || a.confirmed > 0)
+		if m.Queue {
+			s.columns[n].links[i].grants = 0 // who waits may be granted the key once more
+		}
 	}
 	s.columns[n].node = node{away: m.Loss != BackAtOnce}
 	s.lost = away
@@ -31,14 +35,22 @@ func (m *Model) lose(s *state, n int) {
 	}
 }
 
-// comeBack lets a node vote again. The attempts that it has waited for are over then.
+// comeBack lets a node vote again. The attempts that it has waited for are over then, and
+// so are the votes that it gave to those who wait on: they join with a new floor.
 func (m *Model) comeBack(s *state, n int) {
 	s.columns[n].node.away = false
 	s.lost = back
 	for i := range m.Attempts {
-		a := &s.attempts[i]
-		if a.before || a.phase != idle && m.Loss == BackAfterSkew && a.floor <= s.mark {
-			a.over = true
+		a, l := &s.attempts[i], &s.columns[n].links[i]
+		old := a.phase != idle && m.Loss == BackAfterSkew && a.floor <= s.mark
+		if m.Queue {
+			a.over = a.over || a.before
+			l.dropGrants()
+			if old && !m.OldFloor {
+				a.floor = s.mark + 1
+			}
+			continue
 		}
+		a.over = a.over || a.before || old
 	}
 }

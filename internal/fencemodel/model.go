@@ -63,12 +63,13 @@ type Model struct {
 	Loss       Loss
 	Reordered  bool // answers, and confirms of one attempt to one node, may overtake each other
 	Refill     bool // holders set their key again where it is gone, as extensions do
+	Early      bool // with Refill: attempts do so too, before nodes agree on their token
 	SharedID   bool // the first two attempts are one client's, in turn, under one id
 	Queue      bool // attempts join the nodes' queues, and releases grant
 	Again      bool // with Queue: one node may grant to one attempt a second time, after the key was gone
-	Duplicates bool // with Queue: a push may come twice
 	Stale      bool // with Queue: a push that comes late counts as if it were new
-	Unseen     bool // with Queue: a confirm that is answered makes a vote of a grant that was not heard of
+	Confirmed  bool // with Queue: a confirm that is answered makes a vote, and the quorum of votes may change
+	OldFloor   bool // with Queue: who waits keeps the floor of its first JOIN
 }
 
 // The bounds of a state. A state that needs more makes the search panic.
@@ -100,6 +101,7 @@ const (
 type link struct {
 	grants   uint8 // how often the node has granted
 	vote     vote
+	counted  bool // with Queue, timed: the vote is one of the quorum on which the attempt's validity rests
 	confirms [maxInFlight]uint8
 	answers  [maxInFlight]answer
 }
@@ -110,8 +112,7 @@ type answer uint8
 // What an answer is to, in addition to its counter. None of them: a grant.
 const (
 	toConfirm answer = 1 << 6
-	byPush    answer = 1 << 5
-	valueMask        = byPush - 1
+	valueMask        = toConfirm - 1
 )
 
 // phase is how far an attempt is.
@@ -131,7 +132,7 @@ type attempt struct {
 	token     uint8 // the largest counter so far; the final one once completed
 	confirmed uint8 // the token of the last round of confirms, or 0
 	bound     uint8 // the largest token of a completion before it began
-	before    bool  // it began before the loss
+	before    bool  // it began before the loss; with Queue: one of its votes is, or all
 }
 
 // column is all that concerns one node.

@@ -1,10 +1,11 @@
 package fencemodel
 
 // grant is the acquire script, and what a queue does for a waiter: it sets the keys of
-// an attempt if all are free. It returns the counter, or 0 if a key is held.
-func (m *Model) grant(s *state, i, n int) uint8 {
+// an attempt if all are free. It returns the counter, which is at least floor, or 0 if a
+// key is held.
+func (m *Model) grant(s *state, i, n int, floor uint8) uint8 {
 	at := &s.columns[n].node
-	counter := s.attempts[i].floor
+	counter := floor
 	for key := range m.keys() {
 		if !m.Attempts[i].has(key) {
 			continue
@@ -41,16 +42,6 @@ func (m *Model) raise(s *state, i, n int, token uint8) uint8 {
 		counter = max(counter, at.counter[key])
 	}
 	return counter
-}
-
-// release deletes a key, after it has raised the counter to the token of a holder.
-func (m *Model) release(s *state, i, n, key int) {
-	at := &s.columns[n].node
-	if s.attempts[i].phase == completed {
-		at.counter[key] = max(at.counter[key], s.attempts[i].token)
-	}
-	at.owner[key] = 0
-	s.attempts[i].over = m.Timed
 }
 
 // refill is an extension of a held lock: it sets the keys again where they are gone,

@@ -8,10 +8,13 @@ func (m *Model) forget(s *state) {
 		for n := range m.Nodes {
 			l := &s.columns[n].links[i]
 			if m.Queue {
+				if a.confirmed > 0 && !m.Confirmed {
+					l.dropGrants() // the quorum of votes is there, and does not change
+				}
 				sortAnswers(&l.answers)
 			}
 			if !m.mayComplete(s, i) {
-				l.answers, l.vote = [maxInFlight]answer{}, noVote
+				l.answers, l.vote, l.counted = [maxInFlight]answer{}, noVote, false
 			}
 			// Who has lost a key, and is not granted it again, has confirms refused.
 			if l.grants > 0 && !m.mayGrant(s, i, n) && !m.SharedID && !m.Refill && m.Confirming == OwnerChecked && !m.owns(s, i, n) {

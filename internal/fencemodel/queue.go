@@ -18,24 +18,67 @@ func (m *Model) handOvers(s *state, n int, at step, yield func(step)) {
 }
 
 // handOver grants the free key of a node to a waiter and pushes that to it.
-func (m *Model) handOver(s *state, n, to int) {
+func (m *Model) handOver(s *state, n, to int, floor uint8) {
 	l := &s.columns[n].links[to]
 	l.grants++
-	granted := answer(m.grant(s, to, n))
-	if m.Duplicates {
-		granted |= byPush
-	}
-	push(&l.answers, granted)
+	push(&l.answers, answer(m.grant(s, to, n, floor)))
 }
 
-// lapse takes away the vote of a node whose key is gone from an attempt that waits. The
-// vote ended before, by the JOIN it counts from. What the client hears of it from now on
-// is void, but an answer to a confirm may still come.
-func (m *Model) lapse(s *state, i, n int) {
+// joins yields the JOINs of a waiter that find the key its own, where they count.
+func (m *Model) joins(s *state, i, n int, at step, yield func(step)) {
+	a := &s.attempts[i]
+	if !m.Queue || m.OldFloor || a.phase != asking || a.confirmed > 0 || !m.owns(s, i, n) {
+		return
+	}
+	at.kind = joining
+	for _, floor := range m.newFloors(s, i) {
+		if floor > s.columns[n].node.counter[0] {
+			at.floor = floor + 1
+			yield(at)
+		}
+	}
+}
+
+// join is the join script where the key is the waiter's: it raises the counter to the
+// floor of the JOIN.
+func (m *Model) join(s *state, i, n int, floor uint8) {
+	s.columns[n].node.counter[0] = floor
+	push(&s.columns[n].links[i].answers, answer(floor))
+}
+
+// newFloors are the floors that a JOIN of a waiter may have.
+func (m *Model) newFloors(s *state, i int) []uint8 {
+	floors := []uint8{s.attempts[i].floor}
+	for _, floor := range m.Floors {
+		if m.Queue && !m.OldFloor && floor > s.attempts[i].floor {
+			floors = append(floors, floor)
+		}
+	}
+	return floors
+}
+
+// expire ends an attempt of which a node loses the key, unless it waits in queues: then
+// it loses the vote of that node, if its validity does not rest on it.
+func (m *Model) expire(s *state, i, n int) {
 	l := &s.columns[n].links[i]
-	l.vote = noVote
+	if !m.Queue || !m.Timed || !m.mayComplete(s, i) || l.counted {
+		s.attempts[i].over = m.Timed
+		return
+	}
+	if m.Confirmed {
+		l.vote = noVote
+	}
+	if !m.Stale {
+		l.dropGrants()
+	}
+}
+
+// dropGrants drops the pushes that are on their way. They are void once the key is gone,
+// and the vote ended before, by the JOIN it counts from. An answer to a confirm may still
+// come, and says what the node had counted while the key was there.
+func (l *link) dropGrants() {
 	for at := maxInFlight - 1; at >= 0; at-- {
-		if l.answers[at]&toConfirm == 0 && l.answers[at] != 0 && !m.Stale {
+		if l.answers[at]&toConfirm == 0 && l.answers[at] != 0 {
 			take(&l.answers, at)
 		}
 	}

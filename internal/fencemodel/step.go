@@ -9,10 +9,9 @@ const (
 	granting kind = iota
 	gathering
 	answering
-	answeringTwice
+	joining
 	confirming
 	expiring
-	releasing
 	handing
 	refilling
 	losing
@@ -24,7 +23,7 @@ type step struct {
 	kind          kind
 	attempt, node uint8
 	what          uint8 // the key; or which of those on their way; or the nodes heard of, one bit for each
-	floor         uint8 // of an attempt that begins with this step, plus 1
+	floor         uint8 // of a request that is granted, or of a JOIN, plus 1
 	to            uint8 // handing: the waiter; gathering: the nodes whose second grant is heard of
 }
 
@@ -65,6 +64,7 @@ func (m *Model) requests(s *state, i, n int, at step, yield func(step)) {
 		at.kind = granting
 		m.openings(s, i, at, yield)
 	}
+	m.joins(s, i, n, at, yield)
 	for what, token := range l.confirms {
 		if token == 0 || what > 0 && !m.Reordered {
 			break
@@ -74,7 +74,8 @@ func (m *Model) requests(s *state, i, n int, at step, yield func(step)) {
 			yield(at)
 		}
 	}
-	if m.Refill && s.attempts[i].phase == completed && !s.attempts[i].over {
+	early := m.Early && s.attempts[i].confirmed > 0
+	if m.Refill && (s.attempts[i].phase == completed || early) && !s.attempts[i].over {
 		at.kind, at.what = refilling, 0
 		yield(at)
 	}
@@ -98,10 +99,13 @@ func (m *Model) mayGrant(s *state, i, n int) bool {
 	return true
 }
 
-// openings yields a step of an attempt, once for each floor if the attempt begins with it.
+// openings yields a grant to an attempt, once for each floor that the request may have.
 func (m *Model) openings(s *state, i int, at step, yield func(step)) {
 	if s.attempts[i].phase != idle {
-		yield(at)
+		for _, floor := range m.newFloors(s, i) {
+			at.floor = floor + 1
+			yield(at)
+		}
 		return
 	}
 	// Attempts for the same keys are alike: they begin in order.
@@ -158,14 +162,17 @@ func (m *Model) gatherings(s *state, i int, yield func(step)) {
 // gather lets a client hear of a quorum of grants, from one node on. It reports whether
 // that completes the attempt.
 func (m *Model) gather(s *state, i int, at step) bool {
+	a := &s.attempts[i]
 	for n := range m.Nodes {
 		n = (int(at.node) + n) % m.Nodes
 		if at.what>>n&1 == 0 {
 			continue
 		}
-		answers := &s.columns[n].links[i].answers
-		got := answers[at.to>>n&1]
-		take(answers, int(at.to>>n&1))
+		l := &s.columns[n].links[i]
+		got := l.answers[at.to>>n&1]
+		take(&l.answers, int(at.to>>n&1))
+		l.counted = m.Queue && m.Timed && !m.Confirmed
+		a.before = a.before || s.columns[n].node.away // that vote is from before the loss
 		if m.hear(s, i, n, got) {
 			return true
 		}
@@ -181,10 +188,6 @@ func (m *Model) answers(s *state, i, n int, at step, yield func(step)) {
 		}
 		at.kind, at.what = answering, uint8(what)
 		yield(at)
-		if got&byPush != 0 {
-			at.kind = answeringTwice
-			yield(at)
-		}
 	}
 }
 
@@ -198,10 +201,6 @@ func (m *Model) endings(s *state, n, key int, yield func(step)) {
 		at := step{attempt: uint8(i), node: uint8(n), what: uint8(key)}
 		at.kind = expiring
 		yield(at)
-		if s.attempts[i].phase == completed && s.attempts[i].token > s.columns[n].node.counter[key] {
-			at.kind = releasing
-			yield(at)
-		}
 		if m.Queue {
 			m.handOvers(s, n, at, yield)
 		}
@@ -214,13 +213,11 @@ func (m *Model) take(s *state, at step) ([]Property, bool) {
 	i, n := int(at.attempt), int(at.node)
 	l := &s.columns[n].links[i]
 	before := *s
-	if at.floor > 0 && at.kind != handing {
-		m.begin(s, i, at.floor-1)
-	}
 	done := false
 	switch at.kind {
 	case granting:
-		counter := m.grant(s, i, n)
+		m.begin(s, i, at.floor-1)
+		counter := m.grant(s, i, n, at.floor-1)
 		if counter == 0 {
 			return nil, false
 		}
@@ -228,13 +225,12 @@ func (m *Model) take(s *state, at step) ([]Property, bool) {
 		push(&l.answers, answer(counter))
 	case gathering:
 		done = m.gather(s, i, at)
-	case answering, answeringTwice:
+	case answering:
 		got := l.answers[at.what]
 		take(&l.answers, int(at.what))
-		if at.kind == answeringTwice {
-			push(&l.answers, got&^byPush)
-		}
 		done = m.hear(s, i, n, got)
+	case joining:
+		m.join(s, i, n, at.floor-1)
 	case confirming:
 		token := l.confirms[at.what]
 		take(&l.confirms, int(at.what))
@@ -243,19 +239,12 @@ func (m *Model) take(s *state, at step) ([]Property, bool) {
 		}
 	case expiring:
 		s.columns[n].node.owner[at.what] = 0
-		if m.Queue && m.Timed && m.mayComplete(s, i) {
-			m.lapse(s, i, n)
-		} else {
-			s.attempts[i].over = m.Timed
-		}
-	case releasing:
-		m.release(s, i, n, int(at.what))
+		m.expire(s, i, n)
 	case handing:
-		m.release(s, i, n, int(at.what))
-		if at.floor > 0 {
-			m.begin(s, int(at.to), at.floor-1)
-		}
-		m.handOver(s, n, int(at.to))
+		s.columns[n].node.owner[at.what] = 0
+		s.attempts[i].over = m.Timed
+		m.begin(s, int(at.to), at.floor-1)
+		m.handOver(s, n, int(at.to), at.floor-1)
 	case refilling:
 		m.refill(s, i, n)
 	case losing:

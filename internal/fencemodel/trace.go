@@ -40,20 +40,20 @@ func (m *Model) describe(before, after *state, at step) string {
 			}
 		}
 		return fmt.Sprintf("%s hears of the grants of %s", who, strings.Join(heard, ", "))
-	case answering, answeringTwice:
+	case answering:
 		got := was.links[i].answers[at.what]
 		what := "grant"
 		if got&toConfirm != 0 {
 			what = "answer to a confirm"
 		}
 		return fmt.Sprintf("%s hears of the %s of node %d: %d", who, what, node, got&valueMask)
+	case joining:
+		return fmt.Sprintf("node %d runs a JOIN of %s with floor %d, which has the key, counter %d -> %d", node, who, at.floor-1, was.node.counter[key], is.node.counter[key])
 	case confirming:
 		return fmt.Sprintf("node %d runs a confirm of %s for %d, counter %d -> %d", node, who, was.links[i].confirms[at.what],
 			was.node.counter[key], is.node.counter[key])
 	case expiring:
 		return fmt.Sprintf("key %c of %s is gone from node %d", 'a'+at.what, who, node)
-	case releasing:
-		return fmt.Sprintf("node %d runs a release of key %c by %s, counter %d -> %d", node, 'a'+at.what, who, was.node.counter[at.what], is.node.counter[at.what])
 	case handing:
 		return fmt.Sprintf("node %d runs a release by %s and grants to %s, counter %d", node, who, name(int(at.to)), is.node.counter[key])
 	case refilling:

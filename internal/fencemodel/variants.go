@@ -51,8 +51,14 @@ func Wide() []Variant {
 			m.Attempts, m.Counters = []Keys{a | b, b | c, a}, [][]uint8{{0, 0, 0}, {1, 0, 0}}
 		})}, nil},
 		{"wide: queues, timed", []Model{
-			with(inTime, func(m *Model) { m.Attempts = attempts(3) }),
-			with(inTime, func(m *Model) { m.Nodes = 4 }),
+			with(inTime, func(m *Model) { m.Attempts, m.Floors = attempts(3), twoFloors }),
+			with(inTime, func(m *Model) { m.Nodes, m.Floors = 4, twoFloors }),
+			with(inTime, func(m *Model) { m.Counters, m.Floors, m.Again = zeroOrOne, twoFloors, true }),
+		}, nil},
+		{"wide: queues, after a loss", []Model{
+			with(inTime, func(m *Model) { m.Attempts, m.Loss = attempts(3), BackAfterSkew }),
+			with(inTime, func(m *Model) { m.Nodes, m.Loss = 4, BackAfterSkew }),
+			with(inTime, func(m *Model) { m.Again, m.Loss = true, BackAfterSkew }),
 		}, nil},
 		{"wide: queues, untimed", []Model{with(queue, func(m *Model) { m.Again = true })}, []Property{P3}},
 	}
@@ -67,7 +73,9 @@ func Mistakes() []Variant {
 		{"token from the first grant alone, timed", []Model{with(fewer(timed), func(m *Model) { m.Counting = FirstGrant })}, []Property{P1, P2, P3}},
 		{"one id for all attempts of a client, timed", []Model{with(fewer(timed), func(m *Model) { m.SharedID, m.Floors = true, noFloor })}, []Property{P3, Exclusion}},
 		{"a late push counts as a new one, timed", []Model{with(inTime, func(m *Model) { m.Stale = true })}, []Property{P3, Exclusion}},
-		{"a confirm makes a vote of a grant not heard of, timed", []Model{with(inTime, func(m *Model) { m.Again, m.Unseen = true, true })}, []Property{P3}},
+		{"who waits keeps its first floor, after a loss", []Model{with(inTime, func(m *Model) { m.Loss, m.OldFloor = BackAfterSkew, true })}, []Property{P3}},
+		{"a confirm makes a vote, timed", []Model{with(inTime, func(m *Model) { m.Again, m.Confirmed = true, true })}, []Property{P3}},
+		{"an extension before nodes agree on the token, untimed", []Model{with(untimed, func(m *Model) { m.Refill, m.Early, m.Floors = true, true, noFloor })}, []Property{P2}},
 	}
 }
 
@@ -168,11 +176,15 @@ func queues() []Variant {
 	inTime := with(queue, func(m *Model) { m.Timed = true })
 	return []Variant{
 		{"queues, untimed", []Model{
-			with(queue, func(m *Model) { m.Floors, m.Duplicates = twoFloors, true }),
+			with(queue, func(m *Model) { m.Floors = twoFloors }),
 		}, []Property{P3}},
 		{"queues, timed", []Model{
-			with(inTime, func(m *Model) { m.Counters, m.Floors, m.Duplicates = zeroOrOne, twoFloors, true }),
+			with(inTime, func(m *Model) { m.Counters, m.Floors = zeroOrOne, twoFloors }),
 			with(inTime, func(m *Model) { m.Again = true }),
+		}, nil},
+		{"queues, after a loss with the restart guard, or as long away", []Model{
+			with(inTime, func(m *Model) { m.Loss = BackAfterSkew }),
+			with(inTime, func(m *Model) { m.Counters, m.Floors, m.Loss = zeroOrOne, twoFloors, BackAfterSkew }),
 		}, nil},
 	}
 }

@@ -1,8 +1,11 @@
 -- Makes every key of one owner live for at least ttl from now, and puts back those that are gone.
--- KEYS: the lock's keys. ARGV[1]: token. ARGV[2]: ttl in ms.
+-- KEYS: the lock's keys. ARGV: token, ttl in ms, quarantine in ms (0: no guard).
 -- Returns 1 if all were ours: the only answer that counts for a quorum.
 -- Returns 2 if some were gone and none is another's: they are ours again, as from now.
 -- Returns 0 if any is held by another owner (nothing is changed then); a key of another type is.
+-- Returns, below 0, for how many ms more the node must not vote, if some were gone and it may have forgotten for whom
+-- (nothing is changed then).
+--- guard.lua
 local gone = {}
 for _, key in ipairs(KEYS) do
   local owner = redis.pcall('GET', key)
@@ -17,6 +20,10 @@ for _, key in ipairs(KEYS) do
   elseif owner ~= ARGV[1] then
     return 0
   end
+end
+local left = next(gone) and quarantined(ARGV[3]) or 0
+if left > 0 then
+  return -left
 end
 for _, key in ipairs(KEYS) do
   if gone[key] then

@@ -1,7 +1,9 @@
 package node_test
 
 import (
+	"net"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -135,15 +137,20 @@ func TestAGrantOfTheQueueIsNumbered(t *testing.T) {
 	require.Equal(t, "first 2 1001", next(t, told))
 	c := enter(t, s, first, 3, 9000)
 	require.Equal(t, node.Done, c.Outcome)
-	require.EqualValues(t, 1001, c.Fence, "an answer says what the push said")
+	require.EqualValues(t, 9000, c.Fence, "a vote has at least the floor of the call that it counts from")
 	leave(t, s, "first")
 	require.Equal(t, "second 1", next(t, told), "without a fence")
 	leave(t, s, "second")
-	require.Equal(t, "third 2 2000", next(t, told))
+	require.Equal(t, "third 2 9001", next(t, told))
+	c = enter(t, s, third, 3, 5000)
+	require.EqualValues(t, 9001, c.Fence, "an answer says what the push said")
 	leave(t, s, "third")
 	c = enter(t, s, fenced("fourth", 1, "k"), 1, 1500)
 	require.Equal(t, node.Done, c.Outcome, "a free key is taken at once")
-	require.EqualValues(t, 2001, c.Fence)
+	require.EqualValues(t, 9002, c.Fence)
+	_, err := server.Do("DEL", "{k}:fence")
+	require.NoError(t, err)
+	require.EqualValues(t, 1500, enter(t, s, fenced("fourth", 1, "k"), 2, 1500).Fence, "its counter was evicted")
 }
 
 // A counter that is broken keeps no lock held.
@@ -192,6 +199,9 @@ func TestANodeThatMayHaveForgottenDoesNotVote(t *testing.T) {
 		require.WithinRange(t, q.Until, asked.Add(quarantine/2), time.Now().Add(quarantine+time.Second))
 		c = enter(t, s, guarded("waiter", quarantine, "k"), 1, 0)
 		require.ErrorAs(t, c.Err, &q, "it takes no place in the queue either")
+		c = one(t, s, node.Command{Kind: node.Extend, Claim: guarded("holder", quarantine, "held"), TTL: time.Minute})
+		require.ErrorAs(t, c.Err, &q, "no extension sets what it may have forgotten")
+		require.ErrorIs(t, c.Err, node.ErrNotRun)
 		require.Equal(t, []string{"redlock:guard"}, server.Keys(t))
 	}
 	trust := func() {
@@ -219,6 +229,45 @@ func TestANodeThatMayHaveForgottenDoesNotVote(t *testing.T) {
 	refuses("its data is that of another run, as after a failover")
 }
 
+// A group that fails over and back: its first master has taken over what the second one knew.
+func TestAMasterThatWasAReplicaMeanwhileDoesNotVote(t *testing.T) {
+	first, second := redistest.Start(t), redistest.Start(t)
+	s := connect(t, first)
+	for _, server := range []*redistest.Server{first, second} {
+		_, err := server.Do("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+		require.NoError(t, err)
+	}
+	take := func(key string) node.Command {
+		return one(t, s, node.Command{Kind: node.Acquire, Claim: guarded("one", time.Minute, key), TTL: time.Minute})
+	}
+	follow := func(replica, master *redistest.Server) {
+		host, port, err := net.SplitHostPort(master.Addr())
+		require.NoError(t, err)
+		_, err = replica.Do("REPLICAOF", host, port)
+		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			info, err := replica.Do("INFO", "replication")
+			return err == nil && strings.Contains(info.(string), "master_link_status:up")
+		}, 20*time.Second, 10*ms)
+	}
+	promote := func(server *redistest.Server) {
+		_, err := server.Do("REPLICAOF", "NO", "ONE")
+		require.NoError(t, err)
+	}
+	one(t, s, node.Command{Kind: node.Trust, Claim: node.NewClaim([]string{"k"}, "", 1)})
+	follow(second, first)
+	require.Equal(t, node.Done, take("a").Outcome)
+	promote(second)
+	follow(first, second)
+	promote(first)
+	var q *node.Quarantined
+	require.ErrorAs(t, take("b").Err, &q)
+
+	one(t, s, node.Command{Kind: node.Trust, Claim: node.NewClaim([]string{"k"}, "", 1)})
+	follow(second, first)
+	require.Equal(t, node.Done, take("c").Outcome, "a new replica changes nothing")
+}
+
 func TestAQuarantineEnds(t *testing.T) {
 	s := connect(t, redistest.Start(t))
 	began := time.Now()
@@ -241,6 +290,9 @@ func TestANodeInQuarantineGrantsToNobodyInItsQueue(t *testing.T) {
 	require.Equal(t, node.Refused, enter(t, s, guarded("waiter", time.Minute, "k"), 1, 0).Outcome)
 	_, err := server.Do("SET", "redlock:guard", "0123456789abcdef 0")
 	require.NoError(t, err)
+	c := enter(t, s, guarded("holder", time.Minute, "k"), 1, 0)
+	var q *node.Quarantined
+	require.ErrorAs(t, c.Err, &q, "a key that is there may be one that was another's since")
 	require.Equal(t, node.Done, leave(t, s, "holder"))
 	_, held := server.Get(t, "k")
 	require.False(t, held)

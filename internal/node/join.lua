@@ -11,16 +11,17 @@ local owner = redis.pcall('GET', KEYS[1])
 if type(owner) == 'table' and owner.err and not string.find(owner.err, 'WRONGTYPE', 1, true) then
   return owner
 end
-if owner == token then
-  if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[5]) then
-    redis.call('PEXPIRE', KEYS[1], ARGV[5])
-  end
-  return {1, ARGV[7] == '0' and 0 or counted(ARGV[10])}
-end
 local left = quarantined(ARGV[9])
 if left > 0 then
   drop(token)
   return {-1, left}
+end
+if owner == token then
+  if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[5]) then
+    redis.call('PEXPIRE', KEYS[1], ARGV[5])
+  end
+  -- The fence is at least that of a claim that takes the key now: the call that took it may have been a late one.
+  return {1, ARGV[7] == '0' and 0 or raise({ARGV[10]}, 1, ARGV[7], 0, ARGV[8])}
 end
 enter(token, ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], terms)
 if owner then

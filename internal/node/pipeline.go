@@ -101,7 +101,7 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 	case Confirm:
 		command = command.Args(strconv.FormatInt(c.Fence, 10), retention)
 	case Extend:
-		command = command.Args(s.ttl.of(c.TTL))
+		command = command.Args(s.ttl.of(c.TTL), s.quarantine.of(terms.Quarantine))
 	case Join:
 		e := c.Entry
 		if c.Claim.Fenced() {
@@ -169,7 +169,10 @@ func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
 			return Done, nil
 		}
 	case Extend:
-		if n >= 0 && n <= 2 {
+		switch {
+		case n < 0:
+			return Unknown, quarantined(-n)
+		case n <= 2:
 			return [...]Outcome{Refused, Done, Refilled}[n], nil
 		}
 	case Look:
@@ -236,7 +239,7 @@ func (c *Command) readPlace(result rueidis.RedisResult) (Outcome, error) {
 		}
 	}
 	switch state, value := numbers[0], numbers[1]; {
-	case len(answer) == 2 && state == 1 && value >= 0:
+	case len(answer) == 2 && state == 1 && value >= c.Entry.Floor && (value > 0) == c.Claim.Fenced():
 		c.Fence = value
 		return Done, nil
 	case len(answer) == 2 && state == -1 && value > 0:

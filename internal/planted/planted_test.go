@@ -245,6 +245,15 @@ var mistakes = []mistake{
 	{"a node in quarantine grants to its queue", queueLua,
 		"if quarantined(quarantine) > 0 then", "if false then",
 		test("./internal/node", "TestANodeInQuarantineGrantsToNobodyInItsQueue"), "TestANodeInQuarantine"},
+	{"an extension sets again what a node in quarantine may have given to another", "internal/node/extend.lua",
+		"if left > 0 then", "if false then",
+		test("./internal/node", "TestANodeThatMayHaveForgottenDoesNotVote"), "no extension sets"},
+	{"a master trusts what it held before it was a replica", "internal/node/guard.lua",
+		"return id .. (string.match(redis.call('INFO', 'replication'), 'master_replid2:(%w+)') or '')", "return id",
+		test("./internal/node", "TestAMasterThatWasAReplicaMeanwhileDoesNotVote"), "TestAMasterThatWas"},
+	{"a vote has the number of a call that came late", "internal/node/join.lua",
+		"raise({ARGV[10]}, 1, ARGV[7], 0, ARGV[8])", "counted(ARGV[10])",
+		test("./internal/node", "TestAGrantOfTheQueueIsNumbered"), "TestAGrantOfTheQueue"},
 }
 
 // stopped is arm with its goroutine stopped for a while, once, between its look

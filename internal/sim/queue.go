@@ -136,18 +136,16 @@ func (s *Store) take(c *node.Command) node.Outcome {
 func (s *Store) join(c *node.Command) node.Outcome {
 	key, token := c.Claim.Keys[0], c.Claim.Token
 	owner, held := s.get(key)
+	if left := s.quarantined(c.Claim.Terms().Quarantine); left > 0 {
+		s.drop(key, token)
+		return refuse(c, left)
+	}
 	if held && owner == token {
 		if s.keys[key].expires.Before(time.Now().Add(s.local(c.Entry.Window))) {
 			s.set(key, token, c.Entry.Window)
 		}
-		if c.Claim.Terms().Floor > 0 {
-			c.Fence = s.counted(node.Counter(key))
-		}
+		c.Fence = s.raise([]string{key}, terms(c), c.Entry.Floor, 0)
 		return node.Done
-	}
-	if left := s.quarantined(c.Claim.Terms().Quarantine); left > 0 {
-		s.drop(key, token)
-		return refuse(c, left)
 	}
 	s.enter(c)
 	switch {

@@ -339,6 +339,11 @@ func (s *Store) extend(c *node.Command) node.Outcome {
 			return node.Refused
 		}
 	}
+	if outcome == node.Refilled {
+		if left := s.quarantined(c.Claim.Terms().Quarantine); left > 0 {
+			return refuse(c, left)
+		}
+	}
 	for _, key := range c.Claim.Keys {
 		if _, held := s.get(key); !held || s.keys[key].expires.Before(time.Now().Add(s.local(c.TTL))) {
 			s.set(key, c.Claim.Token, c.TTL)
