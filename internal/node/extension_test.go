@@ -63,6 +63,8 @@ func TestAServerThatHangsHoldsUpNoOther(t *testing.T) {
 			n.Extend(node.Extension{Slot: new(node.Slot), Claim: claim(0), TTL: time.Hour, Voter: hung})
 		}
 		time.Sleep(10 * time.Second)
+		n.Acquire(claim(0), time.Hour, hung) // the first look at the silence
+		time.Sleep(time.Second)
 		acquired, extended := make(sim.Voter, 1), make(sim.Voter, 1)
 		n.Acquire(claim(1), time.Hour, acquired)
 		n.Extend(node.Extension{Slot: new(node.Slot), Claim: claim(2), TTL: time.Hour, Voter: extended})
