@@ -5,7 +5,6 @@
 -- Returns 0 if any is held by another owner (nothing is changed then); a key of another type is.
 -- Returns, below 0, for how many ms more the node must not vote, if some were gone and it may have forgotten for whom
 -- (nothing is changed then).
---- guard.lua
 local gone = {}
 for _, key in ipairs(KEYS) do
   local owner = redis.pcall('GET', key)
@@ -21,9 +20,12 @@ for _, key in ipairs(KEYS) do
     return 0
   end
 end
-local left = next(gone) and quarantined(ARGV[3]) or 0
-if left > 0 then
-  return -left
+if next(gone) and ARGV[3] ~= '0' then
+--- guard.lua
+  local left = quarantined(ARGV[3])
+  if left > 0 then
+    return -left
+  end
 end
 for _, key in ipairs(KEYS) do
   if gone[key] then
