@@ -35,11 +35,11 @@ type lockerConfig struct {
 type lockConfig struct {
 	retry     RetryPolicy
 	threshold time.Duration // 0: in proportion to the ttl
-	manual    bool          // WithoutAutoExtend
 	grace     time.Duration
 	maxHold   time.Duration // 0: none
-	fence     bool
 	metadata  string
+	fence     bool
+	manual    bool // WithoutAutoExtend
 }
 
 var defaults = lockerConfig{

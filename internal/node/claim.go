@@ -14,10 +14,7 @@ import (
 type Claim struct {
 	Keys  []string
 	Token string
-	terms Terms // set before the claim is first sent
-	// What follows from the terms, for a claim with a fence:
-	counted []string // the keys, then their counters
-	floor   string
+	asked *asked // set before the claim is first sent; nil if it asks for nothing
 
 	ended  atomic.Bool
 	places []place // by node; each guarded by its Node's mutex
@@ -65,24 +62,40 @@ func (c *Claim) Init(keys []string, token string, n int) {
 	}
 }
 
+// asked is the terms of a claim, and what follows from them if it has a fence.
+type asked struct {
+	terms   Terms
+	counted []string // the keys, then their counters
+	floor   string
+}
+
 // Ask sets what the claim asks of the nodes. It is called before anything is sent.
 func (c *Claim) Ask(t Terms) {
-	if c.terms = t; t.Floor == 0 {
+	if t == (Terms{}) {
 		return
 	}
-	c.floor = strconv.FormatInt(t.Floor, 10)
-	c.counted = make([]string, len(c.Keys), 2*len(c.Keys))
-	copy(c.counted, c.Keys)
+	c.asked = &asked{terms: t}
+	if t.Floor == 0 {
+		return
+	}
+	c.asked.floor = strconv.FormatInt(t.Floor, 10)
+	c.asked.counted = make([]string, len(c.Keys), 2*len(c.Keys))
+	copy(c.asked.counted, c.Keys)
 	for _, key := range c.Keys {
-		c.counted = append(c.counted, Counter(key))
+		c.asked.counted = append(c.asked.counted, Counter(key))
 	}
 }
 
 // Terms returns what the claim asks of the nodes.
-func (c *Claim) Terms() Terms { return c.terms }
+func (c *Claim) Terms() Terms {
+	if c.asked == nil {
+		return Terms{}
+	}
+	return c.asked.terms
+}
 
 // Fenced reports whether the claim has a fence.
-func (c *Claim) Fenced() bool { return c.terms.Floor > 0 }
+func (c *Claim) Fenced() bool { return c.Terms().Floor > 0 }
 
 // End ends the claim: nothing is sent for it any more but releases. It waits for
 // nobody.

@@ -68,7 +68,7 @@ func (s *Redis) connection(client rueidis.Client, err error) error {
 
 // command builds what is sent for c: with its scripts whole, or by their digest.
 func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.Completed {
-	keys, token, terms := c.Claim.Keys, c.Claim.Token, c.Claim.terms
+	keys, token, terms := c.Claim.Keys, c.Claim.Token, c.Claim.Terms()
 	if c.IsPlain() {
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL)).Build()
 	}
@@ -84,7 +84,7 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 		command = client.B().Arbitrary("EVAL", script.text)
 	}
 	if c.Claim.Fenced() && (c.Kind == Acquire || c.Kind == Confirm) {
-		keys = c.Claim.counted
+		keys = c.Claim.asked.counted
 	}
 	if len(keys) == 1 { // no slice
 		command = command.Args("1").Keys(keys[0]).Args(token)
@@ -93,7 +93,7 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 	}
 	floor, retention := "0", "0"
 	if c.Claim.Fenced() {
-		floor, retention = c.Claim.floor, s.retention.of(terms.Retention)
+		floor, retention = c.Claim.asked.floor, s.retention.of(terms.Retention)
 	}
 	switch c.Kind {
 	case Acquire:
@@ -115,7 +115,7 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 
 // IsPlain reports whether c needs no script: then it is not told whose a key is.
 func (c *Command) IsPlain() bool {
-	return c.Kind == Acquire && len(c.Claim.Keys) == 1 && c.Claim.terms == Terms{}
+	return c.Kind == Acquire && len(c.Claim.Keys) == 1 && c.Claim.asked == nil
 }
 
 // read fills in what came of c, and returns the error of the connection. Only the
@@ -154,7 +154,7 @@ func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
 		switch {
 		case n < 0:
 			return Unknown, quarantined(-n)
-		case fenced && n >= c.Claim.terms.Floor:
+		case fenced && n >= c.Claim.Terms().Floor:
 			c.Fence = n
 			return Done, nil
 		case !fenced && n == 1:

@@ -42,14 +42,15 @@ type Queue struct {
 	// mu guards what follows, and all of every line, Waiter and contender. While it
 	// is held nothing is sent, and no other lock is taken but that of the ears.
 	mu         sync.Mutex
+	held       map[string]*node.Claim // by key, of this Locker, where there is no line
 	lines      map[string]*line
-	spare      []*line               // empty ones, to be used again
 	contenders map[string]*contender // by token
 	closed     bool
 	warned     bool
 }
 
-// line is those in this process who want one key, or hold it.
+// line is those in this process who want one key, and who holds it meanwhile. There is
+// one only from when somebody waits on: most held locks need none.
 type line struct {
 	key       string
 	waiters   []*Waiter   // the first is next
@@ -57,8 +58,7 @@ type line struct {
 	contender *contender  // nil while there is a holder, or nobody waits
 	row       row         // of the holder
 	doubt     doubt
-	taken     int  // Waiters that Next has taken
-	used      bool // somebody has waited in it
+	taken     int // Waiters that Next has taken
 }
 
 // Waiter is one who waits in a line.
@@ -93,6 +93,7 @@ func New(k *keeper.Keeper, nodes []*node.Node, handoffs int, floor func() int64)
 		handoffs:   handoffs,
 		floor:      floor,
 		channel:    "redlock:" + rand.Text(),
+		held:       make(map[string]*node.Claim),
 		lines:      make(map[string]*line),
 		contenders: make(map[string]*contender),
 	}
@@ -114,7 +115,7 @@ func (q *Queue) Busy(key string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	l := q.lines[key]
-	return l != nil && (q.granted || l.holder != nil)
+	return q.held[key] != nil || l != nil && (q.granted || l.holder != nil)
 }
 
 // Enter has one more wait for the key, which is to be held for ttl. If the terms
@@ -123,7 +124,7 @@ func (q *Queue) Enter(key string, ttl time.Duration, terms node.Terms) *Waiter {
 	q.mu.Lock()
 	l := q.line(key)
 	w := &Waiter{queue: q, line: l, ttl: ttl, terms: terms, grant: make(chan Grant, 1)}
-	l.waiters, l.used = append(l.waiters, w), true
+	l.waiters = append(l.waiters, w)
 	send := q.contend(l)
 	q.mu.Unlock()
 	send()
@@ -136,13 +137,15 @@ func (q *Queue) Owners(key string) []string {
 	owners := make([]string, len(q.nodes))
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	l := q.lines[key]
+	holder, l := q.held[key], q.lines[key]
+	if l != nil {
+		holder = l.holder
+	}
 	for i := range owners {
 		switch {
-		case l == nil:
-		case l.holder != nil:
-			owners[i] = l.holder.Token
-		case l.contender != nil:
+		case holder != nil:
+			owners[i] = holder.Token
+		case l != nil && l.contender != nil:
 			owners[i] = l.contender.seats[i].told
 		}
 	}
@@ -214,7 +217,12 @@ func (q *Queue) release(c *node.Claim) {
 // Hold notes that this Locker holds the key by claim.
 func (q *Queue) Hold(key string, claim *node.Claim) {
 	q.mu.Lock()
-	l := q.line(key)
+	l := q.lines[key]
+	if l == nil {
+		q.held[key] = claim
+		q.mu.Unlock()
+		return
+	}
 	l.holder = claim
 	send := q.contend(l)
 	q.mu.Unlock()
@@ -233,8 +241,8 @@ func (q *Queue) Hold(key string, claim *node.Claim) {
 // for the answer.
 func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter {
 	q.mu.Lock()
-	l := q.lines[key]
-	if l == nil || l.holder != claim {
+	l := q.lineOf(key, claim)
+	if l == nil {
 		q.mu.Unlock()
 		return nil
 	}
@@ -318,8 +326,8 @@ func (w *Waiter) Restore() {
 // Released notes that a claim is not held any more.
 func (q *Queue) Released(key string, claim *node.Claim) {
 	q.mu.Lock()
-	l := q.lines[key]
-	if l == nil || l.holder != claim {
+	l := q.lineOf(key, claim)
+	if l == nil {
 		q.mu.Unlock()
 		return
 	}
@@ -347,32 +355,28 @@ func (q *Queue) Close() {
 	q.ears.close()
 }
 
+// line returns the line of a key, with whoever holds it. q.mu is held.
 func (q *Queue) line(key string) *line {
 	l := q.lines[key]
-	if l != nil {
-		return l
+	if l == nil {
+		l = &line{key: key, holder: q.held[key]}
+		q.lines[key] = l
+		delete(q.held, key)
 	}
-	if last := len(q.spare) - 1; last >= 0 {
-		l, q.spare = q.spare[last], q.spare[:last]
-	} else {
-		l = new(line)
-	}
-	l.key = key
-	q.lines[key] = l
 	return l
 }
 
-// drop ends a line in which nobody is. A Waiter that has left may still look at
-// it: so it is used again only if there was none.
-func (q *Queue) drop(l *line) {
-	delete(q.lines, l.key)
-	if !l.used && len(q.spare) < spareLines {
-		q.spare = append(q.spare, l)
+// lineOf returns the line in which a claim holds the key, nil if there is none. A claim
+// that holds it without a line then holds it no more. q.mu is held.
+func (q *Queue) lineOf(key string, claim *node.Claim) *line {
+	if q.held[key] == claim {
+		delete(q.held, key)
 	}
+	if l := q.lines[key]; l != nil && l.holder == claim {
+		return l
+	}
+	return nil
 }
-
-// spareLines is how many are kept.
-const spareLines = 64
 
 func (l *line) empty() bool { return l.holder == nil && len(l.waiters) == 0 && l.taken == 0 }
 
@@ -401,7 +405,7 @@ func (q *Queue) contend(l *line) func() {
 		q.end(l)
 		return c.leave
 	case l.empty():
-		q.drop(l)
+		delete(q.lines, l.key)
 	}
 	return func() {}
 }
@@ -424,7 +428,7 @@ func (q *Queue) end(l *line) {
 	c.timer.Stop()
 	q.ears.rest()
 	if l.empty() {
-		q.drop(l)
+		delete(q.lines, l.key)
 	}
 }
 
