@@ -35,6 +35,7 @@ type server struct {
 	MaxMemory       string  `json:"maxmemory,omitempty"`
 	MaxMemoryPolicy string  `json:"maxmemory_policy,omitempty"`
 
+	run   string // as the marker of restart guards names it
 	Guard *guard `json:"guard,omitempty"` // of WithRestartGuard; none if no Locker has used one here
 
 	Denied  []denial `json:"denied,omitempty"`  // what the library needs and the user may not
@@ -71,10 +72,10 @@ func (s *server) readGuard(ctx context.Context, client rueidis.Client) {
 	marker, err := client.Do(ctx, client.B().Get().Key("redlock:guard").Build()).ToString()
 	run, text, _ := strings.Cut(marker, " ")
 	since, invalid := strconv.ParseInt(text, 10, 64)
-	if err != nil || invalid != nil || s.RunID == "" {
+	if err != nil || invalid != nil || s.run == "" {
 		return
 	}
-	s.Guard = &guard{Known: run == s.RunID}
+	s.Guard = &guard{Known: run == s.run}
 	if since > 0 {
 		began := time.UnixMilli(since).UTC()
 		s.Guard.Since = &began
@@ -212,6 +213,7 @@ func (s *server) readInfo(info map[string]string) {
 		}
 	}
 	s.Mode, s.Role, s.RunID = info["redis_mode"], info["role"], info["run_id"]
+	s.run = s.RunID + info["master_replid2"]
 	s.MaxMemory, s.MaxMemoryPolicy = info["maxmemory"], info["maxmemory_policy"]
 	switch info["aof_enabled"] {
 	case "0":
