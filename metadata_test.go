@@ -56,6 +56,7 @@ func TestOneWhoIsRefusedLearnsWhoHoldsTheLock(t *testing.T) {
 
 	require.NoError(t, lock.Extend(t.Context(), 0))
 	require.NoError(t, lock.Release(t.Context()))
+	eventually.True(t, "it is held nowhere", func() bool { return ns.holders("k", lock.Token()) == 0 })
 	anonymous, err := silent.Acquire(t.Context(), "k", time.Minute)
 	require.NoError(t, err)
 	_, err = b.TryAcquire(t.Context(), "k", time.Minute)

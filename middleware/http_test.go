@@ -224,10 +224,12 @@ func TestAClosedLockerIs503(t *testing.T) {
 	require.NoError(t, err)
 	policy, waiting := waitPolicy()
 	s := serve(t, middleware.HTTP(l, time.Minute, fixed, middleware.WithLock(redlock.WithRetry(policy)))(ok))
-	go func() {
+	var closed sync.WaitGroup
+	defer closed.Wait() // before the server is stopped
+	closed.Go(func() {
 		<-waiting
 		assert.NoError(t, l.Close())
-	}()
+	})
 	s.get().is(t, http.StatusServiceUnavailable, "5", closing)
 	s.get().is(t, http.StatusServiceUnavailable, "5", closing)
 	s.quiet()
