@@ -57,10 +57,26 @@ func (ns *nodes) instance(t *testing.T, ttl time.Duration) *certmagiclock.Storag
 	return certmagiclock.New(ns.storage, lockertest.Open(t, redistest.URLs(ns.servers)), ttl)
 }
 
-// authority issues certificates, and counts them.
+// authority issues certificates, and counts them: the first once so many instances have
+// asked for the lock that one must wait for the others.
 type authority struct {
-	key    *ecdsa.PrivateKey
-	issued atomic.Int64
+	key       *ecdsa.PrivateKey
+	issued    atomic.Int64
+	missing   atomic.Int64  // instances that have not asked for the lock yet
+	contended chan struct{} // closed when all have
+}
+
+// asking is a Storage that tells the authority when it is asked for a lock.
+type asking struct {
+	*certmagiclock.Storage
+	authority *authority
+}
+
+func (s asking) Lock(ctx context.Context, name string) error {
+	if s.authority.missing.Add(-1) == 0 {
+		close(s.authority.contended)
+	}
+	return s.Storage.Lock(ctx, name)
 }
 
 func (a *authority) IssuerKey() string { return "authority" }
@@ -76,7 +92,7 @@ func (a *authority) Issue(_ context.Context, request *x509.CertificateRequest) (
 	if err != nil {
 		return nil, err
 	}
-	time.Sleep(100 * ms) // an authority takes its time
+	<-a.contended
 	return &certmagic.IssuedCertificate{Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})}, nil
 }
 
@@ -84,10 +100,12 @@ func TestOneOfManyInstancesObtainsACertificate(t *testing.T) {
 	ns := start(t)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	a := &authority{key: key}
+	const instances = 4
+	a := &authority{key: key, contended: make(chan struct{})}
+	a.missing.Store(instances)
 	var all sync.WaitGroup
-	for range 4 {
-		storage := ns.instance(t, time.Minute)
+	for range instances {
+		storage := asking{ns.instance(t, time.Minute), a}
 		var config *certmagic.Config
 		cache := certmagic.NewCache(certmagic.CacheOptions{
 			GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return config, nil },

@@ -222,6 +222,45 @@ func (a *Arena) queueLen(n int64) func() bool {
 	}
 }
 
+// extended tells whether k is set for longer than a grant sets it, on a majority of the
+// nodes.
+func (a *Arena) extended() bool {
+	nodes := 0
+	for _, s := range a.Servers {
+		if left, err := s.Do("PTTL", "k"); err == nil && left.(int64) > window.Milliseconds() {
+			nodes++
+		}
+	}
+	return nodes >= a.most()
+}
+
+// channel is where the first who waits for k is told of grants.
+func (a *Arena) channel() string {
+	for _, s := range a.Servers {
+		first, err := s.Do("ZRANGE", "k:waiters", "0", "0")
+		require.NoError(a.t, err)
+		if tokens := first.([]any); len(tokens) == 1 {
+			entry, err := s.Do("HGET", "k:waiting", tokens[0].(string))
+			require.NoError(a.t, err)
+			return strings.Fields(entry.(string))[3] // see internal/node/queue.lua
+		}
+	}
+	require.FailNow(a.t, "nobody waits", a.queues())
+	return ""
+}
+
+// deserted tells whether nobody listens to a channel any more.
+func (a *Arena) deserted(channel string) bool {
+	for _, s := range a.Servers {
+		count, err := s.Do("PUBSUB", "NUMSUB", channel)
+		require.NoError(a.t, err)
+		if count.([]any)[1] != int64(0) {
+			return false
+		}
+	}
+	return true
+}
+
 // queues is who has k and who waits for it, on every node.
 func (a *Arena) queues() string {
 	var text strings.Builder
@@ -283,7 +322,8 @@ func (s *scene) waits() (holder held, rival <-chan held) {
 	s.child.goOn()
 	s.child.heard("waiting")
 	eventually.True(s.t, "the child waits", s.arena.queueLen(1), s.arena.queues)
-	time.Sleep(5 * ms)
+	began := time.Now().UnixMilli()
+	eventually.True(s.t, "the rival comes in a later millisecond", func() bool { return time.Now().UnixMilli() > began })
 	return holder, s.rival(2)
 }
 
@@ -329,13 +369,13 @@ func TestAProcessThatIsStoppedWhileItWaits(t *testing.T) {
 	for range 3 {
 		holder, rival := s.waits()
 		s.child.stop()
-		time.Sleep(lease + 50*ms)
+		time.Sleep(lease + 50*ms) // for how long it is stopped
 		released := time.Now()
 		s.release(holder)
 		x, took := s.gets(rival, released, heartbeat)
 		t.Logf("the rival has the lock %v after the release", took)
 		s.child.signal(syscall.SIGCONT)
-		time.Sleep(heartbeat + 100*ms)
+		eventually.True(t, "it waits again", s.arena.queueLen(1), s.arena.queues)
 		s.release(x)
 		s.child.heard("holding")
 		s.child.goOn()
@@ -361,7 +401,7 @@ func TestAProcessThatIsStoppedWhenItIsGranted(t *testing.T) {
 		} else { // somewhere between the push and the first extension
 			done := make(chan struct{})
 			go func() { defer close(done); s.release(holder) }()
-			time.Sleep(between(random, 0, ms/2))
+			time.Sleep(between(random, 0, ms/2)) // when it is stopped
 			s.child.stop()
 			<-done
 		}
@@ -372,7 +412,7 @@ func TestAProcessThatIsStoppedWhenItIsGranted(t *testing.T) {
 			longest = max(longest, took)
 			require.Less(t, took, window+heartbeat+loaded)
 			s.child.signal(syscall.SIGCONT)
-			time.Sleep(between(random, 50*ms, window+100*ms))
+			time.Sleep(between(random, 50*ms, window+100*ms)) // for how long it is watched
 			require.True(t, x.lock.Valid(), "%v", context.Cause(x.lock.Context()))
 			s.release(x)
 		case <-time.After(window + heartbeat + loaded): // it was stopped when it had extended already
@@ -402,7 +442,7 @@ func TestAProcessThatIsStoppedWhileItHolds(t *testing.T) {
 		holder, rival := s.waits()
 		s.release(holder)
 		s.child.heard("holding")
-		time.Sleep(window) // extended to its ttl
+		eventually.True(t, "extended to its ttl", s.arena.extended, s.arena.queues)
 		stopped := time.Now()
 		s.child.stop()
 		x, took := s.gets(rival, stopped, s.arena.TTL+300*ms)
@@ -425,8 +465,9 @@ func TestAWaiterThatIsKilledDelaysNobody(t *testing.T) {
 			s := newScene(t, 10*time.Second)
 			holder, rival := s.waits()
 			if killed == "before the release" {
+				channel := s.arena.channel()
 				s.child.signal(syscall.SIGKILL)
-				time.Sleep(100 * ms)
+				eventually.True(t, "the servers have noticed", func() bool { return s.arena.deserted(channel) })
 			} else {
 				s.child.stop() // its grant is not answered
 			}
@@ -446,7 +487,7 @@ func TestAHolderThatIsKilledDelaysTheNextByItsTTL(t *testing.T) {
 	holder, rival := s.waits()
 	s.release(holder)
 	s.child.heard("holding")
-	time.Sleep(window)
+	eventually.True(t, "extended to its ttl", s.arena.extended, s.arena.queues)
 	killed := time.Now()
 	s.child.signal(syscall.SIGKILL)
 	x, took := s.gets(rival, killed, s.arena.TTL+300*ms)

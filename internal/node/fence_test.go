@@ -111,11 +111,12 @@ func TestFencesAreExact(t *testing.T) {
 	require.EqualValues(t, largest, one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("two", 1, "k"), TTL: time.Minute}).Fence)
 }
 
-// enter joins the queue of "k" with a fence of at least floor.
-func enter(t *testing.T, s node.Store, claim *node.Claim, number, floor int64) node.Command {
+// enter joins the queue of "k" with a fence of at least floor. The first join of a claim
+// has come so long ago.
+func enter(t *testing.T, s node.Store, claim *node.Claim, ago time.Duration, number, floor int64) node.Command {
 	t.Helper()
 	return one(t, s, node.Command{Kind: node.Join, Claim: claim, Entry: &node.Entry{
-		Number: number, Order: time.Now().UnixMilli(), Floor: floor, Channel: "grants", Window: 10 * time.Second, Lease: 15 * time.Second,
+		Number: number, Order: time.Now().Add(-ago).UnixMilli(), Floor: floor, Channel: "grants", Window: 10 * time.Second, Lease: 15 * time.Second,
 	}})
 }
 
@@ -126,31 +127,29 @@ func TestAGrantOfTheQueueIsNumbered(t *testing.T) {
 	holder := fenced("holder", 1000, "k")
 	require.EqualValues(t, 1000, one(t, s, node.Command{Kind: node.Acquire, Claim: holder, TTL: time.Minute}).Fence)
 	first, second, third := fenced("first", 1, "k"), node.NewClaim([]string{"k"}, "second", 1), fenced("third", 1, "k")
-	require.Equal(t, node.Refused, enter(t, s, first, 2, 500).Outcome)
-	time.Sleep(2 * ms) // who is first goes by the millisecond
-	require.Equal(t, node.Refused, enter(t, s, second, 1, 0).Outcome)
-	time.Sleep(2 * ms)
-	require.Equal(t, node.Refused, enter(t, s, third, 2, 2000).Outcome)
-	require.Equal(t, node.Refused, enter(t, s, third, 1, 5000).Outcome, "overtaken: its floor does not count")
+	require.Equal(t, node.Refused, enter(t, s, first, 300*ms, 2, 500).Outcome)
+	require.Equal(t, node.Refused, enter(t, s, second, 200*ms, 1, 0).Outcome)
+	require.Equal(t, node.Refused, enter(t, s, third, 100*ms, 2, 2000).Outcome)
+	require.Equal(t, node.Refused, enter(t, s, third, 0, 1, 5000).Outcome, "overtaken: its floor does not count")
 
 	leave(t, s, "holder")
 	require.Equal(t, "first 2 1001", next(t, told))
-	c := enter(t, s, first, 3, 9000)
+	c := enter(t, s, first, 0, 3, 9000)
 	require.Equal(t, node.Done, c.Outcome)
 	require.EqualValues(t, 9000, c.Fence, "a vote has at least the floor of the call that it counts from")
 	leave(t, s, "first")
 	require.Equal(t, "second 1", next(t, told), "without a fence")
 	leave(t, s, "second")
 	require.Equal(t, "third 2 9001", next(t, told))
-	c = enter(t, s, third, 3, 5000)
+	c = enter(t, s, third, 0, 3, 5000)
 	require.EqualValues(t, 9001, c.Fence, "an answer says what the push said")
 	leave(t, s, "third")
-	c = enter(t, s, fenced("fourth", 1, "k"), 1, 1500)
+	c = enter(t, s, fenced("fourth", 1, "k"), 0, 1, 1500)
 	require.Equal(t, node.Done, c.Outcome, "a free key is taken at once")
 	require.EqualValues(t, 9002, c.Fence)
 	_, err := server.Do("DEL", "{k}:fence")
 	require.NoError(t, err)
-	require.EqualValues(t, 1500, enter(t, s, fenced("fourth", 1, "k"), 2, 1500).Fence, "its counter was evicted")
+	require.EqualValues(t, 1500, enter(t, s, fenced("fourth", 1, "k"), 0, 2, 1500).Fence, "its counter was evicted")
 }
 
 // A counter that is broken keeps no lock held.
@@ -159,13 +158,13 @@ func TestAReleaseWorksWithABrokenCounter(t *testing.T) {
 	s := connect(t, server)
 	told := listening(t, s)
 	holding(t, server, "holder")
-	enter(t, s, fenced("waiter", 1, "k"), 1, 500)
+	enter(t, s, fenced("waiter", 1, "k"), 0, 1, 500)
 	_, err := server.Do("SET", "{k}:fence", "hello")
 	require.NoError(t, err)
 	require.Equal(t, node.Done, leave(t, s, "holder"))
 	_, held := server.Get(t, "k")
 	require.False(t, held)
-	require.ErrorContains(t, enter(t, s, fenced("waiter", 1, "k"), 2, 500).Err, "{k}:fence")
+	require.ErrorContains(t, enter(t, s, fenced("waiter", 1, "k"), 0, 2, 500).Err, "{k}:fence")
 	_, err = server.Do("PUBLISH", "grants", "nothing 0 0")
 	require.NoError(t, err)
 	require.Equal(t, "nothing 0", next(t, told))
@@ -197,7 +196,7 @@ func TestANodeThatMayHaveForgottenDoesNotVote(t *testing.T) {
 		var q *node.Quarantined
 		require.ErrorAs(t, c.Err, &q, why)
 		require.WithinRange(t, q.Until, asked.Add(quarantine/2), time.Now().Add(quarantine+time.Second))
-		c = enter(t, s, guarded("waiter", quarantine, "k"), 1, 0)
+		c = enter(t, s, guarded("waiter", quarantine, "k"), 0, 1, 0)
 		require.ErrorAs(t, c.Err, &q, "it takes no place in the queue either")
 		c = one(t, s, node.Command{Kind: node.Extend, Claim: guarded("holder", quarantine, "held"), TTL: time.Minute})
 		require.ErrorAs(t, c.Err, &q, "no extension sets what it may have forgotten")
@@ -245,10 +244,10 @@ func TestAMasterThatWasAReplicaMeanwhileDoesNotVote(t *testing.T) {
 		require.NoError(t, err)
 		_, err = replica.Do("REPLICAOF", host, port)
 		require.NoError(t, err)
-		require.Eventually(t, func() bool {
+		eventually.True(t, "the replica follows", func() bool {
 			info, err := replica.Do("INFO", "replication")
 			return err == nil && strings.Contains(info.(string), "master_link_status:up")
-		}, 20*time.Second, 10*ms)
+		})
 	}
 	promote := func(server *redistest.Server) {
 		_, err := server.Do("REPLICAOF", "NO", "ONE")
@@ -287,10 +286,10 @@ func TestANodeInQuarantineGrantsToNobodyInItsQueue(t *testing.T) {
 	told := listening(t, s)
 	one(t, s, node.Command{Kind: node.Trust, Claim: node.NewClaim([]string{"k"}, "", 1)})
 	holding(t, server, "holder")
-	require.Equal(t, node.Refused, enter(t, s, guarded("waiter", time.Minute, "k"), 1, 0).Outcome)
+	require.Equal(t, node.Refused, enter(t, s, guarded("waiter", time.Minute, "k"), 0, 1, 0).Outcome)
 	_, err := server.Do("SET", "redlock:guard", "0123456789abcdef 0")
 	require.NoError(t, err)
-	c := enter(t, s, guarded("holder", time.Minute, "k"), 1, 0)
+	c := enter(t, s, guarded("holder", time.Minute, "k"), 0, 1, 0)
 	var q *node.Quarantined
 	require.ErrorAs(t, c.Err, &q, "a key that is there may be one that was another's since")
 	require.Equal(t, node.Done, leave(t, s, "holder"))
