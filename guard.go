@@ -50,8 +50,8 @@ func (g restartGuard) check() error {
 // TrustNodes ends the quarantine of every node: it says that no lock is held that a node
 // could have forgotten. Call it once when a deployment with [WithRestartGuard] is new, or
 // when all processes that could hold a lock have been stopped for longer than the longest
-// ttl; never as a reaction to a [QuarantineError]. A node that is given no such word votes
-// once its quarantine is over.
+// ttl; never as a reaction to a [QuarantineError]. Without it, each node votes once its
+// quarantine is over.
 //
 // It waits for every node, for no longer than the node timeout. If any did not answer, the
 // error is a [QuorumError] that names it and matches [ErrNoQuorum]; the others vote at once.
@@ -73,6 +73,4 @@ type QuarantineError struct {
 }
 
 // Error says when the node votes again.
-func (e *QuarantineError) Error() string {
-	return "in quarantine, as it was restarted or lost its data: votes again at " + clockTime(e.Until)
-}
+func (e *QuarantineError) Error() string { return (&node.Quarantined{Until: e.Until}).Error() }

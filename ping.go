@@ -26,9 +26,9 @@ type NodeStatus struct {
 // A Cluster has answered once each of its masters has that is known to have slots; a
 // Sentinel group once its master has.
 //
-// The error is nil if a quorum of nodes answered. Otherwise it is a [QuorumError] that matches [ErrNoQuorum] and, if ctx ended
-// the wait, ctx's error; the statuses are there too. After [Locker.Close] the error
-// matches [ErrClosed].
+// The error is nil if a quorum of nodes answered. Otherwise it is a [QuorumError] that
+// matches [ErrNoQuorum] and, if ctx ended the wait, ctx's error; the statuses are there
+// too. After [Locker.Close] the error matches [ErrClosed].
 func (l *Locker) Ping(ctx context.Context) ([]NodeStatus, error) {
 	return l.askEach("ping", (*node.Node).Ping, ctx, quorum.Need(len(l.nodes)))
 }

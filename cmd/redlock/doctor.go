@@ -28,16 +28,7 @@ and 0 otherwise.`,
 			if err != nil {
 				return err
 			}
-			d := examine(ctx, deployments, c.Args().First())
-			if c.Bool("json") {
-				err = printJSON(c.Root().Writer, d)
-			} else {
-				err = d.print(c.Root().Writer)
-			}
-			if err != nil {
-				return err
-			}
-			return d.err()
+			return show(c, examine(ctx, deployments, c.Args().First()))
 		},
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/urfave/cli/v3"
 )
 
 // table writes rows with aligned columns.
@@ -16,6 +18,25 @@ func table(w io.Writer, rows ...[]string) error {
 		}
 	}
 	return t.Flush()
+}
+
+// result is what a command found out.
+type result interface {
+	print(w io.Writer) error
+	err() error // that the command ends with
+}
+
+// show writes a result, for people or for machines, and returns its error.
+func show(c *cli.Command, r result) error {
+	w := c.Root().Writer
+	write := r.print
+	if c.Bool("json") {
+		write = func(w io.Writer) error { return printJSON(w, r) }
+	}
+	if err := write(w); err != nil {
+		return err
+	}
+	return r.err()
 }
 
 // printJSON writes a value for machines.

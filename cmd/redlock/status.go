@@ -29,16 +29,7 @@ func statusCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			s := readStatus(ctx, c.Args().First(), deployments)
-			if c.Bool("json") {
-				err = printJSON(c.Root().Writer, s)
-			} else {
-				err = s.print(c.Root().Writer)
-			}
-			if err != nil {
-				return err
-			}
-			return s.err()
+			return show(c, readStatus(ctx, c.Args().First(), deployments))
 		},
 	})
 }
