@@ -146,23 +146,23 @@ func configure(nodes int, opts []Option) (lockerConfig, error) {
 // holds the key, and [ErrClosed] after [Locker.Close]. What each node said is in
 // a [QuorumError].
 func (l *Locker) Acquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.acquire(ctx, []string{key}, ttl, opts, true)
+	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl, wait: true}, opts)
 }
 
 // TryAcquire is [Locker.Acquire] with a single attempt.
 func (l *Locker) TryAcquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.acquire(ctx, []string{key}, ttl, opts, false)
+	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl}, opts)
 }
 
 // AcquireAll is [Locker.Acquire] for several keys: it acquires all of them or
 // none. If a node is a Cluster, the keys must share a hash slot.
 func (l *Locker) AcquireAll(ctx context.Context, keys []string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.acquire(ctx, slices.Clone(keys), ttl, opts, true)
+	return l.acquire(ctx, request{keys: slices.Clone(keys), ttl: ttl, wait: true}, opts)
 }
 
 // TryAcquireAll is [Locker.AcquireAll] with a single attempt.
 func (l *Locker) TryAcquireAll(ctx context.Context, keys []string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.acquire(ctx, slices.Clone(keys), ttl, opts, false)
+	return l.acquire(ctx, request{keys: slices.Clone(keys), ttl: ttl}, opts)
 }
 
 // Close ends the contexts of held locks with [ErrClosed], and pending acquires

@@ -107,15 +107,15 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 		if c.Claim.Fenced() {
 			floor = strconv.FormatInt(e.Floor, 10)
 		}
-		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), e.Channel, millis(e.Window), millis(e.Lease),
-			floor, retention, s.quarantine.of(terms.Quarantine), Counter(keys[0]))
+		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), millis(e.Waited), e.Channel, c.Nonce, millis(e.Window),
+			millis(e.Lease), floor, retention, s.quarantine.of(terms.Quarantine), Counter(keys[0]))
 	}
 	return command.Build()
 }
 
 // IsPlain reports whether c needs no script: then it is not told whose a key is.
 func (c *Command) IsPlain() bool {
-	return c.Kind == Acquire && len(c.Claim.Keys) == 1 && c.Claim.asked == nil
+	return c.Kind == Acquire && !c.Script && len(c.Claim.Keys) == 1 && c.Claim.asked == nil
 }
 
 // read fills in what came of c, and returns the error of the connection. Only the
@@ -134,8 +134,8 @@ func (s *Redis) read(c *Command, result rueidis.RedisResult) error {
 		c.Outcome, c.Err = c.readPlace(result)
 	case c.Kind == Ping:
 		c.Outcome, c.Err = c.readEcho(result)
-	case c.Kind == Acquire:
-		c.Outcome, c.Err = c.readAcquire(result)
+	case c.Kind == Acquire || c.Kind == Read:
+		c.Outcome, c.Err = c.readOwner(result)
 	default:
 		c.Outcome, c.Err = c.readNumber(result)
 	}
@@ -186,7 +186,7 @@ func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
 		case n >= 0 && n < keys:
 			return Refused, nil
 		}
-	case Trust:
+	case Trust, Read:
 		if n == 1 {
 			return Done, nil
 		}
@@ -194,8 +194,8 @@ func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
 	return Unknown, fmt.Errorf("unexpected reply: %d", n)
 }
 
-// readAcquire reads the answer of acquire.lua.
-func (c *Command) readAcquire(result rueidis.RedisResult) (Outcome, error) {
+// readOwner reads the answer of acquire.lua and owner.lua.
+func (c *Command) readOwner(result rueidis.RedisResult) (Outcome, error) {
 	answer, err := result.ToArray()
 	if err != nil { // it is none: what it is, and what errors are, readNumber says
 		return c.readNumber(result)
@@ -203,10 +203,13 @@ func (c *Command) readAcquire(result rueidis.RedisResult) (Outcome, error) {
 	if len(answer) == 2 && answer[1].IsString() {
 		if n, err := answer[0].ToInt64(); err == nil && n == 0 {
 			c.Owner, err = answer[1].ToString()
+			if c.Owner == "" {
+				c.Owner = Foreign
+			}
 			return Refused, err
 		}
 	}
-	return Unknown, errors.New("unexpected reply of an acquisition")
+	return Unknown, errors.New("unexpected reply to the question who owns a key")
 }
 
 func readSet(result rueidis.RedisResult) (Outcome, error) {
@@ -232,21 +235,21 @@ func (c *Command) readPlace(result rueidis.RedisResult) (Outcome, error) {
 	if err != nil {
 		return Unknown, discreet(err)
 	}
-	var numbers [2]int64
+	var numbers [3]int64
 	for i := range min(len(answer), len(numbers)) {
 		if numbers[i], err = answer[i].ToInt64(); err != nil {
 			return Unknown, errPlace
 		}
 	}
-	switch state, value := numbers[0], numbers[1]; {
+	switch state, value, rank := numbers[0], numbers[1], numbers[2]; {
 	case len(answer) == 2 && state == 1 && value >= c.Entry.Floor && (value > 0) == c.Claim.Fenced():
 		c.Fence = value
 		return Done, nil
 	case len(answer) == 2 && state == -1 && value > 0:
 		return Unknown, quarantined(value)
-	case len(answer) == 3 && state == 0:
-		if c.Owner, err = answer[2].ToString(); err == nil {
-			c.Held = time.Duration(value) * time.Millisecond
+	case len(answer) == 4 && state == 0:
+		if c.Owner, err = answer[3].ToString(); err == nil {
+			c.Held, c.Rank = time.Duration(value)*time.Millisecond, int(rank)
 			return Refused, nil
 		}
 	}

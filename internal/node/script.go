@@ -22,6 +22,8 @@ var (
 	confirmText string
 	//go:embed trust.lua
 	trustText string
+	//go:embed owner.lua
+	ownerText string
 
 	// What others include:
 	//go:embed queue.lua
@@ -39,6 +41,7 @@ var (
 		Join:    newScript(joinText),
 		Confirm: newScript(confirmText),
 		Trust:   newScript(trustText),
+		Read:    newScript(ownerText),
 	}
 )
 
