@@ -157,7 +157,7 @@ func TestDoctorLooksIntoGroups(t *testing.T) {
 // security are the lines of SECURITY.md for a server and for its queues.
 var security = [][]string{
 	{"ACL", "SETUSER", "redlock", "reset", "on", ">secret", "~lock:*", "+set", "+get", "+exists", "+del", "+pttl", "+pexpire", "+evalsha", "+eval"},
-	{"ACL", "SETUSER", "redlock", "&redlock:*", "+time", "+zadd", "+zrange", "+zrem", "+zscore", "+hset", "+hget", "+hdel", "+publish", "+subscribe"},
+	{"ACL", "SETUSER", "redlock", "&redlock:*", "+time", "+zadd", "+zrange", "+zrem", "+zrank", "+hset", "+hget", "+hdel", "+publish", "+subscribe"},
 }
 
 func TestDoctorFindsWhatTheUserMayNot(t *testing.T) {

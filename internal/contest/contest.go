@@ -351,11 +351,15 @@ func (c *contest) votesOf(owner string) (votes int) {
 
 func (c *contest) need() int { return quorum.Need(len(c.Nodes)) }
 
-// ballot is the votes as they are.
+// ballot is the votes as they are. A node that the attempt has given up, and that is still
+// free, would grant it.
 func (c *contest) ballot() *quorum.Ballot {
 	b := quorum.NewBallot(len(c.seats))
 	for i, s := range c.seats {
-		if s.reply.Vote != quorum.Pending {
+		switch {
+		case s.free > 0:
+			b.Cast(i, quorum.Reply{Vote: quorum.Granted})
+		case s.reply.Vote != quorum.Pending:
 			b.Cast(i, s.reply)
 		}
 	}

@@ -83,9 +83,7 @@ end
 -- costs none: order counts as far as it agrees with how long the wait has lasted. Calls may overtake each other: the number
 -- and the terms are those of the last that was made.
 local function enter(token, number, order, waited, channel, nonce, window, lease, terms)
-  if not redis.call('ZSCORE', queue, token) then
-    redis.call('ZADD', queue, math.min(math.max(tonumber(order), now - 1000 - tonumber(waited)), now), token)
-  end
+  redis.call('ZADD', queue, 'NX', math.min(math.max(tonumber(order), now - 1000 - tonumber(waited)), now), token)
   local before, known = string.match(redis.call('HGET', entries, token) or '', '^(%d+) %d+ %d+ %S+ %S+ (.*)$')
   if before and tonumber(before) > tonumber(number) then
     number, terms = before, known

@@ -3,6 +3,7 @@ package waiting
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	mathrand "math/rand/v2"
 	"slices"
 	"time"
@@ -470,23 +471,13 @@ func (c *candidate) unreachable(now keeper.Instant) bool {
 	return failed > len(c.seats)-c.queue.need()
 }
 
-// stands reports whether so many nodes keep its place, or have just been asked for one,
-// that it can win. While it rests it is to ask nothing.
-func (c *candidate) stands() bool {
-	now, standing := c.queue.keeper.Now(), 0
-	for i, s := range c.seats {
-		if s.err == nil && !c.overdue(i, now) {
-			standing++
-		}
-	}
-	return c.phase == resting || standing >= c.queue.need()
-}
-
 // reply is what a node said last.
-func (s *seat) reply() quorum.Reply {
-	switch {
+func (c *candidate) reply(i int) quorum.Reply {
+	switch s := &c.seats[i]; {
 	case s.err != nil:
 		return quorum.Reply{Vote: quorum.Failed, Err: s.err}
+	case c.overdue(i, c.queue.keeper.Now()):
+		return quorum.Reply{Vote: quorum.Failed, Err: fmt.Errorf("%w within %v", quorum.ErrNoReply, c.window)}
 	case s.vote > 0 && s.vote >= s.floor:
 		return quorum.Reply{Vote: quorum.Granted}
 	case s.told != "":

@@ -137,9 +137,10 @@ func (q *Queue) unlock() {
 // Grants reports whether enough nodes keep queues that a waiter can be granted a key.
 func (q *Queue) Grants() bool { return q.granted }
 
-// Asks reports whether this Locker asks the nodes for the key already, or holds it. Then
-// it is of no use to ask them once more. It does not if so many nodes do not answer, or
-// keep no queue, that the queues are of no use.
+// Asks reports whether this Locker asks the nodes for the key already, in their queues, or
+// holds it. Then an attempt would be of no use: a join takes a free key too, and sets it for
+// no longer than a window. It does not ask if so many nodes refuse to keep a queue that it
+// cannot win.
 func (q *Queue) Asks(key string) bool {
 	q.mu.Lock()
 	defer q.unlock()
@@ -154,7 +155,7 @@ func (q *Queue) Asks(key string) bool {
 		return true
 	}
 	q.contend(l) // the nodes may be nearer by now
-	return l.candidate != nil && l.candidate.stands()
+	return l.candidate != nil && l.candidate.failure() == nil
 }
 
 // Enter has one more wait for the key, which is to be held for ttl. If the terms
@@ -188,7 +189,7 @@ func (q *Queue) Replies(key string, inside error) []quorum.Reply {
 		case holder != nil:
 			replies[i] = quorum.Reply{Vote: quorum.Refused, Err: inside, Owner: holder.Token}
 		case l != nil && l.candidate != nil:
-			replies[i] = l.candidate.seats[i].reply()
+			replies[i] = l.candidate.reply(i)
 		}
 	}
 	return replies

@@ -15,6 +15,9 @@ type trip struct {
 	at   keeper.Instant
 }
 
+// longWindow is the window above which it does not grow for the sake of late pushes.
+const longWindow = 4 * time.Second
+
 // stale is how old a trip may be, unless it was so long itself that a later one takes longer.
 const stale = 2 * time.Second
 
@@ -41,13 +44,15 @@ func (q *Queue) trip() time.Duration {
 }
 
 // windowOf returns the window of a candidate for a lock of this ttl: how long a grant sets
-// the key. It grows with the round trip that grants take, up to the ttl; where not even that
+// the key. It grows with the round trip that grants take, up to the ttl: with eight trips a
+// push is valid for three, if it counts from a join of half a window ago. Above longWindow
+// it grows less, since a client that is cut off keeps the key for it; where not even the ttl
 // is enough, a long window would only keep others from the key. It reports false if grants
 // are over before the lock can be extended: then to wait in the queues is of no use
 // (invariant 13). q.mu is held.
 func (q *Queue) windowOf(ttl time.Duration) (time.Duration, bool) {
 	trip := q.trip()
-	window := min(max(usualWindow, 8*trip), ttl)
+	window := min(max(usualWindow, min(8*trip, max(longWindow, 5*trip))), ttl)
 	if window < 3*trip {
 		window = min(usualWindow, ttl)
 	}
