@@ -159,4 +159,3 @@ func TestOneOfThoseThatTryAtOnceSucceeds(t *testing.T) {
 	}
 	t.Logf("%d ticks; the winner took %v at most", *simTicks, longest)
 }
-
