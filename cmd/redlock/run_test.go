@@ -134,21 +134,26 @@ func TestSignalsArePassedOn(t *testing.T) {
 }
 
 func TestASignalThatIsIgnoredStaysSo(t *testing.T) {
-	nodes := redistest.Start(t).Addr()
-	dir := t.TempDir()
-	pid := filepath.Join(dir, "pid")
-	p := begin(t, nodes, "run", "outer", "--", "sh", "-c", "trap '' HUP; echo $$ > "+pid+"; exec "+tool+" run inner -- sh -c 'trap \"echo another\" USR1; "+idle+"'")
+	for name, s := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT} {
+		staysIgnored(t, name, s)
+	}
+}
+
+// staysIgnored starts the tool with the signal ignored, and sends the signal to it and to
+// its command.
+func staysIgnored(t *testing.T, name string, s syscall.Signal) {
+	t.Helper()
+	p := begin(t, redistest.Start(t).Addr(), "run", "outer", "--", "sh", "-c",
+		"trap '' "+name+"; exec "+tool+" run inner -- sh -c 'trap \"exit 7\" WINCH; echo runs $PPID $$; while :; do sleep 0.02; done'")
 	p.says("runs")
-	text, err := os.ReadFile(pid)
+	var inner, command int
+	_, err := fmt.Sscanf(p.stdout.String(), "runs %d %d", &inner, &command)
 	require.NoError(t, err)
-	var inner int
-	_, err = fmt.Sscan(string(text), &inner)
-	require.NoError(t, err)
-	require.NoError(t, syscall.Kill(inner, syscall.SIGHUP))
-	require.NoError(t, syscall.Kill(inner, syscall.SIGUSR1))
-	p.says("another")
-	p.signal(syscall.SIGTERM)
-	require.Equal(t, 128+15, p.code(), "not by SIGHUP: nohup works")
+	for _, pid := range []int{inner, command} {
+		require.NoError(t, syscall.Kill(pid, s))
+	}
+	require.NoError(t, syscall.Kill(command, syscall.SIGWINCH))
+	require.Equal(t, 7, p.code(), "SIG%s has ended the tool or the command", name)
 }
 
 func TestACommandWhoseLockIsLostGetsSIGTERMAndThenSIGKILL(t *testing.T) {

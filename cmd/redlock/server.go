@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -212,7 +213,11 @@ func (s *server) readInfo(info map[string]string) {
 			s.Kind, s.Version = kind, strings.TrimPrefix(version, "df-v")
 		}
 	}
-	s.Mode, s.Role, s.RunID = info["redis_mode"], info["role"], info["run_id"]
+	// Valkey says server_mode, unless it is to be compatible with Redis.
+	s.Mode, s.Role, s.RunID = cmp.Or(info["server_mode"], info["redis_mode"]), info["role"], info["run_id"]
+	if s.Mode == "" {
+		s.unknown("INFO", errors.New("no server_mode and no redis_mode: it may be a Sentinel, or one server of a Cluster"))
+	}
 	s.run = s.RunID + info["master_replid2"]
 	s.MaxMemory, s.MaxMemoryPolicy = info["maxmemory"], info["maxmemory_policy"]
 	switch info["aof_enabled"] {
