@@ -2,6 +2,7 @@ package redlock_test
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"testing"
 	"time"
@@ -100,6 +101,40 @@ func TestBadURLsAreRefusedWithoutTheirPasswords(t *testing.T) {
 	cancel()
 	_, err := redlock.Open(ctx, []string{"redis://127.0.0.1:1"})
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestNamesThatTheLibraryUsesAreNoKeys(t *testing.T) {
+	ns := start(t, 1)
+	for prefix, keys := range map[string][]string{
+		"":         {"k:waiters", "k:waiting", "k:fence", "{k}:fence", "{k}a:fence", ":fence", "redlock:guard"},
+		"shop:":    {"k:waiters", "k:waiting", "{k}:fence"},
+		"redlock:": {"guard"},
+	} {
+		l := ns.open(redlock.WithKeyPrefix(prefix), redlock.WithMiddleware(func(redlock.Handler) redlock.Handler {
+			return func(context.Context, *redlock.Op) error { t.Error("it is asked for"); return nil }
+		}))
+		for _, key := range keys {
+			want := fmt.Sprintf("redlock: acquire %q: the library uses this name: a key must not end in :waiters, :waiting or :fence, nor be redlock:guard", prefix+key)
+			never := func(context.Context) error { t.Error("it is held"); return nil }
+			_, err := l.Acquire(t.Context(), key, time.Second)
+			require.EqualError(t, err, want)
+			_, err = l.TryAcquire(t.Context(), key, time.Second, redlock.WithFence())
+			require.EqualError(t, err, want)
+			_, err = l.AcquireAll(t.Context(), []string{"a", key, "z"}, time.Second)
+			require.EqualError(t, err, want)
+			_, err = l.TryAcquireAll(t.Context(), []string{key, "a"}, time.Second)
+			require.EqualError(t, err, want)
+			require.EqualError(t, redlock.Do(t.Context(), l, key, time.Second, never), want)
+			require.EqualError(t, redlock.Campaign(t.Context(), l, key, time.Second, never), want)
+		}
+	}
+	require.Empty(t, ns.servers[0].Keys(t))
+	l := ns.open()
+	for _, key := range []string{"waiters", "k:waiters:1", "{k:fence}", "redlock:guard:1"} {
+		lock, err := l.TryAcquire(t.Context(), key, time.Minute)
+		require.NoError(t, err, key)
+		require.NoError(t, lock.Release(t.Context()))
+	}
 }
 
 func TestBadArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {

@@ -137,6 +137,9 @@ func configure(nodes int, opts []Option) (lockerConfig, error) {
 // others hold it, Acquire tries again, for as long as the retry policy
 // ([WithRetry]) and ctx allow. The ttl does not bound the wait.
 //
+// Any key is accepted but the empty string and the names that the library keeps beside
+// locks: those that end in :waiters, :waiting or :fence, and redlock:guard.
+//
 // The lock is not extended unless [Lock.AutoExtend] is called. [With] does that
 // and releases the lock too.
 //
