@@ -91,6 +91,11 @@ type run struct {
 }
 
 func readRun(c *cli.Command) (*run, error) {
+	// First: what a space has cut off a list of nodes is taken for the key, and errors name
+	// that. The errors about nodes quote nothing.
+	if _, err := deployments(c); err != nil {
+		return nil, err
+	}
 	wait, err := parseWait(c.String("wait"))
 	if err != nil {
 		return nil, err
@@ -125,10 +130,6 @@ func readRun(c *cli.Command) (*run, error) {
 	}
 	if err := node.CheckMetadata(r.metadata); err != nil {
 		return nil, usagef("-metadata: %w", err)
-	}
-	// For its errors: they say which node, in words for a command line.
-	if _, err := deployments(c); err != nil {
-		return nil, err
 	}
 	r.urls, err = urls(c)
 	return r, err

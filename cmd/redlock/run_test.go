@@ -241,6 +241,32 @@ func TestAMistakeOnTheCommandLineExitsWith64(t *testing.T) {
 	}
 }
 
+// What people paste in place of a list of nodes.
+func TestWhatIsNoListOfNodesIsRefusedWithoutAWordOfIt(t *testing.T) {
+	for _, nodes := range []string{
+		"r1:6379,password=hunter2,ssl=True", "r1:6379,password=hunter2/x+9=,ssl=False,abortConnect=False", "r1:6379,hunter2", "r1:6379:hunter2", "hunter2",
+		":hunter2@r1:6379", "user:hunter2@r1:6379", "redis://user:hunter,2@r1:6379", "redis://user:1,hunter2@r1:6379", "redis://:hunter2/x+9=@r1:6379", "redis://r1?password=hunter2",
+		"host=r1 password=hunter2", `"redis://:hunter2@r1:6379"`, `["redis://:hunter2@r1:6379","redis://:hunter2@r2:6379"]`, `{"nodes":"hunter2"}`,
+		"redis:r1", "redis:r1:6379", "tcp://:hunter2@r1:6379", "r1:6379;r2:6379", "r1:6379 r2:6379", "r1:6379\nr2:6379", "r1:6379,,r3:6379", "r1:6379,", ",", "[r1]:6379", ":6379", "r1",
+	} {
+		for _, args := range [][]string{{"run", "k", "--", "true"}, {"status", "k"}, {"doctor"}} {
+			code, stdout, stderr := use(t, nodes, args...)
+			require.Equal(t, 64, code, nodes)
+			require.Empty(t, stdout)
+			require.Regexp(t, `^redlock: node \d of -nodes: .*: must be like host:port or redis://\[user:password@\]host\[:port\]\[/db\]\n$`, stderr)
+			require.NotContains(t, stderr, "hunter")
+		}
+	}
+	code, _, stderr := use(t, "", "run", "-nodes", "r1:6379,", "redis://:hunter2@r2:6379", "--", "true")
+	require.Equal(t, 64, code)
+	require.Contains(t, stderr, "node 2 of -nodes: empty: ")
+	require.NotContains(t, stderr, "hunter", "it is not a key either")
+
+	servers := redistest.StartN(t, 2)
+	code, _, stderr = use(t, fmt.Sprintf(" %s ,\n redis://%s/1 \n", servers[0].Addr(), servers[1].Addr()), "run", "k", "--", "true")
+	require.Zero(t, code, stderr)
+}
+
 func TestWithoutNodesItSaysWhatToDo(t *testing.T) {
 	for _, args := range [][]string{{"run", "k", "--", "true"}, {"status", "k"}, {"doctor"}} {
 		code, _, stderr := use(t, "", args...)
