@@ -33,8 +33,9 @@ type Locker struct {
 	panicked atomic.Pointer[PanicError] // the first
 
 	closing chan struct{} // closed when Close begins
-	mu      sync.Mutex    // guards closed, and operations.Add
+	mu      sync.Mutex    // guards closed, kept, and operations.Add
 	closed  bool
+	kept    map[*Lock]time.Time // the locks whose keys Close leaves on the nodes, if it comes before then
 	// operations are those under way. Close waits for them. An Add that comes
 	// while Close waits would be a race: begin adds under mu, and only while
 	// closed is false, so every Add comes before the Wait.
@@ -192,6 +193,12 @@ func (l *Locker) Close() error {
 	close(l.closing) // ends waits: those of acquires for others and for nodes
 	// Held locks end before anything waits for a node (invariant 10). From here on no
 	// attempt becomes a lock.
+	var telling sync.WaitGroup
+	for _, lock := range l.leaveKept() {
+		if l.chain != nil {
+			telling.Go(func() { l.tellLost(&lock.hold) })
+		}
+	}
 	l.keeper.Close(ErrClosed)
 	// Operations that are under way still use the nodes and the queue.
 	l.operations.Wait()
@@ -203,6 +210,7 @@ func (l *Locker) Close() error {
 	err := l.closeNodes()
 	// Rounds of extensions end when their nodes do. Their middleware may panic until then.
 	l.keeper.Wait()
+	telling.Wait()
 	if panicked := l.panicked.Load(); panicked != nil {
 		return errors.Join(err, panicked)
 	}
