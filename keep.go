@@ -25,9 +25,11 @@ func (l *Lock) keep(until time.Time) bool {
 // none is added.
 func (l *Locker) leaveKept() (left []*Lock) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	kept := l.kept
+	l.kept = nil
+	l.mu.Unlock()
 	now := time.Now()
-	for lock, until := range l.kept {
+	for lock, until := range kept {
 		if !now.Before(until) {
 			continue
 		}
@@ -35,6 +37,5 @@ func (l *Locker) leaveKept() (left []*Lock) {
 			left = append(left, lock)
 		}
 	}
-	l.kept = nil
 	return left
 }
