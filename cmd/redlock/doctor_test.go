@@ -146,7 +146,7 @@ func TestDoctorKnowsWhatIsNoNodeWhateverTheServerCallsItsMode(t *testing.T) {
 		s := &server{Address: "r1:6379"}
 		s.readInfo(fieldsOf("# Server\r\n" + info + "run_id:0123456789abcdef\r\n"))
 		var got severity
-		for _, f := range s.findings() {
+		for _, f := range s.findings(restartGuard{}) {
 			if f.Check == "mode" || f.Check == "unknown" {
 				got = f.Severity
 			}

@@ -82,6 +82,7 @@ type run struct {
 	wait    time.Duration
 	grace   time.Duration
 	fence   bool
+	guard   restartGuard
 
 	metadata string // what others read who are refused the lock
 
@@ -93,7 +94,12 @@ type run struct {
 func readRun(c *cli.Command) (*run, error) {
 	// First: what a space has cut off a list of nodes is taken for the key, and errors name
 	// that. The errors about nodes quote nothing.
-	if _, err := deployments(c); err != nil {
+	nodes, err := deployments(c)
+	if err != nil {
+		return nil, err
+	}
+	guard, err := readRestartGuard(c, nodes)
+	if err != nil {
 		return nil, err
 	}
 	wait, err := parseWait(c.String("wait"))
@@ -107,6 +113,7 @@ func readRun(c *cli.Command) (*run, error) {
 		wait:  wait,
 		grace: c.Duration("grace"),
 		fence: c.Bool("fence"),
+		guard: guard,
 	}
 	if r.metadata = c.String("metadata"); !c.IsSet("metadata") {
 		r.metadata = describe(os.Getpid(), time.Now())
@@ -127,6 +134,11 @@ func readRun(c *cli.Command) (*run, error) {
 		return nil, usagef("-grace %v: must be less than half of the ttl, %v", r.grace, r.ttl)
 	case r.fence && r.ttl > fenceRetention:
 		return nil, usagef("-ttl %v: must be at most %v with -fence", r.ttl, fenceRetention)
+	case guard.set() && r.ttl > guard.maxTTL:
+		return nil, usagef("-ttl %v: must be at most %v, the longest ttl of the restart guard", r.ttl, guard.maxTTL)
+	}
+	if err := node.Reserved(r.key); err != nil {
+		return nil, usagef("run %q: %w", r.key, err)
 	}
 	if err := node.CheckMetadata(r.metadata); err != nil {
 		return nil, usagef("-metadata: %w", err)
@@ -242,6 +254,9 @@ func (r *run) options() []redlock.Option {
 	}
 	if r.fence {
 		options = append(options, redlock.WithFence())
+	}
+	if r.guard.set() {
+		options = append(options, redlock.WithRestartGuard(r.guard.maxTTL, r.guard.skew))
 	}
 	return options
 }
