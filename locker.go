@@ -53,6 +53,13 @@ type Locker struct {
 // one key over several connections, where they can overtake each other and leave
 // a key behind until its ttl has passed.
 //
+// A node may be down when the process starts, as with Open. For a single server, set
+// ForceSingleClient: if the server cannot be dialled, [rueidis.NewClient] then returns an
+// error and a client all the same, which dials again when it is used. Give that client to
+// New: the node takes part as soon as it answers. Only if the client is nil is there none.
+// For a Sentinel group or a Cluster that cannot be reached there is no client: try
+// again, or use Open. Never leave a node out: the quorum would be that of fewer nodes.
+//
 // New returns an error if two clients have an address in common, even with
 // different databases: that server would vote twice.
 func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
