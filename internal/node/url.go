@@ -17,8 +17,8 @@ import (
 // ParseURL reads the URL of a deployment, or tells what is wrong with it.
 //
 // People paste connection strings of other libraries, and passwords that are not encoded.
-// So the reason quotes nothing of the text, and nothing is accepted that might be a part of
-// a password: it would be looked up in DNS, and be in errors as the name of a node.
+// So the reason quotes nothing of the text, and each part is checked: what is taken for a
+// host is looked up in DNS, and is in errors as the name of a node.
 func ParseURL(text string) (o rueidis.ClientOption, reason string) {
 	scheme, rest, isURL := strings.Cut(text, "://")
 	if reason := misread(text, isURL); reason != "" {
