@@ -254,6 +254,11 @@ func (l *Locker) lockKeys(ctx context.Context, keys []string, fence bool) ([]str
 		return nil, opErrorf("acquire", keys, "keys[%d] is empty: any other string is accepted", i)
 	}
 	keys = l.prefix(keys)
+	for _, key := range keys {
+		if err := node.Reserved(key); err != nil {
+			return nil, &opError{op: "acquire", keys: []string{key}, what: err}
+		}
+	}
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
 	for _, n := range l.nodes {

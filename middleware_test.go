@@ -441,13 +441,13 @@ func TestAPanicOnTheLockersGoroutineCanBeSeen(t *testing.T) {
 	})
 	t.Run("in the cause of a loss", func(t *testing.T) {
 		l := ns.open(redlock.WithMiddleware(panics(redlock.OpExtend, false)))
-		err := redlock.Do(t.Context(), l, "k", 200*ms, func(ctx context.Context) error { <-ctx.Done(); return nil })
+		err := redlock.Do(t.Context(), l, "lost", 200*ms, func(ctx context.Context) error { <-ctx.Done(); return nil })
 		require.ErrorIs(t, err, redlock.ErrLost)
 		require.Equal(t, redlock.OpExtend, panicIn(t, err))
 	})
 	t.Run("from Close", func(t *testing.T) {
 		l := ns.open(redlock.WithMiddleware(panics(redlock.OpLost, false)))
-		_, err := l.TryAcquire(t.Context(), "k", time.Minute)
+		_, err := l.TryAcquire(t.Context(), "closed", time.Minute)
 		require.NoError(t, err)
 		require.Equal(t, redlock.OpLost, panicIn(t, l.Close()), "though Close itself ended the lock")
 		require.NoError(t, l.Close(), "once")

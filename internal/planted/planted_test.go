@@ -254,6 +254,15 @@ var mistakes = []mistake{
 	{"a vote has the number of a call that came late", "internal/node/join.lua",
 		"raise({ARGV[10]}, 1, ARGV[7], 0, ARGV[8])", "counted(ARGV[10])",
 		test("./internal/node", "TestAGrantOfTheQueueIsNumbered"), "TestAGrantOfTheQueue"},
+	{"a name that the library uses is a lock key", acquire,
+		"err := node.Reserved(key); err != nil", "err := node.Reserved(key); err != nil && false",
+		test(".", "TestNamesThatTheLibraryUsesAreNoKeys"), "TestNamesThatTheLibraryUsesAreNoKeys"},
+	{"whatever stands before the port is a host", "internal/node/url.go",
+		"slices.ContainsFunc(labels, func(l string) bool { return !isLabel(l) })", "false && slices.ContainsFunc(labels, func(l string) bool { return !isLabel(l) })",
+		test(".", "TestWhatIsNotAURLIsRefusedWithoutAWordOfIt"), "TestWhatIsNotAURLIsRefusedWithoutAWordOfIt"},
+	{"a parameter that means nothing is ignored", "internal/node/url.go",
+		"check, known := parameters[name]", "check, known := parameters[name]\n\t\tif !known {\n\t\t\tcontinue\n\t\t}",
+		test(".", "TestWhatIsNotAURLIsRefusedWithoutAWordOfIt"), "TestWhatIsNotAURLIsRefusedWithoutAWordOfIt"},
 }
 
 // stopped is arm with its goroutine stopped for a while, once, between its look
