@@ -161,7 +161,7 @@ func (l *Locker) keep(ctx context.Context, w *wait, lock *Lock, start, end keepe
 	}
 	// The attempt has taken a round trip to a quorum at least.
 	until := start.Add(l.keeper.Validity(r.ttl))
-	terms, err := l.freshen(ctx, r, lock.claim, start, until, l.keeper.Now().Sub(start), false)
+	terms, err := l.freshen(ctx, r, lock.claim, start, until, l.keeper.Now().Sub(start), WaitNone)
 	if err != nil {
 		return &refusal{reason: ErrNoQuorum, why: err}
 	}

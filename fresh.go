@@ -17,13 +17,15 @@ const slack = 2 * time.Millisecond
 // freshen returns the terms of a hold whose claim is granted until an instant, and extends
 // the claim before, if too little is left (invariant 12). start is when the hold begins, for
 // WithMaxHold, and trip about a round trip to a quorum; 0 if the claim is known to last for
-// three. queued is whether the claim was granted by the queue or handed over.
+// three. how is how the claim was granted.
 //
 // A lock without automatic extension has at least nine tenths of its validity. It has less
 // where a round trip takes more than the rest: then an extension would gain nothing. A lock
 // that is extended automatically is extended first if it would not last for three round
 // trips, or if its end, less a grace, is too near; else at once, while it is held already.
-func (l *Locker) freshen(ctx context.Context, r *request, claim *node.Claim, start, until keeper.Instant, trip time.Duration, queued bool) (keeper.Terms, error) {
+// One that is handed over on and on is extended first, too: its holds may be so short that
+// each is over before its extension is.
+func (l *Locker) freshen(ctx context.Context, r *request, claim *node.Claim, start, until keeper.Instant, trip time.Duration, how WaitKind) (keeper.Terms, error) {
 	terms := keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold}
 	now, validity := l.keeper.Now(), l.keeper.Validity(r.ttl)
 	full := validity // that an extension could bring, but for its round trip
@@ -34,10 +36,10 @@ func (l *Locker) freshen(ctx context.Context, r *request, claim *node.Claim, sta
 	terms.Until = now.Add(left)
 	short := left < full/10*9
 	if r.auto {
-		terms.Raise = queued && left < validity/3*2
-		short = left-r.config.grace < 3*trip+slack
+		terms.Raise = how != WaitNone && left < validity/3*2
+		short = left-r.config.grace < 3*trip+slack || terms.Raise && how == WaitHandedOver
 	}
-	if queued && left <= 2*r.config.grace { // the hold would end, or nearly so, before it is extended
+	if how != WaitNone && left <= 2*r.config.grace { // the hold would end, or nearly so, before it is extended
 		short = true
 	}
 	if gain := full - trip - left; !short || gain <= slack {

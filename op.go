@@ -8,7 +8,6 @@ import (
 
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/waiting"
 )
 
 // Kind says which operation an [Op] is.
@@ -141,13 +140,9 @@ func (op *Op) waited(since time.Time) {
 	}
 }
 
-func (op *Op) gotBy(g waiting.Grant) {
-	switch {
-	case op == nil:
-	case g.Handed:
-		op.Wait = WaitHandedOver
-	default:
-		op.Wait = WaitGranted
+func (op *Op) gotBy(how WaitKind) {
+	if op != nil {
+		op.Wait = how
 	}
 }
 

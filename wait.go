@@ -209,15 +209,15 @@ func (l *Locker) granted(ctx context.Context, r *request, g waiting.Grant, op *O
 			return nil
 		}
 	}
-	trip := time.Duration(0) // what is handed over is long enough
+	how, trip := WaitHandedOver, time.Duration(0) // what is handed over is long enough
 	if !g.Handed {
-		trip = l.trip()
+		how, trip = WaitGranted, l.trip()
 	}
-	terms, err := l.freshen(ctx, r, g.Claim, start, g.Until, trip, true)
+	terms, err := l.freshen(ctx, r, g.Claim, start, g.Until, trip, how)
 	if err != nil || !l.keeper.Hold(&lock.hold, &lock.context, g.Claim, start, terms) {
 		return nil
 	}
-	op.gotBy(g)
+	op.gotBy(how)
 	return lock
 }
 

@@ -19,7 +19,7 @@ const (
 	usualWindow = 500 * time.Millisecond
 	// longestHeartbeat is the longest pause between the joins of a candidate that is far
 	// back in the queues, unless half a window is longer.
-	longestHeartbeat = 2 * time.Second
+	longestHeartbeat = 5 * time.Second
 	// longestRest is how many windows a candidate stays away, at most, after it has given
 	// up votes that made no quorum.
 	longestRest = 16
@@ -60,15 +60,16 @@ type candidate struct {
 
 // seat is what is known of one node.
 type seat struct {
-	nonce string  // what pushes of this node to this claim carry
-	open  []int64 // the calls that are not answered, in order, whatever claim they were for
-	rank  int     // how many are before the candidate
-	vote  int64   // the highest number that a grant has carried; 0 if none
-	fence int64   // what the latest grant was numbered; 0 without a fence
-	floor int64   // votes with a lower number are void
-	owner string  // the token of the other owner that has the node's vote, by an answer to the last call; empty if that is not known
-	told  string  // owner, also while the answer to the last call is still to come
-	err   error   // of the last call
+	nonce string         // what pushes of this node to this claim carry
+	at    keeper.Instant // of the last call
+	open  []int64        // the calls that are not answered, in order, whatever claim they were for
+	rank  int            // how many are before the candidate
+	vote  int64          // the highest number that a grant has carried; 0 if none
+	fence int64          // what the latest grant was numbered; 0 without a fence
+	floor int64          // votes with a lower number are void
+	owner string         // the token of the other owner that has the node's vote, by an answer to the last call; empty if that is not known
+	told  string         // owner, also while the answer to the last call is still to come
+	err   error          // of the last call
 }
 
 // phase is what the candidate's timer stands for.
@@ -188,7 +189,7 @@ func (c *candidate) join(to int) {
 	nonces := make([]string, len(c.seats))
 	for i := range c.seats {
 		if s := &c.seats[i]; nodes&(1<<i) != 0 {
-			s.open = append(s.open, c.number)
+			s.at, s.open = now, append(s.open, c.number)
 			nonces[i] = s.nonce
 		}
 	}
@@ -263,7 +264,9 @@ func (c *candidate) heard(i int, p node.Push) {
 	}
 	switch {
 	case p.Number == 0:
-		c.refresh(i)
+		if c.queue.keeper.Now().Sub(c.seats[i].at) >= c.window/2 { // else it is as good as a heartbeat
+			c.refresh(i)
+		}
 	case p.Number > c.base && p.Number <= c.number && c.counts(p.Fence):
 		c.granted(i, p.Number, p.Fence)
 		c.count()

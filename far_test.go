@@ -1,0 +1,132 @@
+package redlock_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+// crowd is clients that all want one key, over three nodes that are far.
+type crowd struct {
+	processes, goroutines int // goroutines in each process
+	trip, hold, lasts     time.Duration
+	opts                  []redlock.LockOption
+}
+
+// outcome is how a crowd fared.
+type outcome struct {
+	holds, refused int64
+	commands       int64 // that ran on all nodes
+	byKind         map[sim.Op]int64
+}
+
+func (c crowd) run(t *testing.T) (o outcome) {
+	t.Helper()
+	o.byKind = make(map[sim.Op]int64)
+	synctest.Test(t, func(t *testing.T) {
+		stores := make([]*sim.Store, 3)
+		var mu sync.Mutex // guards o.byKind
+		for i := range stores {
+			stores[i] = &sim.Store{}
+		}
+		var holds, refused atomic.Int64
+		ctx, cancel := context.WithTimeout(t.Context(), c.lasts)
+		defer cancel()
+		var all sync.WaitGroup
+		var lockers []*redlock.Locker
+		for p := range c.processes {
+			ways := make([]node.Store, len(stores))
+			for i, s := range stores {
+				ways[i] = &counted{newWay(s, c.trip), func(batch []node.Command) {
+					mu.Lock()
+					defer mu.Unlock()
+					for _, c := range batch {
+						o.byKind[kinds[c.Kind]]++
+						o.commands++
+					}
+				}}
+			}
+			l, err := redlock.NewOver(ways)
+			require.NoError(t, err)
+			lockers = append(lockers, l)
+			for g := range c.goroutines {
+				all.Go(func() {
+					time.Sleep(time.Duration(p*c.goroutines+g) * ms / 4)
+					for ctx.Err() == nil {
+						err := redlock.Do(ctx, l, "k", 10*time.Second, func(context.Context) error {
+							holds.Add(1)
+							time.Sleep(c.hold)
+							return nil
+						}, c.opts...)
+						switch {
+						case errors.Is(err, redlock.ErrNotAcquired) && ctx.Err() == nil:
+							refused.Add(1)
+						case err != nil && ctx.Err() == nil:
+							t.Error(err)
+							return
+						}
+					}
+				})
+			}
+		}
+		all.Wait()
+		for _, l := range lockers {
+			require.NoError(t, l.Close())
+		}
+		time.Sleep(time.Second)
+		o.holds, o.refused = holds.Load(), refused.Load()
+	})
+	return o
+}
+
+var kinds = map[node.Kind]sim.Op{
+	node.Acquire: sim.Acquire, node.Extend: sim.Extend, node.Release: sim.Release, node.Leave: sim.Release, node.Confirm: sim.Confirm,
+	node.Trust: sim.Trust, node.Join: sim.Join, node.Ping: sim.Ping, node.Look: sim.Look, node.Read: sim.Read,
+}
+
+// counted is a way on which commands are counted.
+type counted struct {
+	*way
+	count func([]node.Command)
+}
+
+func (c *counted) Do(ctx context.Context, batch []node.Command) error {
+	c.count(batch)
+	return c.way.Do(ctx, batch)
+}
+
+var patientPolicy = redlock.WithRetry(redlock.FixedRetry(200*ms, 100*ms, -1))
+
+// Callers that give up soon cost the others nothing: what is granted to one that leaves goes to
+// the next, and no attempt gets in the way.
+func TestTheDefaultPolicyKeepsUpOnAHotKeyFarAway(t *testing.T) {
+	c := crowd{processes: 1, goroutines: 400, trip: 20 * ms, hold: ms, lasts: 10 * time.Second}
+	byDefault := c.run(t)
+	c.opts = []redlock.LockOption{patientPolicy}
+	patient := c.run(t)
+	t.Logf("one process, 400 goroutines, 20 ms: %d holds with the default policy (%d refused), %d with a patient one; commands %v and %v",
+		byDefault.holds, byDefault.refused, patient.holds, byDefault.byKind, patient.byKind)
+	require.GreaterOrEqual(t, float64(byDefault.holds), 0.8*float64(patient.holds))
+}
+
+// What a hold costs hardly grows with how many processes wait for the next.
+func TestWaitingCostsLittleHoweverManyProcessesWait(t *testing.T) {
+	for _, n := range []int{10, 100, 200} {
+		c := crowd{processes: n, goroutines: 1, trip: 20 * ms, hold: ms, lasts: 20 * time.Second, opts: []redlock.LockOption{patientPolicy}}
+		o := c.run(t)
+		perHold := float64(o.commands) / 3 / float64(o.holds)
+		t.Logf("%d processes, 20 ms: %d holds, %.1f commands per hold and node: %v", n, o.holds, perHold, o.byKind)
+		require.Greater(t, o.holds, int64(900), "a hold takes a round trip and a millisecond")
+		require.Less(t, perHold, 10.0)
+	}
+}
