@@ -118,7 +118,7 @@ func (l *Locker) attempt(ctx context.Context, w *wait) (*Lock, quorum.Verdict) {
 		return l.nodes[i].Unsent(lock.claim)
 	})
 	var ballot *quorum.Ballot // of the contest, if there was one
-	if verdict == quorum.Rejected && contest.Split(poll, lock.claim.Token) && w.settles() {
+	if verdict == quorum.Rejected && contest.Split(poll) && w.settles() {
 		a := contest.Attempt{
 			Nodes: l.nodes, Now: l.keeper.Now, Claim: lock.claim, Start: start, Renew: w.renewal(), TTL: keyTTL,
 			Lasts: lasts, Trip: l.trip(), Patience: min(timeout, lasts),

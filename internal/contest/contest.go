@@ -32,10 +32,6 @@ const (
 	// untaken is how long a node stays free before the older rivals that leave it so
 	// are taken for dead, if that is longer than four round trips.
 	untaken = 20 * time.Millisecond
-	// yielding is how long a younger rival seems to have a quorum before it is believed,
-	// if that is longer than four round trips. It may be about to yield: what it asked for
-	// before is still granted, and its releases are on their way.
-	yielding = 100 * time.Millisecond
 )
 
 // Attempt is one attempt, and how it may go on.
@@ -52,14 +48,10 @@ type Attempt struct {
 }
 
 // Split reports whether the votes of an attempt that was refused are split: it has some
-// itself, or may yet get some, and no owner has a quorum for certain. token is the
-// attempt's.
-func Split(poll *quorum.Poll, token string) (split bool) {
+// itself, or may yet get some, and no owner is known to have a quorum.
+func Split(poll *quorum.Poll) (split bool) {
 	outstanding := poll.Outstanding() > 0
-	poll.Read(func(b *quorum.Ballot) {
-		owner := b.Owner()
-		split = owner == "" && outstanding || b.Granted() > 0 && (owner == "" || !older(owner, token))
-	})
+	poll.Read(func(b *quorum.Ballot) { split = (b.Granted() > 0 || outstanding) && b.Owner() == "" })
 	return split
 }
 
@@ -90,8 +82,7 @@ type contest struct {
 	answers chan answer
 	yielded bool // what the attempt had is given up; it only reads
 	ghosts  map[string]uint64
-	winner  string         // the younger rival that seems to have a quorum
-	since   keeper.Instant // when that was seen first
+	drained keeper.Instant // an older rival is there: when the attempt yields at the latest; 0 if there is none
 	step    *time.Timer
 	pause   time.Duration
 }
@@ -180,7 +171,9 @@ func (c *contest) look() quorum.Verdict {
 	if c.lost() {
 		return quorum.Rejected
 	}
+	now, underWay := c.Now(), false
 	for i, s := range c.seats {
+		underWay = underWay || s.asked
 		switch owner := s.reply.Owner; {
 		case s.reply.Vote == quorum.Granted:
 			votes++
@@ -201,7 +194,12 @@ func (c *contest) look() quorum.Verdict {
 		return quorum.Unreachable
 	case failed+closed > spare && c.undecided() == quorum.Rejected:
 		return quorum.Rejected // a holder, of which some nodes cannot be seen
-	case elder && !c.yielded:
+	case !elder && !c.yielded:
+		c.drained = 0
+	case elder && !c.yielded && c.drained == 0:
+		c.drained = now.Add(max(untaken, 4*c.Trip))
+		return c.look()
+	case elder && !c.yielded && (!underWay || now >= c.drained):
 		c.yield()
 	case !elder && c.yielded && failed+closed <= spare:
 		c.enter()
@@ -209,26 +207,13 @@ func (c *contest) look() quorum.Verdict {
 	return quorum.Open
 }
 
-// lost reports whether another owner has a quorum. An older one goes on with it, or yields
-// to an older one still. A younger one may be about to yield to this attempt.
+// lost reports whether another owner has a quorum. It has had all these nodes at once, as
+// what it gives up it gives up as a whole, and then asks for nothing: see yield.
 func (c *contest) lost() bool {
-	owner, votes := "", 0
 	for _, s := range c.seats {
-		if s.reply.Vote == quorum.Granted {
-			votes++
-		} else if s.reply.Owner != "" && c.votesOf(s.reply.Owner) >= c.need() {
-			owner = s.reply.Owner
+		if owner := s.reply.Owner; owner != "" && !c.own(owner) && c.votesOf(owner) >= c.need() {
+			return true
 		}
-	}
-	switch {
-	case owner == "" || c.own(owner):
-		c.winner = ""
-	case votes == 0 || older(owner, c.Claim.Token):
-		return true
-	case owner != c.winner:
-		c.winner, c.since = owner, c.Now()
-	default:
-		return c.Now().Sub(c.since) >= max(yielding, 4*c.Trip)
 	}
 	return false
 }
@@ -275,7 +260,9 @@ func (c *contest) findGhosts() {
 	}
 }
 
-// yield gives up what the attempt has, for an older rival.
+// yield gives up what the attempt has, for an older rival. By then what it has asked for
+// is answered, unless a node is silent: an attempt that was granted more after it has
+// yielded would seem to have a quorum, and the older rival would take itself for refused.
 func (c *contest) yield() {
 	c.Claim.End()
 	for _, n := range c.Nodes {
@@ -283,7 +270,7 @@ func (c *contest) yield() {
 	}
 	// The release of a dead token does no harm, however late it comes.
 	c.Claim = c.Renew()
-	c.yielded = true
+	c.yielded, c.drained = true, 0
 	c.again()
 }
 
@@ -307,11 +294,12 @@ func (c *contest) again() {
 	c.ask()
 }
 
-// ask asks each node that has not granted the key, and answers none.
+// ask asks each node that has not granted the key, and owes no answer; but none for an
+// attempt that is about to yield.
 func (c *contest) ask() {
 	for i, n := range c.Nodes {
 		s := &c.seats[i]
-		if s.asked || s.reply.Vote == quorum.Granted {
+		if s.asked || s.reply.Vote == quorum.Granted || c.drained > 0 {
 			continue
 		}
 		s.asked = true
