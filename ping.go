@@ -13,24 +13,32 @@ import (
 // NodeStatus is what [Locker.Ping] found out about one node.
 type NodeStatus struct {
 	Node string        // its address
-	Err  error         // why it did not answer; nil if it did
+	Err  error         // why it did not answer, or could not give a lock; nil if it could
 	Took time.Duration // how long its answer took, or the wait for it
 }
 
-// Ping asks every node whether it answers, and returns what came of it, in the order
-// the nodes were given. It asks all of them at once, and waits for silent ones no longer
-// than the node timeout ([WithNodeTimeout]; 1 s by default). The question is a PING on the
-// connection that the locks use, and waits its turn as their commands do. A node that has
-// no memory left, or may not be written to, still answers. No middleware runs.
+// Ping asks every node whether a lock could be taken there, and returns one result per
+// node, in the order given. It asks all of them at once, and waits for silent ones no longer
+// than the node timeout ([WithNodeTimeout]; 1 s by default). No middleware runs.
 //
-// A Cluster has answered once each of its masters has that is known to have slots; a
+// The question is a script that writes nothing, on a key that no lock has and that begins
+// with the prefix ([WithKeyPrefix]). It goes over the connection that the locks use, and
+// waits its turn as their commands do. So a node fails that lacks EVAL, is a replica, has
+// no memory left or refuses writes for another reason. A user needs no more permissions
+// than for a lock, if it may access every key with the prefix; one that may not
+// fails, and the error names the key. The restart guard's quarantine is not looked at.
+//
+// A Cluster counts as answering once every master known to own slots has answered, a
 // Sentinel group once its master has.
 //
 // The error is nil if a quorum of nodes answered. Otherwise it is a [QuorumError] that
 // matches [ErrNoQuorum] and, if ctx ended the wait, ctx's error; the statuses are there
 // too. After [Locker.Close] the error matches [ErrClosed].
 func (l *Locker) Ping(ctx context.Context) ([]NodeStatus, error) {
-	return l.askEach("ping", (*node.Node).Ping, ctx, quorum.Need(len(l.nodes)))
+	ask := func(n *node.Node, ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
+		return n.Ping(ctx, l.config.keyPrefix, stop, timeout)
+	}
+	return l.askEach("ping", ask, ctx, quorum.Need(len(l.nodes)))
 }
 
 // askEach asks every node, and waits for the answer of each. It fails if fewer than need

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -21,22 +22,24 @@ func (s *Redis) Do(ctx context.Context, batch []Command) error {
 		}
 		return err
 	}
+	able := s.ability(batch[0].Claim.Keys)
+	seen := able.now()
 	var results []rueidis.RedisResult
 	if len(batch) == 1 { // spares the results' slice
-		result := client.Do(ctx, s.command(client, &batch[0], false))
-		err = s.read(&batch[0], result)
+		result := client.Do(ctx, s.command(client, &batch[0], seen, false))
+		err = s.read(&batch[0], able, seen, result)
 		if !isNoScript(result) {
-			return s.connection(client, err)
+			return s.finish(ctx, client, batch, able, seen, err)
 		}
 		results = []rueidis.RedisResult{result}
 	} else {
 		commands := make([]rueidis.Completed, len(batch))
 		for i := range batch {
-			commands[i] = s.command(client, &batch[i], false)
+			commands[i] = s.command(client, &batch[i], seen, false)
 		}
 		results = client.DoMulti(ctx, commands...)
 		for i := range batch {
-			err = s.read(&batch[i], results[i])
+			err = s.read(&batch[i], able, seen, results[i])
 		}
 	}
 	// A server that answers NOSCRIPT has not run it, so sending it again, whole,
@@ -46,36 +49,85 @@ func (s *Redis) Do(ctx context.Context, batch []Command) error {
 	for i, result := range results {
 		if isNoScript(result) {
 			unknown = append(unknown, i)
-			again = append(again, s.command(client, &batch[i], true))
+			again = append(again, s.command(client, &batch[i], seen, true))
 		}
 	}
 	if len(again) > 0 {
 		for j, result := range client.DoMulti(ctx, again...) {
-			err = s.read(&batch[unknown[j]], result)
+			err = s.read(&batch[unknown[j]], able, seen, result)
 		}
 	}
-	return s.connection(client, err)
+	return s.finish(ctx, client, batch, able, seen, err)
 }
 
-// connection returns the error that the last command of a pipeline found the
-// connection in.
-func (s *Redis) connection(client rueidis.Client, err error) error {
+// finish draws from the answers to a batch, which was built at seen, what they show of the server. It returns err, the
+// error that the last command found the connection in.
+func (s *Redis) finish(ctx context.Context, client rueidis.Client, batch []Command, able *ability, seen shown, err error) error {
 	if s.topology != nil {
 		s.topology.refresh(client, err != nil)
+	}
+	if s.demoted.Load() {
+		s.redial(ctx, client)
+	}
+	if seen.proof() == tells && able.now() == seen { // as it is nearly always
+		return err
+	}
+	if err != nil && !able.isCounted() { // the next command may be the first on another connection
+		able.connected()
+		return err
+	}
+	s.learn(ctx, client, batch, able, seen)
+	if p := seen.proof(); (p == echoes || p == tells) && !able.votes(seen) {
+		for i := range batch {
+			if c := &batch[i]; c.IsPlain() && c.Outcome == Done {
+				c.Outcome, c.Err = Unknown, errNotProven
+			}
+		}
 	}
 	return err
 }
 
+// learn raises what is known of the server, if the answers to a batch that was built at seen prove more.
+func (s *Redis) learn(ctx context.Context, client rueidis.Client, batch []Command, able *ability, seen shown) {
+	for i := range batch {
+		switch c := &batch[i]; {
+		case c.Outcome == Unknown:
+		case able.isCounted() && c.IsPlain() && c.Outcome == Done && seen.proof() == unproven:
+			able.raise(seen, s.verify(ctx, client, c, echoes))
+			return
+		case c.IsPlain() && c.Outcome == Done && seen.proof() == echoes:
+			able.raise(seen, s.verify(ctx, client, c, tells))
+			return
+		case !able.isCounted() && c.form(seen) == asScript:
+			able.raise(seen, mute)
+			return
+		}
+	}
+}
+
+// verify asks once more for the key of c, which has just been acquired, with GET. It returns p if the answer is the
+// value of the key, which is c's token.
+//
+// Should the key be gone by now, it is set again, for 1 ms: so nothing is left of it, even if a release of the claim
+// has passed in between and will not be repeated. If it is there, the server changes nothing.
+func (s *Redis) verify(ctx context.Context, client rueidis.Client, c *Command, p proof) proof {
+	key, token := c.Claim.Keys[0], c.Claim.Token
+	again := client.B().Arbitrary("SET").Keys(key).Args(token, "NX", "PX", "1", "GET").Build()
+	if value, err := client.Do(ctx, again).ToString(); err != nil || value != token {
+		return mute
+	}
+	return p
+}
+
 // command builds what is sent for c: with its scripts whole, or by their digest.
-func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.Completed {
+func (s *Redis) command(client rueidis.Client, c *Command, seen shown, whole bool) rueidis.Completed {
 	keys, token, terms := c.Claim.Keys, c.Claim.Token, c.Claim.Terms()
-	if c.IsPlain() {
+	switch c.form(seen) {
+	case asSet:
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL)).Build()
-	}
-	if c.Kind == Ping { // the server takes the key for a text that it is to repeat
-		return client.B().Arbitrary("PING").Keys(keys[0]).Build()
-	}
-	if c.Kind == Look {
+	case asSetGet:
+		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL), "GET").Build()
+	case asExists:
 		return client.B().Arbitrary("EXISTS").Keys(keys[0] + queueSuffix).Build()
 	}
 	script := scripts[c.Kind]
@@ -113,33 +165,84 @@ func (s *Redis) command(client rueidis.Client, c *Command, whole bool) rueidis.C
 	return command.Build()
 }
 
-// IsPlain reports whether c needs no script: then it is not told whose a key is.
+// IsPlain reports whether c needs no script. Then it may be that it is not told whose a key is: from Redis 7.0 on it is,
+// where the Store has counted the connections and the server has proven it.
 func (c *Command) IsPlain() bool {
-	return c.Kind == Acquire && len(c.Claim.Keys) == 1 && c.Claim.asked == nil
+	return c.Kind == Acquire && !c.Script && len(c.Claim.Keys) == 1 && c.Claim.asked == nil
+}
+
+// form is what a command is sent as.
+type form uint8
+
+const (
+	asScript form = iota
+	asSet
+	asSetGet
+	asExists
+)
+
+// form returns what c is sent as to a server of which so much has been seen.
+func (c *Command) form(seen shown) form {
+	if c.Kind == Look {
+		return asExists
+	}
+	if p := seen.proof(); c.IsPlain() && p != unproven {
+		if p == mute {
+			return asSet
+		}
+		return asSetGet
+	}
+	return asScript
 }
 
 // read fills in what came of c, and returns the error of the connection. Only the
 // very answers that the commands give are taken for one: whatever else comes is
 // an error, after which the keys may be there.
-func (s *Redis) read(c *Command, result rueidis.RedisResult) error {
+func (s *Redis) read(c *Command, able *ability, seen shown, result rueidis.RedisResult) error {
 	c.Outcome, c.Err = Unknown, nil
 	if err := result.NonRedisError(); err != nil {
 		c.Err = wireError(err)
 		return c.Err
 	}
+	sent := c.form(seen)
 	switch {
-	case c.IsPlain():
+	case sent == asSetGet:
+		c.Outcome, c.Err = c.readSetGet(result)
+	case sent == asSet:
 		c.Outcome, c.Err = readSet(result)
 	case c.Entry != nil:
 		c.Outcome, c.Err = c.readPlace(result)
-	case c.Kind == Ping:
-		c.Outcome, c.Err = c.readEcho(result)
 	case c.Kind == Acquire:
 		c.Outcome, c.Err = c.readAcquire(result)
 	default:
 		c.Outcome, c.Err = c.readNumber(result)
 	}
+	if c.Err != nil {
+		s.judge(c, able, seen, result.Error())
+	}
 	return nil
+}
+
+// judge completes the error of c, to which the server answered with answer if that is an error, and draws what it says
+// of the server.
+func (s *Redis) judge(c *Command, able *ability, seen shown, answer error) {
+	sent := c.form(seen)
+	switch {
+	case isDenial(answer):
+		c.Err = c.denied(sent, answer)
+		if sent == asScript { // a plain SET must not leave what no script can delete
+			able.connected()
+		}
+	case isDemotion(answer):
+		c.Err = s.isReplica(c.Err)
+		s.demoted.Store(true)
+	}
+	switch {
+	case surelyNotRun(answer):
+		c.Err = NotRun(c.Err)
+	case sent == asSetGet: // it does not know GET there, or takes no notice of it
+		able.raise(seen, mute)
+	}
 }
 
 // readNumber reads an answer that is a number: those of the other scripts, and of EXISTS.
@@ -186,7 +289,7 @@ func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
 		case n >= 0 && n < keys:
 			return Refused, nil
 		}
-	case Trust:
+	case Trust, Ping:
 		if n == 1 {
 			return Done, nil
 		}
@@ -215,15 +318,34 @@ func readSet(result rueidis.RedisResult) (Outcome, error) {
 		return Refused, nil
 	}
 	if err != nil {
-		if surelyNotRun(err) {
-			return Unknown, NotRun(discreet(err))
-		}
 		return Unknown, discreet(err)
 	}
 	if text, err := reply.ToString(); !reply.IsString() || err != nil || text != "OK" {
 		return Unknown, errors.New("unexpected reply to SET")
 	}
 	return Done, nil
+}
+
+// readSetGet reads the answer to a SET with GET: what the key holds, or nil if it was free.
+func (c *Command) readSetGet(result rueidis.RedisResult) (Outcome, error) {
+	reply, err := result.ToMessage()
+	switch {
+	case rueidis.IsRedisNil(err):
+		return Done, nil
+	case err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE "):
+		return Refused, nil
+	case err != nil:
+		return Unknown, discreet(err)
+	}
+	owner, err := reply.ToString()
+	switch {
+	case !reply.IsString() || err != nil:
+		return Unknown, errors.New("unexpected reply to SET")
+	case owner == "OK":
+		return Unknown, errors.New("the server did not honour GET of SET")
+	}
+	c.Owner = owner
+	return Refused, nil
 }
 
 // readPlace reads the answer of join.lua.
@@ -254,17 +376,6 @@ func (c *Command) readPlace(result rueidis.RedisResult) (Outcome, error) {
 }
 
 var errPlace = errors.New("unexpected reply of a queue")
-
-// readEcho reads the answer to PING.
-func (c *Command) readEcho(result rueidis.RedisResult) (Outcome, error) {
-	switch text, err := result.ToString(); {
-	case err != nil:
-		return Unknown, discreet(err)
-	case text != c.Claim.Keys[0]:
-		return Unknown, errors.New("unexpected reply to PING")
-	}
-	return Done, nil
-}
 
 func isNoScript(result rueidis.RedisResult) bool {
 	err, ok := rueidis.IsRedisErr(result.Error())

@@ -20,9 +20,9 @@ type Store interface {
 	// block, and may be wrong: it decides which commands wait for each other, not
 	// where they go.
 	Server(keys []string) string
-	// Samples returns a key of each server that has keys, as far as is known. It
-	// does not block.
-	Samples() []string
+	// Samples returns a key that begins with prefix, and that no lock has, of each
+	// server that has keys, as far as is known. It does not block.
+	Samples(prefix string) []string
 	// Listen has heard called for each grant that the deployment tells of on
 	// channel, until ctx ends or the connection breaks, and ready when it has begun
 	// to. It returns ErrNoPush if the deployment cannot tell.
@@ -44,7 +44,7 @@ const (
 	Confirm             // raises the counters of all keys to Fence, if all keys are the claim's
 	Trust               // ends the quarantine of the node
 	Join                // enters the queue of a key, or renews the place in it; takes the key if it is its turn
-	Ping                // asks the server that has the key for an answer; sets nothing
+	Ping                // asks the server that would have the key whether it may be written to; sets nothing
 	Look                // is Refused if somebody may stand in the queue of a key, and Done if nobody does
 )
 
@@ -54,6 +54,8 @@ type Command struct {
 	Claim *Claim
 	TTL   time.Duration // of Acquire and Extend
 
+	Script bool // of Acquire: ask by a script, also where a plain command would do; it tells the owner
+
 	Outcome Outcome
 	Err     error // why the outcome is Unknown
 	Fence   int64 // of Confirm; and what the counters came to, where Acquire, Confirm or Join is Done
@@ -61,8 +63,8 @@ type Command struct {
 	Entry *Entry // of Join
 	// Filled in if a Join is Refused, which means that the claim waits:
 	Held time.Duration // for how long the key is still held; below 0 if that is not known
-	// Of a Join, or an Acquire by a script, that is Refused: the token of who holds the
-	// key; empty if that is not known.
+	// Of a Join or an Acquire that is Refused: the token of who holds the key; empty if
+	// that is not known.
 	Owner string
 
 	joiner Joiner    // of Join: is told of the outcome

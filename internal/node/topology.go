@@ -27,6 +27,8 @@ type topology struct {
 	ctx   context.Context
 	stop  context.CancelFunc
 
+	members map[string]*member // by name: asking's
+
 	mu      sync.Mutex // guards what follows
 	asked   time.Time  // when the Cluster was asked last
 	asking  bool
@@ -34,8 +36,14 @@ type topology struct {
 	running sync.WaitGroup
 }
 
-// slots is the name of the server of each slot.
-type slots [slotCount]string
+// slots is the server of each slot; nil where it is not known.
+type slots [slotCount]*member
+
+// member is one server of a Cluster.
+type member struct {
+	name string
+	able ability
+}
 
 func newTopology() *topology {
 	t := new(topology)
@@ -46,27 +54,36 @@ func newTopology() *topology {
 // server names the server that has a slot. As long as that is not known each slot
 // has a server of its own: so none waits for another.
 func (t *topology) server(slot uint16) string {
-	if known := t.slots.Load(); known != nil && known[slot] != "" {
-		return known[slot]
+	if known := t.slots.Load(); known != nil && known[slot] != nil {
+		return known[slot].name
 	}
 	return "slot " + strconv.Itoa(int(slot))
 }
 
-// samples returns a key of each server that has slots, or some key if none is known.
-func (t *topology) samples() []string {
-	known := t.slots.Load()
-	if known == nil {
-		return []string{"redlock"}
+// ability returns what the server that has a slot has shown; nil if that server is not known.
+func (t *topology) ability(slot uint16) *ability {
+	if known := t.slots.Load(); known != nil && known[slot] != nil {
+		return &known[slot].able
 	}
-	missing := make(map[string]bool) // by server
+	return nil
+}
+
+// samples returns a key that begins with base for each server that has slots, or some key if
+// none is known. If base has a hash tag, all keys that begin with it are one server's.
+func (t *topology) samples(base string) []string {
+	known := t.slots.Load()
+	if _, tagged := hashTag(base); tagged || known == nil {
+		return []string{base}
+	}
+	missing := make(map[*member]bool)
 	for _, server := range known {
-		if server != "" {
+		if server != nil {
 			missing[server] = true
 		}
 	}
 	var keys []string
-	for i := 0; len(missing) > 0; i++ { // every slot has a key among the first 167 976
-		key := "redlock:" + strconv.Itoa(i)
+	for i := 0; len(missing) > 0 && i < mostSamples; i++ {
+		key := base + strconv.Itoa(i)
 		if server := known[slot(key)]; missing[server] {
 			delete(missing, server)
 			keys = append(keys, key)
@@ -74,6 +91,9 @@ func (t *topology) samples() []string {
 	}
 	return keys
 }
+
+// mostSamples is how many keys samples tries. Among so many every slot has one.
+const mostSamples = 1_000_000
 
 // refresh has the Cluster asked, in the background, if that is due.
 func (t *topology) refresh(client rueidis.Client, failed bool) {
@@ -104,7 +124,7 @@ func (t *topology) ask(client rueidis.Client) {
 		reply, err := server.Do(ctx, server.B().ClusterSlots().Build()).ToArray()
 		timer.Stop()
 		cancel()
-		if known := readSlots(reply); err == nil && known != nil {
+		if known := t.readSlots(reply); err == nil && known != nil {
 			t.slots.Store(known)
 			return
 		}
@@ -114,8 +134,8 @@ func (t *topology) ask(client rueidis.Client) {
 // readSlots reads the reply to CLUSTER SLOTS: ranges, each with its first and its
 // last slot, and its servers, the master first, with host, port and id. It
 // returns nil if it is no such reply.
-func readSlots(reply []rueidis.RedisMessage) *slots {
-	known, any := new(slots), false
+func (t *topology) readSlots(reply []rueidis.RedisMessage) *slots {
+	known, members := new(slots), make(map[string]*member)
 	for _, message := range reply {
 		row, err := message.ToArray()
 		if err != nil || len(row) < 3 {
@@ -131,13 +151,19 @@ func readSlots(reply []rueidis.RedisMessage) *slots {
 		if err != nil {
 			continue
 		}
+		if members[id] == nil {
+			if members[id] = t.members[id]; members[id] == nil {
+				members[id] = &member{name: id}
+			}
+		}
 		for slot := first; slot <= last; slot++ {
-			known[slot], any = id, true
+			known[slot] = members[id]
 		}
 	}
-	if !any {
+	if len(members) == 0 {
 		return nil
 	}
+	t.members = members
 	return known
 }
 

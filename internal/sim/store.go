@@ -52,6 +52,8 @@ var (
 type Store struct {
 	// Rate, if set, is how fast the node's clock runs, 1 being right.
 	Rate float64
+	// Mute has plain acquisitions not told whose a key is, as by a server before Redis 7.0.
+	Mute bool
 
 	mu      sync.Mutex // guards what follows
 	fault   func(op Op, commands int) Fault
@@ -313,7 +315,7 @@ func (s *Store) acquire(c *node.Command) node.Outcome {
 	left := s.quarantined(c.Claim.Terms().Quarantine)
 	for _, key := range c.Claim.Keys {
 		if owner, held := s.get(key); held {
-			if !c.IsPlain() {
+			if !s.Mute || !c.IsPlain() {
 				c.Owner = owner
 			}
 			return node.Refused
@@ -368,7 +370,7 @@ func (s *Store) release(c *node.Command) node.Outcome {
 func (s *Store) Server([]string) string { return "" }
 
 // Samples implements node.Store: there is one server.
-func (s *Store) Samples() []string { return []string{"k"} }
+func (s *Store) Samples(prefix string) []string { return []string{prefix + "k"} }
 
 // Check implements node.Store: every set of keys is accepted.
 func (s *Store) Check([]string) error { return nil }
