@@ -26,9 +26,9 @@ func (instant) Server([]string) string { return "" }
 func (instant) Listen(context.Context, string, func(), func(string, int64, int64)) error {
 	return node.ErrNoPush
 }
-func (instant) Samples(string) []string { return []string{"k"} }
-func (instant) Check([]string) error    { return nil }
-func (instant) Close()                  {}
+func (instant) Samples() []string    { return []string{"k"} }
+func (instant) Check([]string) error { return nil }
+func (instant) Close()               {}
 
 // cycle is a TryAcquire and a Release over three instant nodes.
 func cycle(t testing.TB, opts ...Option) func() {

@@ -21,12 +21,11 @@ type NodeStatus struct {
 // node, in the order given. It asks all of them at once, and waits for silent ones no longer
 // than the node timeout ([WithNodeTimeout]; 1 s by default). No middleware runs.
 //
-// The question is a script that writes nothing, on a key that no lock has and that begins
-// with the prefix ([WithKeyPrefix]). It goes over the connection that the locks use, and
-// waits its turn as their commands do. So a node fails that lacks EVAL, is a replica, has
-// no memory left or refuses writes for another reason. A user needs no more permissions
-// than for a lock, if it may access every key with the prefix; one that may not
-// fails, and the error names the key. The restart guard's quarantine is not looked at.
+// The question is a script that the server runs only if scripts may write there, and that
+// neither reads nor writes. It goes over the connection that the locks use, and waits its
+// turn as their commands do. So a node fails that does not know or allow EVALSHA, is a
+// replica, has no memory left, cannot save or lacks the replicas that it requires. What
+// the user may do with a key is not asked, nor is the restart guard's quarantine.
 //
 // A Cluster counts as answering once every master known to own slots has answered, a
 // Sentinel group once its master has.
@@ -35,10 +34,7 @@ type NodeStatus struct {
 // matches [ErrNoQuorum] and, if ctx ended the wait, ctx's error; the statuses are there
 // too. After [Locker.Close] the error matches [ErrClosed].
 func (l *Locker) Ping(ctx context.Context) ([]NodeStatus, error) {
-	ask := func(n *node.Node, ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
-		return n.Ping(ctx, l.config.keyPrefix, stop, timeout)
-	}
-	return l.askEach("ping", ask, ctx, quorum.Need(len(l.nodes)))
+	return l.askEach("ping", (*node.Node).Ping, ctx, quorum.Need(len(l.nodes)))
 }
 
 // askEach asks every node, and waits for the answer of each. It fails if fewer than need

@@ -10,20 +10,20 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// Ping asks every server of the node whether it may be written to, with a script on a key
-// that begins with prefix and that no lock has, and waits until all have answered. A server
-// that has not answered within timeout has failed. If ctx ends or stop is closed before,
-// Ping returns ErrUnasked.
-func (n *Node) Ping(ctx context.Context, prefix string, stop <-chan struct{}, timeout time.Duration) error {
-	return n.askServers(Ping, n.store.Samples(prefix), ctx, stop, timeout)
+// Ping asks every server of the node whether it may be written to by scripts, and waits
+// until all have answered. A server that has not answered within timeout has failed. If ctx
+// ends or stop is closed before, Ping returns ErrUnasked.
+func (n *Node) Ping(ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
+	return n.askServers(Ping, ctx, stop, timeout)
 }
 
 // Trust ends the quarantine of the node's server, as Ping asks it.
 func (n *Node) Trust(ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
-	return n.askServers(Trust, []string{guardMarker}, ctx, stop, timeout)
+	return n.askServers(Trust, ctx, stop, timeout)
 }
 
-func (n *Node) askServers(kind Kind, keys []string, ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
+func (n *Node) askServers(kind Kind, ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
+	keys := n.store.Samples()
 	answers := make(chan error, len(keys)) // has room for all: a late one waits for nobody
 	pings := make([]*ping, len(keys))
 	for i, key := range keys {

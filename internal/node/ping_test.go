@@ -14,7 +14,7 @@ import (
 
 func TestAPingIsAnsweredAndSetsNothing(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
-		require.NoError(t, n.Ping(t.Context(), "", nil, time.Second))
+		require.NoError(t, n.Ping(t.Context(), nil, time.Second))
 		require.Zero(t, s.Len())
 	})
 }
@@ -23,13 +23,13 @@ func TestAPingOfASilentNodeFailsInTime(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
 		s.Pause()
 		began := time.Now()
-		err := n.Ping(t.Context(), "", nil, 200*ms)
+		err := n.Ping(t.Context(), nil, 200*ms)
 		require.ErrorIs(t, err, quorum.ErrNoReply)
 		require.EqualError(t, err, "no reply within 200ms")
 		require.Equal(t, 200*ms, time.Since(began))
 		time.Sleep(time.Second)
-		require.EqualError(t, n.Ping(t.Context(), "", nil, 200*ms), "no reply within 200ms")
-		require.ErrorContains(t, n.Ping(t.Context(), "", nil, 200*ms), "not sent: 2 earlier commands are unanswered")
+		require.EqualError(t, n.Ping(t.Context(), nil, 200*ms), "no reply within 200ms")
+		require.ErrorContains(t, n.Ping(t.Context(), nil, 200*ms), "not sent: 2 earlier commands are unanswered")
 		require.Equal(t, 1400*ms, time.Since(began), "nor is anything queued for it then")
 	})
 }
@@ -40,11 +40,11 @@ func TestAPingEndsWithItsCtxAndWithStop(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*ms)
 		defer cancel()
 		began := time.Now()
-		require.ErrorIs(t, n.Ping(ctx, "", nil, time.Second), node.ErrUnasked)
+		require.ErrorIs(t, n.Ping(ctx, nil, time.Second), node.ErrUnasked)
 		require.Equal(t, 100*ms, time.Since(began))
 		stop := make(chan struct{})
 		time.AfterFunc(100*ms, func() { close(stop) })
-		require.ErrorIs(t, n.Ping(t.Context(), "", stop, time.Second), node.ErrUnasked)
+		require.ErrorIs(t, n.Ping(t.Context(), stop, time.Second), node.ErrUnasked)
 		require.Equal(t, 200*ms, time.Since(began))
 	})
 }
@@ -54,11 +54,11 @@ func TestAPingOfANodeThatIsDownFailsAtOnceUntilItIsBack(t *testing.T) {
 		s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Refuse: true} })
 		for range 3 {
 			began := time.Now()
-			require.ErrorIs(t, n.Ping(t.Context(), "", nil, time.Second), node.ErrNotConnected)
+			require.ErrorIs(t, n.Ping(t.Context(), nil, time.Second), node.ErrNotConnected)
 			require.Zero(t, time.Since(began))
 		}
 		s.Faults(nil)
 		time.Sleep(time.Second)
-		require.NoError(t, n.Ping(t.Context(), "", nil, time.Second))
+		require.NoError(t, n.Ping(t.Context(), nil, time.Second))
 	})
 }

@@ -28,7 +28,7 @@ func (s *Redis) Do(ctx context.Context, batch []Command) error {
 	if len(batch) == 1 { // spares the results' slice
 		result := client.Do(ctx, s.command(client, &batch[0], seen, false))
 		err = s.read(&batch[0], able, seen, result)
-		if !isNoScript(result) {
+		if !s.isToRepeat(&batch[0], result) {
 			return s.finish(ctx, client, batch, able, seen, err)
 		}
 		results = []rueidis.RedisResult{result}
@@ -42,18 +42,20 @@ func (s *Redis) Do(ctx context.Context, batch []Command) error {
 			err = s.read(&batch[i], able, seen, results[i])
 		}
 	}
-	// A server that answers NOSCRIPT has not run it, so sending it again, whole,
-	// is safe.
-	var unknown []int
-	var again []rueidis.Completed
-	for i, result := range results {
-		if isNoScript(result) {
-			unknown = append(unknown, i)
-			again = append(again, s.command(client, &batch[i], seen, true))
+	for range 2 { // a Ping may turn out to be for an older server
+		var unknown []int
+		var again []rueidis.Completed
+		for i, result := range results {
+			if s.isToRepeat(&batch[i], result) {
+				unknown = append(unknown, i)
+				again = append(again, s.command(client, &batch[i], seen, true))
+			}
 		}
-	}
-	if len(again) > 0 {
+		if len(again) == 0 {
+			break
+		}
 		for j, result := range client.DoMulti(ctx, again...) {
+			results[unknown[j]] = result
 			err = s.read(&batch[unknown[j]], able, seen, result)
 		}
 	}
@@ -131,12 +133,18 @@ func (s *Redis) command(client rueidis.Client, c *Command, seen shown, whole boo
 		return client.B().Arbitrary("EXISTS").Keys(keys[0] + queueSuffix).Build()
 	}
 	script := scripts[c.Kind]
+	if c.Kind == Ping && s.oldLua.Load() {
+		script = ping6
+	}
 	command := client.B().Arbitrary("EVALSHA", script.digest)
 	if whole {
 		command = client.B().Arbitrary("EVAL", script.text)
 	}
 	if c.Claim.Fenced() && (c.Kind == Acquire || c.Kind == Confirm) {
 		keys = c.Claim.asked.counted
+	}
+	if c.Kind == Ping { // its key names the server: the server takes it for no key
+		return command.Args("0").Keys(keys[0]).Build()
 	}
 	if len(keys) == 1 { // no slice
 		command = command.Args("1").Keys(keys[0]).Args(token)
@@ -377,9 +385,18 @@ func (c *Command) readPlace(result rueidis.RedisResult) (Outcome, error) {
 
 var errPlace = errors.New("unexpected reply of a queue")
 
-func isNoScript(result rueidis.RedisResult) bool {
+// isToRepeat reports whether c is to be sent again, whole. A server that answers NOSCRIPT
+// has not run it, so that is safe, as is asking a Ping in another way.
+func (s *Redis) isToRepeat(c *Command, result rueidis.RedisResult) bool {
 	err, ok := rueidis.IsRedisErr(result.Error())
-	return ok && err.IsNoScript()
+	if !ok {
+		return false
+	}
+	if c.Kind == Ping && strings.HasPrefix(err.Error(), "Error compiling script") {
+		s.oldLua.Store(true)
+		return true
+	}
+	return err.IsNoScript()
 }
 
 // ttlText makes texts of ttls, and remembers the last one: most locks of a

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,6 +23,7 @@ type Redis struct {
 	ttl, retention, quarantine ttlText
 
 	demoted atomic.Bool // the server has said that it is not the one to write to: see redial
+	oldLua  atomic.Bool // the server does not know what ping.lua begins with: it is older than Redis 7
 
 	mu        sync.Mutex     // guards what follows
 	client    rueidis.Client // nil until the first connection stands
@@ -180,14 +180,14 @@ func (s *Redis) Server(keys []string) string {
 	return s.topology.server(slot(keys[0]))
 }
 
-// Samples returns a key that begins with prefix for each master of a Cluster that has
-// slots, as far as is known. No lock has any of them.
-func (s *Redis) Samples(prefix string) []string {
-	base := prefix + "redlock:ping:" + rand.Text() + ":"
+// Samples returns a key of each master of a Cluster that has slots, as far as is
+// known. Where there is one server, any key will do that the user may access: that of
+// the restart guard's marker, for trust.lua.
+func (s *Redis) Samples() []string {
 	if s.topology == nil {
-		return []string{base}
+		return []string{guardMarker}
 	}
-	return s.topology.samples(base)
+	return s.topology.samples()
 }
 
 // ability returns what is known of the server that has the keys; nil if it is not known

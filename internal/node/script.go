@@ -26,6 +26,8 @@ var (
 	trustText string
 	//go:embed ping.lua
 	pingText string
+	//go:embed ping6.lua
+	ping6Text string
 
 	// What others include:
 	//go:embed queue.lua
@@ -43,8 +45,11 @@ var (
 		Join:    newScript(joinText),
 		Confirm: newScript(confirmText),
 		Trust:   newScript(trustText),
-		Ping:    newScript(pingText),
+		// A script that begins with #! is refused as a whole where scripts may not write, from
+		// Redis 7 on, and touches no key. Servers before that say that it does not compile.
+		Ping: newScript(pingText),
 	}
+	ping6 = newScript(ping6Text)
 )
 
 const (

@@ -20,9 +20,9 @@ type Store interface {
 	// block, and may be wrong: it decides which commands wait for each other, not
 	// where they go.
 	Server(keys []string) string
-	// Samples returns a key that begins with prefix, and that no lock has, of each
-	// server that has keys, as far as is known. It does not block.
-	Samples(prefix string) []string
+	// Samples returns a key of each server that has keys, as far as is known. It
+	// does not block.
+	Samples() []string
 	// Listen has heard called for each grant that the deployment tells of on
 	// channel, until ctx ends or the connection breaks, and ready when it has begun
 	// to. It returns ErrNoPush if the deployment cannot tell.

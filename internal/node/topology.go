@@ -68,12 +68,11 @@ func (t *topology) ability(slot uint16) *ability {
 	return nil
 }
 
-// samples returns a key that begins with base for each server that has slots, or some key if
-// none is known. If base has a hash tag, all keys that begin with it are one server's.
-func (t *topology) samples(base string) []string {
+// samples returns a key of each server that has slots, or some key if none is known.
+func (t *topology) samples() []string {
 	known := t.slots.Load()
-	if _, tagged := hashTag(base); tagged || known == nil {
-		return []string{base}
+	if known == nil {
+		return []string{"redlock"}
 	}
 	missing := make(map[*member]bool)
 	for _, server := range known {
@@ -82,8 +81,8 @@ func (t *topology) samples(base string) []string {
 		}
 	}
 	var keys []string
-	for i := 0; len(missing) > 0 && i < mostSamples; i++ {
-		key := base + strconv.Itoa(i)
+	for i := 0; len(missing) > 0; i++ { // every slot has a key among the first 167 976
+		key := "redlock:" + strconv.Itoa(i)
 		if server := known[slot(key)]; missing[server] {
 			delete(missing, server)
 			keys = append(keys, key)
@@ -91,9 +90,6 @@ func (t *topology) samples(base string) []string {
 	}
 	return keys
 }
-
-// mostSamples is how many keys samples tries. Among so many every slot has one.
-const mostSamples = 1_000_000
 
 // refresh has the Cluster asked, in the background, if that is due.
 func (t *topology) refresh(client rueidis.Client, failed bool) {

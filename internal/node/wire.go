@@ -70,6 +70,8 @@ func (c *Command) denied(sent form, answer error) error {
 	text := answer.Error()
 	what, keys := "SET", c.Claim.Keys
 	switch {
+	case c.Kind == Ping:
+		return fmt.Errorf("EVALSHA: %w", discreet(answer))
 	case sent == asExists:
 		what, keys = "EXISTS", []string{keys[0] + queueSuffix}
 	case sent == asScript:
