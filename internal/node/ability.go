@@ -15,15 +15,16 @@ import (
 // Redis and Valkey answer SET NX PX GET with nil if the key was free and has been set, and with its value otherwise. A
 // proxy or an older server may ignore GET, and then nil means the opposite: counted as a vote it would make two
 // holders. So both answers are seen on a connection, of keys that are known to be ours, before nil is a vote there: see
-// Redis.prove.
+// Redis.finish. A nil of which that is not certain, as its connection may be a new one, is asked about once more: a key
+// that holds our token is ours.
 //
 // It is one word: the number of the connection and, in the lowest bits, the proof. So whoever has read the word before
 // sending a command can tell afterwards whether the command may have gone elsewhere. A nil ability shows nothing, and
 // learns nothing.
 type ability struct {
 	word atomic.Uint64
-	// counted says that connected is called for each connection before anything is sent on it, and that one connection
-	// carries all commands. Otherwise nil is never a vote.
+	// counted says that reset is called for each connection before anything is sent on it, and that one connection
+	// carries all commands. Otherwise GET is not used.
 	counted bool
 }
 
@@ -63,8 +64,9 @@ func (a *ability) raise(seen shown, p proof) {
 	}
 }
 
-// connected notes a new connection, or that the one in use cannot be relied on any longer: nothing is proven.
-func (a *ability) connected() {
+// reset notes that a connection was made or closed, or that the one in use cannot be relied on any longer: nothing is
+// proven.
+func (a *ability) reset() {
 	for a != nil {
 		before := a.word.Load()
 		if a.word.CompareAndSwap(before, (before>>proofBits+1)<<proofBits) {

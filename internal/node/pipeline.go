@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -74,51 +75,60 @@ func (s *Redis) finish(ctx context.Context, client rueidis.Client, batch []Comma
 	if seen.proof() == tells && able.now() == seen { // as it is nearly always
 		return err
 	}
-	if err != nil && !able.isCounted() { // the next command may be the first on another connection
-		able.connected()
+	if !able.isCounted() {
+		if err != nil { // the next command may be the first on another connection
+			able.reset()
+		} else if seen.proof() == unproven && slices.ContainsFunc(batch, func(c Command) bool { return c.Outcome != Unknown && c.form(seen) == asScript }) {
+			able.raise(seen, mute)
+		}
 		return err
 	}
-	s.learn(ctx, client, batch, able, seen)
-	if p := seen.proof(); (p == echoes || p == tells) && !able.votes(seen) {
-		for i := range batch {
-			if c := &batch[i]; c.IsPlain() && c.Outcome == Done {
+	var granted []*Command
+	for i := range batch {
+		if c := &batch[i]; c.IsPlain() && c.Outcome == Done {
+			granted = append(granted, c)
+		}
+	}
+	switch p := seen.proof(); {
+	case len(granted) == 0:
+	case p == unproven:
+		if s.verify(ctx, client, granted[:1])[0] {
+			able.raise(seen, echoes)
+		} else {
+			able.raise(seen, mute)
+		}
+	case p != mute && !able.votes(seen): // the answers were nil
+		ours := s.verify(ctx, client, granted)
+		for i, c := range granted {
+			if !ours[i] {
 				c.Outcome, c.Err = Unknown, errNotProven
 			}
+		}
+		if ours[0] {
+			able.raise(seen, tells)
+		} else {
+			able.raise(seen, mute)
 		}
 	}
 	return err
 }
 
-// learn raises what is known of the server, if the answers to a batch that was built at seen prove more.
-func (s *Redis) learn(ctx context.Context, client rueidis.Client, batch []Command, able *ability, seen shown) {
-	for i := range batch {
-		switch c := &batch[i]; {
-		case c.Outcome == Unknown:
-		case able.isCounted() && c.IsPlain() && c.Outcome == Done && seen.proof() == unproven:
-			able.raise(seen, s.verify(ctx, client, c, echoes))
-			return
-		case c.IsPlain() && c.Outcome == Done && seen.proof() == echoes:
-			able.raise(seen, s.verify(ctx, client, c, tells))
-			return
-		case !able.isCounted() && c.form(seen) == asScript:
-			able.raise(seen, mute)
-			return
-		}
-	}
-}
-
-// verify asks once more for the key of c, which has just been acquired, with GET. It returns p if the answer is the
-// value of the key, which is c's token.
+// verify asks once more for the keys of commands which have just been acquired, or may have been, with GET. It reports
+// for each whether the answer was the value of the key, and that the token of the command.
 //
-// Should the key be gone by now, it is set again, for 1 ms: so nothing is left of it, even if a release of the claim
-// has passed in between and will not be repeated. If it is there, the server changes nothing.
-func (s *Redis) verify(ctx context.Context, client rueidis.Client, c *Command, p proof) proof {
-	key, token := c.Claim.Keys[0], c.Claim.Token
-	again := client.B().Arbitrary("SET").Keys(key).Args(token, "NX", "PX", "1", "GET").Build()
-	if value, err := client.Do(ctx, again).ToString(); err != nil || value != token {
-		return mute
+// Should a key be gone by now, it is set again, for 1 ms: so nothing is left of it, even if a release of the claim has
+// passed in between and will not be repeated. If it is there, the server changes nothing.
+func (s *Redis) verify(ctx context.Context, client rueidis.Client, granted []*Command) []bool {
+	commands := make([]rueidis.Completed, len(granted))
+	for i, c := range granted {
+		commands[i] = client.B().Arbitrary("SET").Keys(c.Claim.Keys[0]).Args(c.Claim.Token, "NX", "PX", "1", "GET").Build()
 	}
-	return p
+	ours := make([]bool, len(granted))
+	for i, result := range client.DoMulti(ctx, commands...) {
+		value, err := result.ToString()
+		ours[i] = err == nil && value == granted[i].Claim.Token
+	}
+	return ours
 }
 
 // command builds what is sent for c: with its scripts whole, or by their digest.
@@ -239,7 +249,7 @@ func (s *Redis) judge(c *Command, able *ability, seen shown, answer error) {
 	case isDenial(answer):
 		c.Err = c.denied(sent, answer)
 		if sent == asScript { // a plain SET must not leave what no script can delete
-			able.connected()
+			able.reset()
 		}
 	case isDemotion(answer):
 		c.Err = s.isReplica(c.Err)

@@ -63,7 +63,7 @@ func (s *Redis) isReplica(err error) error {
 
 // connections are those that a Store has dialled and that are open.
 type connections struct {
-	connected func() // is called for each before it is used
+	changed func() // is called when one is made, before it is used, and when one is closed
 
 	mu   sync.Mutex // guards what follows
 	open map[*connection]struct{}
@@ -92,7 +92,7 @@ func (c *connections) through(dial DialFunc) DialFunc {
 		}
 		c.open[known] = struct{}{}
 		c.mu.Unlock()
-		c.connected()
+		c.changed()
 		return known, nil
 	}
 }
@@ -102,6 +102,7 @@ func (c *connection) Close() error {
 	c.of.mu.Lock()
 	delete(c.of.open, c)
 	c.of.mu.Unlock()
+	c.of.changed()
 	return c.Conn.Close()
 }
 
@@ -111,6 +112,7 @@ func (c *connections) close() {
 	open := c.open
 	c.open = nil
 	c.mu.Unlock()
+	c.changed()
 	for conn := range open {
 		_ = conn.Conn.Close()
 	}

@@ -86,7 +86,7 @@ func Dial(option rueidis.ClientOption) *Redis {
 	if IsCluster(option) {
 		s.topology = newTopology()
 	} else if option.DialFn == nil {
-		s.connections = &connections{connected: s.able.connected}
+		s.connections = &connections{changed: s.able.reset}
 		option.DialCtxFn = s.connections.through(option.DialCtxFn)
 		// A Sentinel group's client changes from one connection to another at a moment that cannot be seen.
 		s.able.counted = !s.sentinels
