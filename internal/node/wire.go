@@ -45,9 +45,15 @@ func answered(err error) (text, code string) {
 }
 
 // inScript reports whether a server's error is of a command in a script, which may have
-// changed something before.
+// changed something before. A script that returns the error cuts off where it comes from.
 func inScript(text string) bool {
-	return strings.Contains(text, "@user_script:")
+	return strings.Contains(text, "@user_script:") || isDenialInScript(text)
+}
+
+// isDenialInScript knows the words of Redis 6, 7.0 and 7.2.
+func isDenialInScript(text string) bool {
+	return strings.Contains(text, "The user executing the script can't ") || strings.Contains(text, "ACL failure in script: ") ||
+		strings.Contains(text, "Unknown Redis command called from ")
 }
 
 func isUnknownCommand(text string) bool {
@@ -58,9 +64,7 @@ func isUnknownCommand(text string) bool {
 // does not let the user run it or access its keys.
 func isDenial(err error) bool {
 	text, code := answered(err)
-	return code == "NOPERM" || isUnknownCommand(text) || inScript(text) &&
-		(strings.Contains(text, "The user executing the script can't ") || strings.Contains(text, "ACL failure in script: ") ||
-			strings.Contains(text, "Unknown Redis command called from ") || strings.Contains(text, "-NOPERM "))
+	return code == "NOPERM" || isUnknownCommand(text) || isDenialInScript(text)
 }
 
 // denied is the error of c, sent in that form, for a server that denies a command or a
