@@ -52,6 +52,10 @@ type Locker struct {
 // one key over several connections, where they can overtake each other and leave
 // a key behind until its ttl has passed.
 //
+// A server that says that it is a replica, or loads its data, is sent QUIT, at most once a
+// second, so that the client dials its address again: an endpoint may point to another
+// server by now. Other users of the client notice a broken connection then.
+//
 // New returns an error if two clients have an address in common, even with
 // different databases: that server would vote twice.
 func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {

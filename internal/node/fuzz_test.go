@@ -355,6 +355,7 @@ type fake struct {
 	reply []byte
 	after after
 	resp2 bool
+	hello []byte        // what HELLO is answered; nil: as Redis does
 	asked chan struct{} // closed when a command has come
 }
 
@@ -405,6 +406,12 @@ func (s *fake) answer(reply []byte, then after, resp2 bool) {
 	s.reply, s.after, s.resp2, s.asked = reply, then, resp2, make(chan struct{})
 }
 
+func (s *fake) refuseHello(reply string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hello = []byte(reply)
+}
+
 func (s *fake) option() rueidis.ClientOption {
 	return rueidis.ClientOption{
 		InitAddress: []string{s.ln.Addr().String()}, ForceSingleClient: true, DisableCache: true, AlwaysPipelining: true, PipelineMultiplex: -1,
@@ -428,6 +435,8 @@ func (s *fake) serve(conn net.Conn) {
 		s.mu.Lock()
 		reply, then := s.reply, goOn
 		switch {
+		case command == "HELLO" && s.hello != nil:
+			reply = s.hello
 		case command == "HELLO" && s.resp2:
 			reply = []byte("-ERR unknown command 'HELLO'\r\n")
 		case command == "HELLO":

@@ -153,6 +153,9 @@ func dialError(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errDialTimeout
 	}
+	if text, code := answered(err); code == "NOPROTO" || strings.Contains(text, "HELLO") && !isUnknownCommand(text) {
+		return fmt.Errorf("HELLO was refused: %w (a proxy? it must pass HELLO on, or answer that it is an unknown command, as servers before Redis 6 do; or connect to the server itself)", discreet(err))
+	}
 	return discreet(err)
 }
 
