@@ -99,8 +99,10 @@ func denials(ctx context.Context, client rueidis.Client, key string, kind group)
 		err = client.Do(ctx, client.B().AclDryrun().Username(user).Command("GET").Arg(key).Build()).Error()
 	}
 	try := func(args []string) (said string, missing bool) { return dryRun(ctx, client, user, args) }
+	ending := ""
 	if err != nil { // not permitted, or not known
-		key += ":doctor:" + rand.Text()
+		ending = ":doctor:" + rand.Text()
+		key += ending
 		try = func(args []string) (string, bool) { return tryOut(ctx, client, args) }
 	}
 	var denials []denial
@@ -111,7 +113,7 @@ func denials(ctx context.Context, client rueidis.Client, key string, kind group)
 		if said, missing := try(p.args); said != "" {
 			d := denial{Command: p.args[0], For: p.purpose, Said: said, Missing: missing}
 			if !missing && strings.Contains(said, " key") && len(p.args) > 1 {
-				d.key, d.on = p.purpose != forGuard, p.args[1]
+				d.key, d.on = p.purpose != forGuard, strings.Replace(p.args[1], ending, "", 1)
 			}
 			if d.Command == "EVAL" || d.Command == "EVALSHA" {
 				d.on = "" // it is of those that it is given
