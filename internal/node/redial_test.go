@@ -133,3 +133,26 @@ func TestAStoreForgetsTheConnectionsThatAreClosed(t *testing.T) {
 	s.Close()
 	eventually.True(t, "all are closed", func() bool { return node.Open(s) == 0 })
 }
+
+// The master that is replaced lives on as a replica, as after a planned failover.
+func TestASentinelGroupsNewMasterIsFoundWhileTheOldOneLives(t *testing.T) {
+	group := redistest.StartSentinel(t)
+	option, reason := node.ParseURL(group.URL())
+	require.Empty(t, reason)
+	option.DisableCache, option.AlwaysPipelining, option.PipelineMultiplex = true, true, -1
+	s := node.Dial(option)
+	t.Cleanup(s.Close)
+	<-s.Tried()
+	old := group.Master()
+	require.Equal(t, node.Done, take(t, s, "before", "ours").Outcome)
+	_, err := group.Sentinels()[0].Do("SENTINEL", "FAILOVER", redistest.MasterSet)
+	require.NoError(t, err)
+	eventually.True(t, "another server is the master", func() bool {
+		role, err := old.Do("ROLE")
+		require.NoError(t, err)
+		return role.([]any)[0] == "slave"
+	})
+	eventually.True(t, "it is asked", func() bool { return take(t, s, "after", "ours").Outcome == node.Done })
+	_, held := group.Master().Get(t, "after")
+	require.True(t, held)
+}
