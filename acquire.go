@@ -2,11 +2,11 @@ package redlock
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"slices"
 	"time"
 
+	"github.com/redis-kit/redlock/internal/contest"
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
@@ -18,19 +18,20 @@ type request struct {
 	ttl    time.Duration
 	config lockConfig
 	wait   bool
+	auto   bool            // the lock is extended automatically from its beginning
 	values context.Context // the lock's context has its values
 }
 
-func (l *Locker) acquire(ctx context.Context, keys []string, ttl time.Duration, opts []LockOption, wait bool) (*Lock, error) {
+func (l *Locker) acquire(ctx context.Context, r request, opts []LockOption) (*Lock, error) {
 	config, err := l.lockConfig(opts)
 	if err != nil {
-		return nil, &opError{op: "acquire", keys: l.prefix(keys), what: err}
+		return nil, &opError{op: "acquire", keys: l.prefix(r.keys), what: err}
 	}
-	keys, err = l.lockKeys(ctx, keys, config.fence)
+	r.keys, err = l.lockKeys(ctx, r.keys, config.fence)
 	if err != nil {
 		return nil, err
 	}
-	r := request{keys: keys, ttl: ttl, config: config, wait: wait, values: ctx}
+	r.config, r.values, r.auto = config, ctx, r.auto && !config.manual
 	if l.chain == nil {
 		return l.take(ctx, r, nil)
 	}
@@ -56,96 +57,141 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 
 	w := wait{locker: l, request: r, op: op}
 	defer w.end()
-	var last *refusal // of the latest attempt that was decided
-	verdict, here := quorum.Rejected, w.behindOthersHere()
-	for ask := !here; ; ask = true {
-		if ask {
+	for {
+		verdict := quorum.Rejected
+		if !w.asks() {
 			var lock *Lock
-			var failed *refusal
-			if lock, verdict, failed = l.attempt(ctx, r, op); failed == nil {
+			if lock, verdict = l.attempt(ctx, &w); lock != nil {
 				op.polled()
 				l.took(lock)
 				return lock, nil
 			}
-			if verdict != quorum.Open || last == nil && !here {
-				last = failed
-			}
+		}
+		// A grant may have come while the nodes were asked.
+		if lock := w.granted(ctx); lock != nil {
+			return lock, nil
 		}
 		if why := l.interruption(ctx); why != nil {
-			return nil, w.refused(last).because(why)
+			return nil, w.refused().because(why)
 		}
 		if !r.wait {
-			return nil, w.refused(last)
+			return nil, w.refused()
 		}
 		lock, outcome, err := w.pause(ctx, verdict == quorum.Rejected)
 		switch {
 		case err != nil:
-			return nil, &opError{op: "acquire", keys: r.keys, what: err, why: w.refused(last)}
+			return nil, &opError{op: "acquire", keys: r.keys, what: err, why: w.refused()}
 		case lock != nil:
 			return lock, nil
 		case outcome == interrupted:
-			return nil, w.refused(last).because(l.interruption(ctx))
-		case outcome == over && ask:
-			return nil, w.refused(last)
-		case outcome == over: // nobody has been asked yet
-			r.wait = false
+			return nil, w.refused().because(l.interruption(ctx))
+		case outcome == over:
+			return nil, w.refused()
 		}
 	}
 }
 
-// attempt asks every node once, with a fresh token. If it fails, whatever it may have set
-// is released in the background (invariant 4).
-func (l *Locker) attempt(ctx context.Context, r request, op *Op) (*Lock, quorum.Verdict, *refusal) {
+// attempt asks every node once, with a fresh token, and settles the votes if they are
+// split. If it fails, whatever it may have set is released in the background (invariant 4).
+func (l *Locker) attempt(ctx context.Context, w *wait) (*Lock, quorum.Verdict) {
+	r, op := &w.request, w.op
 	lock := &Lock{locker: l, config: r.config, ttl: r.ttl}
 	lock.context = heldContext{values: r.values, lock: lock}
-	terms := keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold}
 	lock.claim = &lock.own
-	claim, keyTTL := lock.claim, l.keeper.KeyTTL(r.ttl, r.config.maxHold)
-	claim.Init(r.keys, node.Tag(rand.Text(), r.config.metadata), len(l.nodes))
-	claim.Ask(l.terms(r.config))
+	keyTTL := l.keeper.KeyTTL(r.ttl, r.config.maxHold)
+	w.claim(lock.claim)
+	asking, done := w.untilGranted(ctx)
+	defer done()
 
 	start := l.keeper.Now() // before the first byte is sent (invariant 1)
 	began := op.now()
 	poll := l.panel.Open()
+	defer poll.Close()
 	for _, n := range l.nodes {
-		n.Acquire(claim, keyTTL, poll)
+		n.Acquire(lock.claim, keyTTL, poll)
 	}
 	// Where validity is shorter than the shortest node timeout, that is waited for all
 	// the same: refusals that come late still tell who holds the lock.
-	limit := max(l.keeper.Lasts(terms), minNodeTimeout)
-	verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(r.ttl), limit, func(i int) (time.Time, error) {
-		return l.nodes[i].Unsent(claim)
+	lasts := l.keeper.Lasts(keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold})
+	timeout := l.config.timeoutOf(r.ttl)
+	verdict := poll.Wait(asking, l.closing, timeout, max(lasts, minNodeTimeout), func(i int) (time.Time, error) {
+		return l.nodes[i].Unsent(lock.claim)
 	})
-	op.attempted(began, poll)
-	granted := verdict == quorum.Carried
-	var unconfirmed *quorum.Ballot
-	if granted && r.config.fence {
-		lock.fence, unconfirmed = l.confirm(ctx, claim, tally(poll), r.ttl, start.Add(l.keeper.Lasts(terms)), op)
-		granted = lock.fence > 0
+	var ballot *quorum.Ballot // of the contest, if there was one
+	if verdict == quorum.Rejected && contest.Split(poll, lock.claim.Token) && w.settles() {
+		a := contest.Attempt{
+			Nodes: l.nodes, Now: l.keeper.Now, Claim: lock.claim, Start: start, Renew: w.renewal(), TTL: keyTTL,
+			Lasts: lasts, Trip: l.trip(), Patience: min(timeout, lasts),
+		}
+		verdict, ballot = a.Settle(asking, l.closing, poll)
+		lock.claim, start = a.Claim, a.Start
 	}
-	if granted && l.keeper.Hold(&lock.hold, &lock.context, claim, start, terms) {
-		poll.Close()
-		return lock, verdict, nil
+	op.attempted(began, poll, ballot)
+	var failed *refusal
+	if verdict == quorum.Carried {
+		if failed = l.keep(ctx, w, lock, start, start.Add(lasts), tally(poll, ballot)); failed == nil {
+			return lock, verdict
+		}
+		if failed.ballot != nil { // of the fence
+			verdict = failed.ballot.Verdict()
+			failed.reason = newRefusal(verdict, nil).reason
+		}
+	} else {
+		failed = newRefusal(verdict, ballot)
 	}
-	ballot := poll.Ballot()
-	poll.Close()
-	claim.End()
-	l.abandon(claim)
-	if unconfirmed != nil {
-		ballot, verdict = unconfirmed, unconfirmed.Verdict()
+	if failed.ballot == nil {
+		failed.ballot = poll.Ballot()
 	}
-	reason := ErrNoQuorum
-	if verdict == quorum.Rejected {
-		reason = ErrNotAcquired
+	lock.claim.End()
+	l.abandon(lock.claim)
+	w.refuse(verdict, failed)
+	return nil, verdict
+}
+
+// keep makes lock a lock, of a claim that a quorum has granted in an attempt that began at
+// start and lasts until end: it agrees on the fence, and extends what has become too short.
+func (l *Locker) keep(ctx context.Context, w *wait, lock *Lock, start, end keeper.Instant, n numbered) *refusal {
+	r := &w.request
+	if r.config.fence {
+		var unconfirmed *quorum.Ballot
+		lock.fence, unconfirmed = l.confirm(ctx, lock.claim, n, r.ttl, end, w.op)
+		if lock.fence == 0 {
+			return &refusal{ballot: unconfirmed, reason: ErrNoQuorum}
+		}
 	}
-	return nil, verdict, &refusal{ballot, reason}
+	// The attempt has taken a round trip to a quorum at least.
+	until := start.Add(l.keeper.Validity(r.ttl))
+	terms, err := l.freshen(ctx, r, lock.claim, start, until, l.keeper.Now().Sub(start), false)
+	if err != nil {
+		return &refusal{reason: ErrNoQuorum, why: err}
+	}
+	if !l.keeper.Hold(&lock.hold, &lock.context, lock.claim, start, terms) {
+		return &refusal{reason: ErrNoQuorum}
+	}
+	return nil
 }
 
 // refusal is how an attempt failed.
 type refusal struct {
 	ballot *quorum.Ballot
 	reason error // ErrNotAcquired or ErrNoQuorum
+	why    error // what the votes do not tell; nil if that is nothing
 }
+
+// newRefusal returns the refusal of an attempt that was not carried. ballot is that of the
+// contest, nil if there was none.
+func newRefusal(verdict quorum.Verdict, ballot *quorum.Ballot) *refusal {
+	f := &refusal{ballot: ballot, reason: ErrNoQuorum}
+	switch {
+	case verdict == quorum.Rejected:
+		f.reason = ErrNotAcquired
+	case verdict == quorum.Unreachable && ballot != nil && ballot.Verdict() != quorum.Unreachable:
+		f.why = errLeftovers
+	}
+	return f
+}
+
+var errLeftovers = errors.New("no owner has a quorum: keys that a process has left when it died end with their ttl")
 
 // abandon releases the keys of a claim that has ended, in the background.
 func (l *Locker) abandon(claim *node.Claim) {
@@ -208,6 +254,11 @@ func (l *Locker) lockKeys(ctx context.Context, keys []string, fence bool) ([]str
 		return nil, opErrorf("acquire", keys, "keys[%d] is empty: any other string is accepted", i)
 	}
 	keys = l.prefix(keys)
+	for _, key := range keys {
+		if err := node.Reserved(key); err != nil {
+			return nil, &opError{op: "acquire", keys: []string{key}, what: err}
+		}
+	}
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
 	for _, n := range l.nodes {

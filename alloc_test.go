@@ -23,7 +23,7 @@ func (instant) Do(_ context.Context, batch []node.Command) error {
 
 func (instant) Server([]string) string { return "" }
 
-func (instant) Listen(context.Context, string, func(), func(string, int64, int64)) error {
+func (instant) Listen(context.Context, string, func(), func(node.Push)) error {
 	return node.ErrNoPush
 }
 func (instant) Samples() []string    { return []string{"k"} }

@@ -33,14 +33,18 @@ func ExampleNew() {
 	defer stop()
 
 	var clients []rueidis.Client
-	for _, url := range urls {
+	for _, url := range append(urls, "redis://localhost:1") { // nobody listens on the fourth
 		option, err := rueidis.ParseURL(url)
 		if err != nil {
 			log.Fatal(err)
 		}
+		option.ForceSingleClient = true // one server
 		client, err := rueidis.NewClient(redlock.Tune(option))
-		if err != nil {
+		if client == nil {
 			log.Fatal(err)
+		}
+		if err != nil {
+			fmt.Println("one node is down, and may come back")
 		}
 		defer client.Close() // after the Locker
 		clients = append(clients, client)
@@ -52,7 +56,9 @@ func ExampleNew() {
 	defer locker.Close()
 
 	fmt.Println(redlock.Do(context.Background(), locker, "report", 30*time.Second, makeReport))
-	// Output: <nil>
+	// Output:
+	// one node is down, and may come back
+	// <nil>
 }
 
 func ExampleTune() {

@@ -98,7 +98,7 @@ func (l *Locker) confirm(ctx context.Context, claim *node.Claim, n numbered, ttl
 		verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(ttl), left, func(i int) (time.Time, error) {
 			return l.nodes[i].Unsent(claim)
 		})
-		n = tally(poll)
+		n = tally(poll, nil)
 		op.confirmed(began, poll)
 		ballot := poll.Ballot()
 		poll.Close()
@@ -109,14 +109,21 @@ func (l *Locker) confirm(ctx context.Context, claim *node.Claim, n numbered, ttl
 	return n.fence, nil
 }
 
-// tally returns how those who granted have numbered the claim so far.
-func tally(poll *quorum.Poll) (n numbered) {
-	poll.Read(func(ballot *quorum.Ballot) {
+// tally returns how the nodes that granted a claim have numbered it so far: by the votes of
+// a contest, or of the poll where there was none. One without a number has granted the claim
+// to an earlier ask, and has yet to say.
+func tally(poll *quorum.Poll, settled *quorum.Ballot) (n numbered) {
+	count := func(ballot *quorum.Ballot) {
 		for i, r := range ballot.Replies {
-			if r.Vote == quorum.Granted {
+			if r.Vote == quorum.Granted && r.Fence > 0 {
 				n.add(i, r.Fence)
 			}
 		}
-	})
+	}
+	if settled != nil {
+		count(settled)
+	} else {
+		poll.Read(count)
+	}
 	return n
 }

@@ -11,16 +11,17 @@ import (
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
-// Any strings are keys, but the empty one: they stand on the server as they
+// Any strings are keys, but the empty one and the library's own names: they stand on the server as they
 // are, and the lock has them sorted and once each.
 func FuzzKeys(f *testing.F) {
 	for _, keys := range [][3]string{
 		{"a", "b", "c"}, {"c", "b", "a"}, {"a", "a", "a"}, {"a", "b", "a"}, {"", "a", "b"}, {"a", "", ""}, {"", "", ""},
 		{"{a}1", "{a}2", "{b}"}, {"\x00", "\xff", "\xff\xfe"}, {"*3\r\n$3\r\nSET\r\n", "\r\n", "$-1\r\n"}, {" ", "  ", "\t"},
-		{"ключ", "キー", "🔑"}, {"%s", "%!d", `"`}, {"*", "?", "[a]"}, {strings.Repeat("k", 5000), "k", "K"},
+		{"ключ", "キー", "🔑"}, {"%s", "%!d", `"`}, {"*", "?", "[a]"}, {"a", "a:waiters", "b"}, {"redlock:guard", "a", "b"}, {strings.Repeat("k", 5000), "k", "K"},
 	} {
 		f.Add(keys[0], keys[1], keys[2])
 	}
@@ -32,6 +33,11 @@ func FuzzKeys(f *testing.F) {
 		require.Equal(t, []string{a, b, c, a}, keys, "the caller's slice is his")
 		if slices.Contains(keys, "") {
 			require.ErrorContains(t, err, "is empty: any other string is accepted")
+			require.Empty(t, server.Keys(t))
+			return
+		}
+		if slices.ContainsFunc(keys, func(key string) bool { return node.Reserved(key) != nil }) {
+			require.ErrorContains(t, err, "the library uses this name")
 			require.Empty(t, server.Keys(t))
 			return
 		}

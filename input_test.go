@@ -2,7 +2,9 @@ package redlock_test
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,7 +79,7 @@ func TestBadURLsAreRefusedWithoutTheirPasswords(t *testing.T) {
 		{[]string{"redis://a", "http://user:secret@b"}, "redlock: urls[1]: invalid URL scheme: http: must be like redis://[user:password@]host[:port][/db]"},
 		{[]string{"redis://user:secret@a:port"}, "redlock: urls[0]: not a URL: must be like redis://[user:password@]host[:port][/db]"},
 		{[]string{"user:secret@a"}, "redlock: urls[0]: not a URL: must be like redis://[user:password@]host[:port][/db]"},
-		{[]string{"redis://user:secret@a/x"}, `redlock: urls[0]: invalid database number: "x": must be like redis://[user:password@]host[:port][/db]`},
+		{[]string{"redis://user:secret@a/x"}, `redlock: urls[0]: the path is not the number of a database: must be like redis://[user:password@]host[:port][/db]`},
 		{[]string{"redis://a", "redis://b", "redis://user:secret@a:6379/2"}, "redlock: urls[0] and urls[2] are the same node, a:6379: a node votes once"},
 		{[]string{"redis://localhost", "redis://127.0.0.1:6379/2"}, "redlock: urls[0] and urls[1] are the same node, 127.0.0.1:6379: a node votes once"},
 		{[]string{"redis://a:1?addr=b:1", "redis://B:1?addr=c:1"}, "redlock: urls[0] and urls[1] are the same node, B:1: a node votes once"},
@@ -100,6 +102,78 @@ func TestBadURLsAreRefusedWithoutTheirPasswords(t *testing.T) {
 	cancel()
 	_, err := redlock.Open(ctx, []string{"redis://127.0.0.1:1"})
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestWhatIsNotAURLIsRefusedWithoutAWordOfIt(t *testing.T) {
+	for _, text := range []string{
+		"", " ", "hunter2", "hunter2:6379", "r1:6379,password=hunter2", "r1:6379,password=hunter2,ssl=True,abortConnect=False",
+		"host=r1 port=6379 password=hunter2", "Server=r1;Password=hunter2;", `{"host":"r1","password":"hunter2"}`, `["redis://:hunter2@r1:6379"]`,
+		`"redis://:hunter2@r1:6379"`, "'redis://:hunter2@r1:6379'", " redis://:hunter2@r1:6379", "redis://:hunter2@r1:6379 ", "redis://:hunter2@r1:6379\n",
+		"redis://:hunter2@r1 :6379", "redis://:hunter 2@r1:6379", "redis://:hunter2@r1:6379,", "redis://:hunter2@r1:6379;", "redis://r1:6379,password=hunter2",
+		"redis://r1:6379,hunter2", "redis://r1:6379:hunter2", "redis://r1,hunter2", "redis://hunter2=", "redis://hunter2!", "redis://hunter2+x:6379", "redis://-hunter2", "redis://hunter2-.example", "redis://hünter2",
+		"redis://:6379", "redis://", "redis:///2", "redis://user:hunter2@", "redis://user:hunter2@:6379", "redis://user:hunter2", "redis://:hunter2/x+9=@r1:6379",
+		"redis://r1:0", "redis://r1:65536", "redis://r1:", "redis://r1:6379x", "redis://::1:6379", "redis://[r1]:6379", "redis://[10.0.0.1]:6379", "redis://10.0.0", "redis://10.0.0.256", "redis://0x7f000001.1",
+		"redis://a..b", "redis://.a", "redis://" + strings.Repeat("a", 64), "redis://" + strings.Repeat("a.", 130),
+		"redis://r1/hunter2", "redis://r1/", "redis://r1/-1", "redis://r1/1/2", "redis://r1?db=hunter2", "redis://r1#hunter2", "redis://:pass#hunter2",
+		"redis://r1?password=hunter2", "redis://r1?ssl=true", "redis://r1?hunter2", "redis://r1?a=1;b=2", "redis://r1?db=%zz",
+		"redis://r1?dial_timeout=hunter2", "redis://r1?write_timeout=-1s", "redis://r1?skip_verify=hunter2", "redis://r1?client_name=a%20hunter2", "redis://r1?addr=hunter2", "redis://r1:1?addr=hunter2=:1", "redis://r1:1?addr=:1",
+		"redis:r1", "redis:r1:6379", "redis:/r1", "user:hunter2@r1:6379", ":hunter2@r1:6379", "//user:hunter2@r1", "hunter2://r1", "tcp://:hunter2@r1:6379", "jdbc:redis://:hunter2@r1:6379",
+		"unix://", "unix:///", "unix://tmp/hunter2.sock",
+	} {
+		l, err := redlock.Open(t.Context(), []string{"redis://r0", text})
+		require.Nil(t, l, text)
+		require.ErrorContains(t, err, "redlock: urls[1]: ", text)
+		require.ErrorContains(t, err, ": must be like redis://[user:password@]host[:port][/db]", text)
+		require.NotContains(t, err.Error(), "hunter", text)
+		require.NotContains(t, err.Error(), "r1", text)
+	}
+}
+
+func TestURLsOfEveryKindAreAccepted(t *testing.T) {
+	for _, text := range []string{
+		"redis://127.0.0.1", "redis://127.0.0.1:1/2", "valkey://127.0.0.1:1", "redis://[::1]:1", "redis://[::1]", "redis://LOCALHOST.:1", "redis://a_b-c.d1.invalid:1",
+		"redis://user:p%40ss%2Fword,;='+%23@127.0.0.1:1", "redis://:p@ss:word@127.0.0.1:1", "rediss://127.0.0.1:1?skip_verify=true", "valkeys://127.0.0.1:1?skip_verify",
+		"redis://127.0.0.1:1?db=1&dial_timeout=1s&write_timeout=1s&protocol=2&client_cache=0&max_retries=0&client_name=a-b",
+		"redis://127.0.0.1:1?addr=127.0.0.2:1", "redis://127.0.0.1:1?addr=[::1]:2&master_set=my-group.1", "unix:///tmp/no%20such.sock", "unix://user:password@/tmp/no-such.sock?db=1",
+	} {
+		l, err := redlock.Open(t.Context(), []string{text})
+		require.NoError(t, err, text)
+		require.NoError(t, l.Close())
+	}
+}
+
+func TestNamesThatTheLibraryUsesAreNoKeys(t *testing.T) {
+	ns := start(t, 1)
+	for prefix, keys := range map[string][]string{
+		"":         {"k:waiters", "k:waiting", "k:fence", "{k}:fence", "{k}a:fence", ":fence", "redlock:guard"},
+		"shop:":    {"k:waiters", "k:waiting", "{k}:fence"},
+		"redlock:": {"guard"},
+	} {
+		l := ns.open(redlock.WithKeyPrefix(prefix), redlock.WithMiddleware(func(redlock.Handler) redlock.Handler {
+			return func(context.Context, *redlock.Op) error { t.Error("it is asked for"); return nil }
+		}))
+		for _, key := range keys {
+			want := fmt.Sprintf("redlock: acquire %q: the library uses this name: a key must not end in :waiters, :waiting or :fence, nor be redlock:guard", prefix+key)
+			never := func(context.Context) error { t.Error("it is held"); return nil }
+			_, err := l.Acquire(t.Context(), key, time.Second)
+			require.EqualError(t, err, want)
+			_, err = l.TryAcquire(t.Context(), key, time.Second, redlock.WithFence())
+			require.EqualError(t, err, want)
+			_, err = l.AcquireAll(t.Context(), []string{"a", key, "z"}, time.Second)
+			require.EqualError(t, err, want)
+			_, err = l.TryAcquireAll(t.Context(), []string{key, "a"}, time.Second)
+			require.EqualError(t, err, want)
+			require.EqualError(t, redlock.Do(t.Context(), l, key, time.Second, never), want)
+			require.EqualError(t, redlock.Campaign(t.Context(), l, key, time.Second, never), want)
+		}
+	}
+	require.Empty(t, ns.servers[0].Keys(t))
+	l := ns.open()
+	for _, key := range []string{"waiters", "k:waiters:1", "{k:fence}", "redlock:guard:1"} {
+		lock, err := l.TryAcquire(t.Context(), key, time.Minute)
+		require.NoError(t, err, key)
+		require.NoError(t, lock.Release(t.Context()))
+	}
 }
 
 func TestBadArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {

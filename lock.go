@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/leasthold"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 )
@@ -225,8 +226,11 @@ func (heldContext) Done() <-chan struct{}       { return nil }
 func (heldContext) Err() error                  { return nil }
 
 func (c heldContext) Value(key any) any {
-	if key == (lockKey{}) {
+	switch key {
+	case lockKey{}:
 		return c.lock
+	case leasthold.Key{}:
+		return leasthold.Keep(c.lock.keep)
 	}
 	return c.values.Value(key)
 }

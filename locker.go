@@ -33,8 +33,9 @@ type Locker struct {
 	panicked atomic.Pointer[PanicError] // the first
 
 	closing chan struct{} // closed when Close begins
-	mu      sync.Mutex    // guards closed, and operations.Add
+	mu      sync.Mutex    // guards closed, kept, and operations.Add
 	closed  bool
+	kept    map[*Lock]time.Time // the locks whose keys Close leaves on the nodes, if it comes before then
 	// operations are those under way. Close waits for them. An Add that comes
 	// while Close waits would be a race: begin adds under mu, and only while
 	// closed is false, so every Add comes before the Wait.
@@ -55,6 +56,13 @@ type Locker struct {
 // A server that says that it is a replica, or loads its data, is sent QUIT, at most once a
 // second, so that the client dials its address again: an endpoint may point to another
 // server by now. Other users of the client notice a broken connection then.
+//
+// A node may be down when the process starts, as with Open. For a single server, set
+// ForceSingleClient: if the server cannot be dialled, [rueidis.NewClient] then returns an
+// error and a client all the same, which dials again when it is used. Give that client to
+// New: the node takes part as soon as it answers. Only if the client is nil is there none.
+// For a Sentinel group or a Cluster that cannot be reached there is no client: try
+// again, or use Open. Never leave a node out: the quorum would be that of fewer nodes.
 //
 // New returns an error if two clients have an address in common, even with
 // different databases: that server would vote twice.
@@ -141,6 +149,9 @@ func configure(nodes int, opts []Option) (lockerConfig, error) {
 // others hold it, Acquire tries again, for as long as the retry policy
 // ([WithRetry]) and ctx allow. The ttl does not bound the wait.
 //
+// Any key is accepted but the empty string and the names that the library keeps beside
+// locks: those that end in :waiters, :waiting or :fence, and redlock:guard.
+//
 // The lock is not extended unless [Lock.AutoExtend] is called. [With] does that
 // and releases the lock too.
 //
@@ -150,23 +161,23 @@ func configure(nodes int, opts []Option) (lockerConfig, error) {
 // holds the key, and [ErrClosed] after [Locker.Close]. What each node said is in
 // a [QuorumError].
 func (l *Locker) Acquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.acquire(ctx, []string{key}, ttl, opts, true)
+	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl, wait: true}, opts)
 }
 
 // TryAcquire is [Locker.Acquire] with a single attempt.
 func (l *Locker) TryAcquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.acquire(ctx, []string{key}, ttl, opts, false)
+	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl}, opts)
 }
 
 // AcquireAll is [Locker.Acquire] for several keys: it acquires all of them or
 // none. If a node is a Cluster, the keys must share a hash slot.
 func (l *Locker) AcquireAll(ctx context.Context, keys []string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.acquire(ctx, slices.Clone(keys), ttl, opts, true)
+	return l.acquire(ctx, request{keys: slices.Clone(keys), ttl: ttl, wait: true}, opts)
 }
 
 // TryAcquireAll is [Locker.AcquireAll] with a single attempt.
 func (l *Locker) TryAcquireAll(ctx context.Context, keys []string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.acquire(ctx, slices.Clone(keys), ttl, opts, false)
+	return l.acquire(ctx, request{keys: slices.Clone(keys), ttl: ttl}, opts)
 }
 
 // Close ends the contexts of held locks with [ErrClosed], and pending acquires
@@ -193,6 +204,12 @@ func (l *Locker) Close() error {
 	close(l.closing) // ends waits: those of acquires for others and for nodes
 	// Held locks end before anything waits for a node (invariant 10). From here on no
 	// attempt becomes a lock.
+	var telling sync.WaitGroup
+	for _, lock := range l.leaveKept() {
+		if l.chain != nil {
+			telling.Go(func() { l.tellLost(&lock.hold) })
+		}
+	}
 	l.keeper.Close(ErrClosed)
 	// Operations that are under way still use the nodes and the queue.
 	l.operations.Wait()
@@ -204,6 +221,7 @@ func (l *Locker) Close() error {
 	err := l.closeNodes()
 	// Rounds of extensions end when their nodes do. Their middleware may panic until then.
 	l.keeper.Wait()
+	telling.Wait()
 	if panicked := l.panicked.Load(); panicked != nil {
 		return errors.Join(err, panicked)
 	}

@@ -115,8 +115,14 @@ func (op *Op) now() (t time.Time) {
 	return t
 }
 
-func (op *Op) attempted(start time.Time, poll *quorum.Poll) {
-	if op != nil {
+// attempted records an attempt: its contest, or its poll where there was none.
+func (op *Op) attempted(start time.Time, poll *quorum.Poll, settled *quorum.Ballot) {
+	switch {
+	case op == nil:
+	case settled != nil:
+		op.Attempts++
+		op.asked(start, settled)
+	default:
 		op.Attempts++
 		op.tried(start, poll)
 	}

@@ -27,6 +27,10 @@ import (
 // a user name or a password must be percent-encoded. For anything else, make clients
 // with Tune and use [New].
 //
+// Anything that is not exactly such a URL is an error, before any name is resolved: a
+// connection string of another library, a host that is neither a name nor an IP address,
+// a parameter that rueidis would ignore. The error quotes nothing of it.
+//
 // Open succeeds while nodes are down, even all of them. They take part within a second
 // of answering. So does the server that an address has come to belong to, once the one
 // before says that it is a replica. Open waits until each node has been dialled once, or until ctx's

@@ -85,8 +85,8 @@ func WithNodeTimeout(d time.Duration) Option {
 // after each pause of its [RetryPolicy], and no more. A Cluster keeps no queues, nor does a
 // node that does not let its user publish and subscribe (see SECURITY.md).
 //
-// The queue of the key k is kept in the keys k:waiters and k:waiting; do not use these as
-// locks. While anybody queues for a lock, it is never free: [Locker.TryAcquire],
+// The queue of the key k is kept in the keys k:waiters and k:waiting, which no lock can
+// have. While anybody queues for a lock, it is never free: [Locker.TryAcquire],
 // [Locker.AcquireAll] of several keys and Lockers without queues rarely get it.
 func WithoutWaitQueue() Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.noQueue = true; return c })
@@ -152,8 +152,8 @@ func WithMaxHold(d time.Duration) LockOption {
 }
 
 // WithFence gives the lock a fencing token: see [Lock.Fence]. Each key k has a counter on
-// every node, in the key {k}:fence, or k:fence if k has a hash tag; do not use these as
-// locks. On a Cluster, k must have no closing brace but that of a hash tag.
+// every node, in the key {k}:fence, or k:fence if k has a hash tag, which no lock can
+// have. On a Cluster, k must have no closing brace but that of a hash tag.
 //
 // A lock with a fence is acquired by a script, and in one round trip as a rule. It is never
 // handed over inside the process ([WithLocalHandoff]), as each holder needs a fence of its

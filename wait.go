@@ -44,8 +44,14 @@ type wait struct {
 	locker  *Locker
 	request request
 	op      *Op
+	age     int64 // of all its attempts; 0 before the first
 	pauses  backoff.BackOff
+	pending time.Duration // the next pause, if it is known
+	known   bool
 	waiter  *waiting.Waiter
+	far     error    // why it has no place in the queue; nil if it has, or has not asked for one
+	last    *refusal // of the latest attempt that was decided
+	queued  bool     // after that it has relied on the queue
 }
 
 // pauseOutcome is how a pause ended that brought no lock.
@@ -62,27 +68,71 @@ func (w *wait) queues() bool {
 	return w.locker.queue != nil && w.request.wait && len(w.request.keys) == 1
 }
 
-// behindOthersHere reports whether this process holds the key, or waits for it: then it is
-// of no use to ask the nodes.
-func (w *wait) behindOthersHere() bool {
-	return w.queues() && w.locker.queue.Busy(w.request.keys[0])
+// asks reports whether this process asks the nodes for the key already, in their queues,
+// or holds it: then an attempt would be of no use, or out of turn.
+func (w *wait) asks() bool {
+	w.queued = w.queues() && w.locker.queue.Asks(w.request.keys[0])
+	return w.queued
+}
+
+// claim makes c a claim of the acquisition, with a fresh token.
+func (w *wait) claim(c *node.Claim) {
+	if w.age == 0 {
+		w.age = node.NewAge()
+	}
+	w.locker.claim(c, &w.request, w.age)
+}
+
+func (l *Locker) claim(c *node.Claim, r *request, age int64) {
+	c.Init(r.keys, node.Tag(node.AttemptToken(age), r.config.metadata), len(l.nodes))
+	c.Ask(l.terms(r.config))
+}
+
+// renewal returns a function that makes more claims of the acquisition. It holds on to
+// copies, so that a wait stays off the heap.
+func (w *wait) renewal() func() *node.Claim {
+	l, r, age := w.locker, w.request, w.age
+	return func() *node.Claim {
+		c := new(node.Claim)
+		l.claim(c, &r, age)
+		return c
+	}
+}
+
+// settles reports whether split votes are settled at once: no queue follows, in which they
+// would be.
+func (w *wait) settles() bool {
+	if !w.queues() || !w.locker.queue.Grants() {
+		return true
+	}
+	d, err := w.next()
+	return err == nil && d == backoff.Stop
+}
+
+// next returns the policy's next pause. It is the same until pause takes it.
+func (w *wait) next() (time.Duration, error) {
+	if w.pauses == nil {
+		if w.pauses = w.request.config.retry(); w.pauses == nil {
+			return 0, argumentError("WithRetry: the policy returned nil: must return a backoff.BackOff")
+		}
+		w.pauses.Reset()
+	}
+	if !w.known {
+		w.pending, w.known = w.pauses.NextBackOff(), true
+	}
+	return w.pending, nil
 }
 
 // pause waits for the policy's next pause, or until the lock is granted. The place in the
 // queue is taken when the lock has been refused.
 func (w *wait) pause(ctx context.Context, refused bool) (*Lock, pauseOutcome, error) {
-	if w.pauses == nil {
-		if w.pauses = w.request.config.retry(); w.pauses == nil {
-			return nil, over, argumentError("WithRetry: the policy returned nil: must return a backoff.BackOff")
-		}
-		w.pauses.Reset()
+	d, err := w.next()
+	if err != nil || d == backoff.Stop {
+		return nil, over, err
 	}
-	d := w.pauses.NextBackOff()
-	if d == backoff.Stop {
-		return nil, over, nil
-	}
+	w.known = false
 	if w.waiter == nil && refused && w.queues() {
-		w.waiter = w.locker.queue.Enter(w.request.keys[0], w.request.ttl, w.locker.terms(w.request.config))
+		w.waiter, w.far = w.locker.queue.Enter(w.request.keys[0], w.request.ttl, w.locker.terms(w.request.config))
 	}
 	began := w.op.now()
 	defer w.op.waited(began)
@@ -90,15 +140,13 @@ func (w *wait) pause(ctx context.Context, refused bool) (*Lock, pauseOutcome, er
 	defer timer.Stop()
 	select {
 	case g := <-w.waiter.Granted():
-		w.waiter = nil
-		lock := w.locker.granted(ctx, w.request, g, w.op)
-		if lock == nil {
-			w.locker.queue.Return(w.request.keys[0], g)
-		}
-		return lock, passed, nil
+		return w.take(ctx, g), passed, nil
 	case <-timer.C:
 		if w.waiter != nil {
 			w.op.queueFailed(w.waiter.Failure())
+			if w.far = w.waiter.Far(); w.far != nil {
+				w.waiter = nil // it stands in no line any more
+			}
 		}
 		return nil, passed, nil
 	case <-ctx.Done():
@@ -107,7 +155,43 @@ func (w *wait) pause(ctx context.Context, refused bool) (*Lock, pauseOutcome, er
 	return nil, interrupted, nil
 }
 
-// end gives the place in the queue up.
+// granted returns the lock that has been granted already, nil if none has.
+func (w *wait) granted(ctx context.Context) *Lock {
+	select {
+	case g := <-w.waiter.Granted():
+		return w.take(ctx, g)
+	default:
+		return nil
+	}
+}
+
+// take returns the lock that a grant makes, or nil if it came too late; then it goes to the
+// next.
+func (w *wait) take(ctx context.Context, g waiting.Grant) *Lock {
+	w.waiter = nil
+	lock := w.locker.granted(ctx, &w.request, g, w.op)
+	if lock == nil {
+		w.locker.queue.Return(w.request.keys[0], g)
+	}
+	return lock
+}
+
+// untilGranted returns a ctx that also ends once the lock is granted, and what frees it: an
+// attempt must not keep a grant lying.
+func (w *wait) untilGranted(ctx context.Context) (context.Context, func()) {
+	if w.waiter == nil {
+		return ctx, func() {}
+	}
+	waiter := w.waiter
+	ctx, cancel := context.WithCancel(ctx)
+	waiter.Notify(cancel)
+	return ctx, func() {
+		waiter.Notify(nil)
+		cancel()
+	}
+}
+
+// end gives the place in the queue up. A grant that has come goes to the next here.
 func (w *wait) end() {
 	if w.waiter != nil {
 		w.waiter.Leave()
@@ -115,29 +199,22 @@ func (w *wait) end() {
 }
 
 // granted returns the lock that a grant makes, or nil if it came too late.
-func (l *Locker) granted(ctx context.Context, r request, g waiting.Grant, op *Op) *Lock {
+func (l *Locker) granted(ctx context.Context, r *request, g waiting.Grant, op *Op) *Lock {
 	lock := &Lock{locker: l, config: r.config, ttl: r.ttl, claim: g.Claim}
 	lock.context = heldContext{values: r.values, lock: lock}
-	start, validity := l.keeper.Now(), l.keeper.Validity(r.ttl)
+	start := l.keeper.Now()
 	if r.config.fence {
 		// Before it is extended: that sets keys where they are gone, and counts nothing.
 		if lock.fence = l.grantedFence(ctx, r, g, op); lock.fence == 0 {
 			return nil
 		}
 	}
-	terms := keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold, Until: min(g.Until, start.Add(validity))}
-	left := g.Until.Sub(l.keeper.Now())
-	switch {
-	case left <= 2*r.config.grace: // the hold would end, or nearly so, before it is extended
-		if terms.Until = l.extendGrant(ctx, r, g, start); terms.Until == 0 {
-			return nil
-		}
-	case g.Handed:
-		terms.Raise = left < validity/3*2
-	default:
-		terms.Raise = true
+	trip := time.Duration(0) // what is handed over is long enough
+	if !g.Handed {
+		trip = l.trip()
 	}
-	if !l.keeper.Hold(&lock.hold, &lock.context, g.Claim, start, terms) {
+	terms, err := l.freshen(ctx, r, g.Claim, start, g.Until, trip, true)
+	if err != nil || !l.keeper.Hold(&lock.hold, &lock.context, g.Claim, start, terms) {
 		return nil
 	}
 	op.gotBy(g)
@@ -146,7 +223,7 @@ func (l *Locker) granted(ctx context.Context, r request, g waiting.Grant, op *Op
 
 // grantedFence returns the fence of what was granted, or 0 if the nodes could not agree on
 // one.
-func (l *Locker) grantedFence(ctx context.Context, r request, g waiting.Grant, op *Op) int64 {
+func (l *Locker) grantedFence(ctx context.Context, r *request, g waiting.Grant, op *Op) int64 {
 	var n numbered
 	for i, fence := range g.Fences {
 		if fence > 0 {
@@ -155,24 +232,6 @@ func (l *Locker) grantedFence(ctx context.Context, r request, g waiting.Grant, o
 	}
 	fence, _ := l.confirm(ctx, g.Claim, n, r.ttl, g.Until, op)
 	return fence
-}
-
-// extendGrant extends what was granted to its ttl, and returns the end of its
-// validity, or 0 if that failed.
-func (l *Locker) extendGrant(ctx context.Context, r request, g waiting.Grant, start keeper.Instant) keeper.Instant {
-	poll := l.panel.Open()
-	defer poll.Close()
-	slots := make([]node.Slot, len(l.nodes))
-	for i, n := range l.nodes {
-		n.Extend(node.Extension{Slot: &slots[i], Claim: g.Claim, TTL: l.keeper.KeyTTL(r.ttl, r.config.maxHold), Voter: poll})
-	}
-	verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(r.ttl), g.Until.Sub(l.keeper.Now()), func(i int) (time.Time, error) {
-		return l.nodes[i].Unsent(g.Claim)
-	})
-	if verdict != quorum.Carried || l.keeper.Now() >= g.Until {
-		return 0
-	}
-	return start.Add(l.keeper.Validity(r.ttl))
 }
 
 // took notes that an attempt has taken the lock.
@@ -220,31 +279,53 @@ func (l *Locker) ended(h *keeper.Hold) {
 	}
 }
 
-var errHeldHere = errors.New("not asked: held or waited for by this process")
+var errHeldHere = errors.New("not asked: this process holds it")
 
-// refused is the error of the latest attempt. If there is none, no node has been asked,
-// since this process itself holds the key or waits for it.
-func (w *wait) refused(last *refusal) *QuorumError {
-	l := w.locker
-	if last == nil {
-		last = &refusal{quorum.NewBallot(len(l.nodes)), ErrNotAcquired}
-		for i := range l.nodes {
-			last.ballot.Cast(i, quorum.Reply{Vote: quorum.Refused, Err: errHeldHere})
-		}
+// refuse notes how an attempt failed, unless a decision came before.
+func (w *wait) refuse(verdict quorum.Verdict, failed *refusal) {
+	if verdict != quorum.Open || w.last == nil {
+		w.last = failed
 	}
-	if w.queues() {
-		for i, owner := range l.queue.Owners(w.request.keys[0]) {
-			addOwner(&last.ballot.Replies[i], owner)
-		}
-	}
-	return l.quorumError("acquire", w.request.keys, last.ballot, last.reason)
 }
 
-// addOwner adds to a node's refusal what is known of the owner, if the node did not tell.
-func addOwner(r *quorum.Reply, owner string) {
-	held, isHeld := r.Err.(*node.Owned)
-	untold := isHeld && held.Metadata == "" || r.Err == errHeldHere
-	if metadata := node.Metadata(owner); untold && metadata != "" {
-		r.Err = &node.Owned{Metadata: metadata}
+// refused is the error of the latest attempt, with what has become known since without
+// one: this process holds the key, or has a place in the nodes' queues.
+func (w *wait) refused() *QuorumError {
+	l, last := w.locker, w.last
+	if last == nil {
+		last = &refusal{ballot: quorum.NewBallot(len(l.nodes)), reason: ErrNotAcquired}
 	}
+	ballot := last.ballot
+	if w.queues() {
+		ballot = quorum.NewBallot(len(l.nodes))
+		for i, known := range l.queue.Replies(w.request.keys[0], errHeldHere) {
+			ballot.Cast(i, latest(known, last.ballot.Replies[i], w.queued))
+		}
+	}
+	reason := last.reason
+	if w.queued && ballot.Verdict() == quorum.Unreachable {
+		reason = ErrNoQuorum
+	}
+	e := l.quorumError("acquire", w.request.keys, ballot, reason)
+	for _, why := range []error{last.why, w.far} {
+		if why != nil {
+			e.because([]error{why})
+		}
+	}
+	return e
+}
+
+// latest returns what a node said last: what is known of it now, if no attempt was made
+// since; else the vote of the attempt, with the owner's metadata if only the queue was told.
+func latest(known, voted quorum.Reply, queued bool) quorum.Reply {
+	if queued && known.Vote != quorum.Pending || voted.Vote == quorum.Pending && known.Vote == quorum.Refused {
+		if metadata := node.Metadata(known.Owner); known.Err == errHeldHere && metadata != "" {
+			known.Err = &node.Owned{Metadata: metadata}
+		}
+		return known
+	}
+	if held, ok := voted.Err.(*node.Owned); ok && held.Metadata == "" && known.Owner != "" {
+		voted.Err = node.OwnedBy(known.Owner)
+	}
+	return voted
 }

@@ -57,7 +57,7 @@ func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duratio
 	if fn == nil {
 		return value, l.noFunction(keys...)
 	}
-	lock, err := l.AcquireAll(ctx, keys, ttl, opts...)
+	lock, err := l.acquire(ctx, request{keys: slices.Clone(keys), ttl: ttl, wait: true, auto: true}, opts)
 	if err != nil {
 		return value, err
 	}

@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/node"
 )
 
-// ErrKey means that a request has no key to lock, or that the key function failed.
-// In that case the error matches the function's error too.
+// ErrKey means that a request has no key to lock, or one that cannot be locked, as the
+// library uses the name itself, or that the key function failed. In that case the error
+// matches the function's error too.
 var ErrKey = errors.New("redlock: the request has no key to lock")
 
 // HTTP returns middleware for [net/http] handlers: it serves each request under the
@@ -23,13 +25,23 @@ var ErrKey = errors.New("redlock: the request has no key to lock")
 // [redlock.ErrLost], and when the client goes away, which net/http notices once the
 // request's body has been read. [redlock.FromContext] returns the lock.
 //
+// The lock is extended for as long as the handler runs. So a client that stalls in the
+// middle of its body keeps the key for as long as the handler waits for the rest. Set a
+// limit: ReadTimeout of the [http.Server], or [http.ResponseController.SetReadDeadline] in
+// the handler. [redlock.WithMaxHold], given by [WithLock], ends the lock and the request's
+// ctx after a time, but not a handler that does not look at its ctx.
+//
+// If clients choose the keys, they also choose how many keys there are. A lock leaves
+// nothing on the nodes once it is released, but one with [redlock.WithFence] leaves a
+// counter for the time of [redlock.WithFenceRetention]: see docs/operations.md.
+//
 // HTTP makes one attempt to acquire the lock, whatever the retry policy of the Locker
 // is: clients can come back. With [WithLock] and [redlock.WithRetry] a request waits,
 // for as long as its ctx allows.
 //
 // If the handler has not answered, HTTP does, with a [Problem]:
 //
-//	400               the request has no key: ErrKey
+//	400               the request has no key that can be locked: ErrKey
 //	423, Retry-After  others hold the lock: redlock.ErrNotAcquired
 //	503, Retry-After  too many nodes failed or timed out: redlock.ErrNoQuorum
 //	503, Retry-After  the Locker was closed: redlock.ErrClosed
@@ -116,6 +128,9 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request, next http.Handler) 
 		next.ServeHTTP(guarded.asIs(), inner)
 		return nil
 	}, g.lock...)
+	if errors.Is(err, node.ErrReserved) { // as the request says, after the Locker's prefix
+		err = fmt.Errorf("%w: %w", ErrKey, err)
+	}
 	if err == nil && guarded.closed() { // a middleware has kept the loss to itself
 		err = redlock.ErrLost
 	}

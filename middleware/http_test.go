@@ -835,6 +835,29 @@ func TestOptionsAreNotSharedBetweenUses(t *testing.T) {
 	require.Equal(t, []int{410, 411}, []int{a.status, b.status})
 }
 
+func TestARequestCannotLockANameThatTheLibraryUses(t *testing.T) {
+	servers := redistest.StartN(t, 1)
+	l := open(t, servers, redlock.WithKeyPrefix("redlock:"))
+	unreached := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it is served") })
+	s := serve(t, middleware.HTTP(l, time.Minute, middleware.HeaderKey("orders:", "Idempotency-Key"))(unreached))
+	for _, value := range []string{"7:waiters", "7:waiting", "7:fence"} {
+		s.do("GET", "/", "Idempotency-Key", value).is(t, http.StatusBadRequest, "", keyless)
+	}
+	s.quiet()
+	// A function of the user's own, and a name that only the prefix of the Locker completes.
+	var refused error
+	s = serve(t, middleware.HTTP(l, time.Minute, func(*http.Request) (string, error) { return "guard", nil },
+		middleware.WithRenderer(func(w http.ResponseWriter, r *http.Request, p middleware.Problem) {
+			refused = p.Err
+			p.ServeHTTP(w, r)
+		}))(unreached))
+	s.get().is(t, http.StatusBadRequest, "", keyless)
+	s.quiet()
+	require.ErrorIs(t, refused, middleware.ErrKey)
+	require.ErrorContains(t, refused, `acquire "redlock:guard": the library uses this name`)
+	require.True(t, empty(t, servers))
+}
+
 func TestKeyFunctions(t *testing.T) {
 	long := strings.Repeat("x", 255)
 	for _, c := range []struct {
@@ -853,6 +876,9 @@ func TestKeyFunctions(t *testing.T) {
 		{name: "longest header", key: middleware.HeaderKey("idem:", "Idempotency-Key"), headers: []string{long}, want: "idem:" + long},
 		{name: "too long a header", key: middleware.HeaderKey("idem:", "Idempotency-Key"), headers: []string{long + "x"}, err: "header Idempotency-Key: 256 bytes: at most 255 are accepted"},
 		{name: "two headers", key: middleware.HeaderKey("idem:", "Idempotency-Key"), headers: []string{"7f", "7f"}, err: "header Idempotency-Key: given 2 times: once is accepted"},
+		{name: "the library's queue", key: middleware.HeaderKey("idem:", "Idempotency-Key"), headers: []string{"7f:waiters"}, err: "header Idempotency-Key: the library uses this name: a key must not end in :waiters, :waiting or :fence, nor be redlock:guard"},
+		{name: "the library's counter", key: middleware.PathKey("{order}:", "id"), path: "/orders/7:fence", err: "path value id: the library uses this name: a key must not end in :waiters, :waiting or :fence, nor be redlock:guard"},
+		{name: "the library's marker", key: middleware.QueryKey("redlock:", "user"), path: "/?user=guard", err: "query parameter user: the library uses this name: a key must not end in :waiters, :waiting or :fence, nor be redlock:guard"},
 		{name: "path", key: middleware.PathKey("order:", "id"), path: "/orders/7", want: "order:7"},
 		{name: "path, escaped", key: middleware.PathKey("order:", "id"), path: "/orders/a%2Fb", want: "order:a/b"},
 		{name: "no such path value", key: middleware.PathKey("order:", "name"), path: "/orders/7"},

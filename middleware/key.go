@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+
+	"github.com/redis-kit/redlock/internal/node"
 )
 
 // HeaderKey returns a key function for [HTTP]. The key is prefix and the value of a
@@ -11,8 +13,9 @@ import (
 // from all others.
 //
 // The key is empty if the header is missing or empty. It is an error if the header is
-// given more than once or is longer than 255 bytes. The same goes for [PathKey] and
-// [QueryKey]. All three panic if name is empty.
+// given more than once or is longer than 255 bytes, or if the key is a name that the
+// library uses, as it ends in :waiters, :waiting or :fence. The same goes for [PathKey]
+// and [QueryKey]. All three panic if name is empty.
 func HeaderKey(prefix, name string) func(*http.Request) (string, error) {
 	mustName("HeaderKey", name)
 	return func(r *http.Request) (string, error) {
@@ -56,7 +59,11 @@ func keyOf(prefix, where, name string, values []string) (string, error) {
 	case len(values[0]) > maxValue:
 		return "", fmt.Errorf("%s %s: %d bytes: at most %d are accepted", where, name, len(values[0]), maxValue)
 	}
-	return prefix + values[0], nil
+	key := prefix + values[0]
+	if err := node.Reserved(key); err != nil {
+		return "", fmt.Errorf("%s %s: %w", where, name, err)
+	}
+	return key, nil
 }
 
 func mustName(function, name string) {

@@ -2,9 +2,11 @@ package gocronlock_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-co-op/gocron/v2"
@@ -17,6 +19,7 @@ import (
 	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/redlocktest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -133,4 +136,134 @@ func TestWithoutAQuorumNoJobRuns(t *testing.T) {
 	}
 	_, err := l.Lock(t.Context(), "job")
 	require.ErrorIs(t, err, redlock.ErrNoQuorum)
+}
+
+// The job is short, and the other instance asks when all but the last moment of the least
+// hold is over.
+func TestAnInstanceThatIsLateDoesNotRunTheJobAgain(t *testing.T) {
+	const atLeast, retries = 2 * time.Second, 500 * ms
+	for _, late := range []time.Duration{0, atLeast / 2, atLeast - 300*ms, atLeast - ms} {
+		synctest.Test(t, func(t *testing.T) {
+			nodes := redlocktest.Start(t, 3)
+			one, other := gocronlock.New(nodes.Locker(), time.Minute, atLeast), gocronlock.New(nodes.NewLocker(), time.Minute, atLeast)
+			began := time.Now()
+			lock, err := one.Lock(t.Context(), "job")
+			require.NoError(t, err)
+			require.NoError(t, lock.Unlock(t.Context()))
+			time.Sleep(late)
+			_, err = other.Lock(t.Context(), "job")
+			require.ErrorIs(t, err, redlock.ErrNotAcquired, "%v late", late)
+			for nodes.Held("job") {
+				time.Sleep(ms)
+			}
+			require.InDelta(t, atLeast+retries, time.Since(began), float64(10*ms), "and no longer")
+		})
+	}
+}
+
+func TestTheLeastHoldSurvivesTheLocker(t *testing.T) {
+	const atLeast, retries = 5 * time.Second, time.Second
+	for _, ttl := range []time.Duration{time.Minute, time.Second} {
+		for _, ended := range []bool{true, false} { // whether the job is done when the Locker is closed
+			synctest.Test(t, func(t *testing.T) {
+				nodes := redlocktest.Start(t, 3)
+				l := nodes.NewLocker()
+				began := time.Now()
+				lock, err := gocronlock.New(l, ttl, atLeast).Lock(t.Context(), "job")
+				require.NoError(t, err)
+				time.Sleep(50 * ms)
+				if ended {
+					require.NoError(t, lock.Unlock(t.Context()))
+				}
+				time.Sleep(450 * ms)
+				require.NoError(t, l.Close())
+				if !ended {
+					require.ErrorIs(t, lock.Unlock(t.Context()), nil)
+				}
+				other := gocronlock.New(nodes.Locker(), ttl, atLeast)
+				for time.Since(began) < atLeast {
+					_, err := other.Lock(t.Context(), "job")
+					require.ErrorIs(t, err, redlock.ErrNotAcquired)
+				}
+				for nodes.Held("job") {
+					time.Sleep(ms)
+				}
+				require.Less(t, time.Since(began), max(ttl, (atLeast+retries)/4*5)+ms, "then it expires")
+			})
+		}
+	}
+}
+
+func TestCloseReleasesALockThatHasBeenHeldForLongEnough(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := redlocktest.Start(t, 3)
+		l := nodes.NewLocker()
+		lock, err := gocronlock.New(l, time.Minute, time.Second).Lock(t.Context(), "job")
+		require.NoError(t, err)
+		time.Sleep(2 * time.Second)
+		require.NoError(t, l.Close())
+		require.False(t, nodes.Held("job"))
+		require.ErrorIs(t, lock.Unlock(t.Context()), redlock.ErrNotHeld)
+		_, err = gocronlock.New(l, time.Minute, time.Second).Lock(t.Context(), "job")
+		require.ErrorIs(t, err, redlock.ErrClosed)
+	})
+}
+
+func TestMiddlewareIsToldOfALockThatCloseLeaves(t *testing.T) {
+	nodes := redlocktest.Start(t, 3)
+	lost := make(chan error, 1)
+	l := nodes.NewLocker(redlock.WithMiddleware(lockertest.On(redlock.OpLost, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		lost <- next(ctx, op)
+		return nil
+	})))
+	_, err := gocronlock.New(l, time.Minute, time.Minute).Lock(t.Context(), "job")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	require.ErrorIs(t, <-lost, redlock.ErrClosed)
+	require.True(t, nodes.Held("job"))
+}
+
+func TestOfTwoJobsWithTheNameOfOneFunctionOneGetsAnError(t *testing.T) {
+	nodes := redlocktest.Start(t, 3)
+	s, err := gocron.NewScheduler(gocron.WithDistributedLocker(gocronlock.New(nodes.Locker(), time.Minute, 0)))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Shutdown()) }()
+	ran, refused := make(chan string, 100), make(chan error, 100)
+	run := func(tenant string) { ran <- tenant }
+	register := func(tenant string, opts ...gocron.JobOption) {
+		_, err := s.NewJob(gocron.DurationJob(20*ms), gocron.NewTask(run, tenant), append(opts,
+			gocron.WithEventListeners(gocron.AfterLockError(func(_ uuid.UUID, _ string, err error) {
+				if !errors.Is(err, redlock.ErrNotAcquired) {
+					select {
+					case refused <- err:
+					default:
+					}
+				}
+			})))...)
+		require.NoError(t, err)
+	}
+	register("north")
+	register("south")
+	register("east", gocron.WithName("for east"))
+	s.Start()
+	require.ErrorContains(t, <-refused, "gocronlock_test.TestOfTwoJobs")
+	require.ErrorContains(t, <-refused, "give each a name of its own, with gocron.WithName")
+	seen := make(map[string]bool)
+	for len(seen) < 2 {
+		seen[<-ran] = true
+	}
+	require.True(t, seen["east"])
+}
+
+func TestAJobThatIsReplacedKeepsItsName(t *testing.T) {
+	l := gocronlock.New(redlocktest.New(t, 3), time.Minute, 0)
+	for range 3 {
+		job, cancel := context.WithCancel(t.Context())
+		for range 2 {
+			lock, err := l.Lock(job, "main.run")
+			require.NoError(t, err)
+			require.NoError(t, lock.Unlock(job))
+		}
+		cancel() // as gocron does when a job is removed or updated
+	}
 }

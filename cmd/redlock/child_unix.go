@@ -93,13 +93,16 @@ func (c *child) resume() { c.signal(syscall.SIGCONT) }
 // kill ends the group.
 func (c *child) kill() { c.signal(syscall.SIGKILL) }
 
-// catch returns the signals that are meant for the command.
+// catch returns the signals that are meant for the command. Those that were ignored when
+// the tool was started, as under nohup, stay ignored: for the tool and for the command.
 func catch() chan os.Signal {
 	signals := make(chan os.Signal, 16)
-	for _, s := range []os.Signal{
+	for _, s := range []syscall.Signal{
 		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP,
 	} {
-		if !signal.Ignored(s) { // as under nohup; the command ignores it too
+		if ignoredAtStart(s) {
+			signal.Ignore(s)
+		} else {
 			signal.Notify(signals, s)
 		}
 	}

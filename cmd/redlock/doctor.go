@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"github.com/urfave/cli/v3"
+
+	"github.com/redis-kit/redlock/internal/node"
 )
 
 func doctorCommand() *cli.Command {
@@ -28,7 +30,15 @@ and 0 otherwise.`,
 			if err != nil {
 				return err
 			}
-			return show(c, examine(ctx, deployments, c.Args().First()))
+			g, err := readRestartGuard(c, deployments)
+			if err != nil {
+				return err
+			}
+			key := c.Args().First()
+			if err := node.Reserved(key); err != nil {
+				return usagef("doctor %q: %w", key, err)
+			}
+			return show(c, examine(ctx, deployments, key, g))
 		},
 	})
 }
@@ -59,16 +69,16 @@ const (
 var severities = []severity{danger, warning, note}
 
 // examine looks at all nodes at once.
-func examine(ctx context.Context, deployments []deployment, key string) diagnosis {
+func examine(ctx context.Context, deployments []deployment, key string, g restartGuard) diagnosis {
 	found := make([][]*server, len(deployments))
 	var looking sync.WaitGroup
 	for i, d := range deployments {
-		looking.Go(func() { found[i] = d.servers(ctx, key) })
+		looking.Go(func() { found[i] = d.servers(ctx, key, g) })
 	}
 	looking.Wait()
 	servers := slices.Concat(found...)
 	compareClocks(servers)
-	d := diagnosis{servers, findings(servers, len(deployments))}
+	d := diagnosis{servers, findings(servers, len(deployments), g)}
 	slices.SortStableFunc(d.Findings, func(a, b finding) int {
 		return slices.Index(severities, a.Severity) - slices.Index(severities, b.Severity)
 	})

@@ -132,6 +132,29 @@ func TestDoctorFindsWhatIsNoNode(t *testing.T) {
 	require.Equal(t, danger, found["quorum"])
 }
 
+// What servers of several makes say of themselves.
+func TestDoctorKnowsWhatIsNoNodeWhateverTheServerCallsItsMode(t *testing.T) {
+	for info, want := range map[string]severity{
+		"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\nserver_mode:cluster\r\nrole:master\r\n":    danger,
+		"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\nserver_mode:sentinel\r\n":                  danger,
+		"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\nserver_mode:standalone\r\nrole:master\r\n": "",
+		"redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:8.1.1\r\nredis_mode:cluster\r\nrole:master\r\n":     danger,
+		"redis_version:7.0.15\r\nredis_mode:sentinel\r\n":                                                                danger,
+		"redis_version:7.0.15\r\nredis_mode:standalone\r\nrole:master\r\n":                                               "",
+		"redis_version:7.0.15\r\nrole:master\r\n":                                                                        note,
+	} {
+		s := &server{Address: "r1:6379"}
+		s.readInfo(fieldsOf("# Server\r\n" + info + "run_id:0123456789abcdef\r\n"))
+		var got severity
+		for _, f := range s.findings(restartGuard{}) {
+			if f.Check == "mode" || f.Check == "unknown" {
+				got = f.Severity
+			}
+		}
+		require.Equal(t, want, got, info)
+	}
+}
+
 func TestDoctorLooksIntoGroups(t *testing.T) {
 	sentinel := redistest.StartSentinel(t, safe...)
 	code, found, d := consult(t, sentinel.URL())
@@ -157,7 +180,7 @@ func TestDoctorLooksIntoGroups(t *testing.T) {
 // security are the lines of SECURITY.md for a server and for its queues.
 var security = [][]string{
 	{"ACL", "SETUSER", "redlock", "reset", "on", ">secret", "~lock:*", "+set", "+get", "+exists", "+del", "+pttl", "+pexpire", "+evalsha", "+eval"},
-	{"ACL", "SETUSER", "redlock", "&redlock:*", "+time", "+zadd", "+zrange", "+zrem", "+zscore", "+hset", "+hget", "+hdel", "+publish", "+subscribe"},
+	{"ACL", "SETUSER", "redlock", "&redlock:*", "+time", "+zadd", "+zrange", "+zrem", "+zrank", "+hset", "+hget", "+hdel", "+publish", "+subscribe"},
 }
 
 func TestDoctorFindsWhatTheUserMayNot(t *testing.T) {

@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 )
 
 // stepAhead is from which offset on a clock is reported, in milliseconds.
 const stepAhead = 500
 
 // findings judges what is known of the servers of so many nodes.
-func findings(servers []*server, nodes int) []finding {
+func findings(servers []*server, nodes int, g restartGuard) []finding {
 	var found []finding
 	add := func(s severity, check, node, do, format string, args ...any) {
 		found = append(found, finding{s, check, node, fmt.Sprintf(format, args...), do})
@@ -44,14 +45,14 @@ func findings(servers []*server, nodes int) []finding {
 			first[s.RunID] = s
 		}
 		if s.Error == "" {
-			found = append(found, s.findings()...)
+			found = append(found, s.findings(g)...)
 		}
 	}
 	return found
 }
 
 // findings judges one server that answers.
-func (s *server) findings() []finding {
+func (s *server) findings(g restartGuard) []finding {
 	var found []finding
 	add := func(severity severity, check, do, format string, args ...any) {
 		found = append(found, finding{severity, check, s.Address, fmt.Sprintf(format, args...), do})
@@ -94,15 +95,30 @@ func (s *server) findings() []finding {
 		if s.persistence() == "snapshots" {
 			what = "after a crash it has only the locks of its last snapshot (no appendonly file)"
 		}
-		add(danger, "persistence", "CONFIG SET appendonly yes and appendfsync always; or keep it down after a crash for longer than the longest ttl, and twice the clock skew",
-			"%s: back at once, it votes a second time for a lock that is held", what)
+		if g.set() {
+			add(warning, "persistence", "CONFIG SET appendonly yes and appendfsync always: then it still knows its locks",
+				"%s: the restart guard keeps it from voting for %v then", what, g.quarantine())
+		} else {
+			add(danger, "persistence", "CONFIG SET appendonly yes and appendfsync always; or keep it down after a crash for longer than the longest ttl, and twice the clock skew; or use a restart guard in all processes, and say so by -guard-max-ttl",
+				"%s: back at once, it votes a second time for a lock that is held", what)
+		}
 	case s.AppendOnly == "yes" && s.AppendFsync != "always" && s.AppendFsync != "":
 		add(warning, "persistence", "CONFIG SET appendfsync always; or keep the machine down after a crash for longer than the longest ttl",
 			"appendfsync is %s: a crash of its machine may lose the last locks", s.AppendFsync)
 	}
-	if s.Guard != nil && !s.Guard.Known {
-		add(warning, "guard", "wait: with WithRestartGuard it votes again by itself; Locker.TrustNodes is only for when no lock can be held",
+	const wait = "wait: with WithRestartGuard it votes again by itself; Locker.TrustNodes is only for when no lock can be held"
+	switch {
+	case s.Guard != nil && !s.Guard.Known:
+		add(warning, "guard", wait,
 			"it was restarted, failed over or lost its data since the last acquire under a restart guard: it is in quarantine from the next one on")
+	case s.quarantine > 0 && s.Guard == nil:
+		add(warning, "guard", wait,
+			"it has no marker of a restart guard: it is in quarantine from the next acquire on, for %v", s.quarantine)
+	case s.quarantine > 0:
+		add(warning, "guard", wait, "it is in quarantine, and does not vote for another %v", s.quarantine.Round(time.Millisecond))
+	case s.Guard != nil && !g.set():
+		add(warning, "guard-unset", "give the tool the same restart guard, by -guard-max-ttl and -guard-skew or "+guardVariable,
+			"processes here use a restart guard, and this tool was given none: redlock run would take a vote that does not count")
 	}
 	if c := s.Clock; c != nil && math.Abs(c.Offset)-c.Uncertainty > stepAhead {
 		add(warning, "clock", "synchronise the clocks (NTP), by slewing and not by steps",

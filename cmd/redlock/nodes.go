@@ -24,27 +24,32 @@ func nodesFlag() cli.Flag {
 	}
 }
 
-// urls returns the URLs of the nodes, as redlock.Open takes them.
+// urls returns the URLs of the nodes, as redlock.Open takes them. Spaces and line breaks
+// around a node mean nothing. An error quotes nothing of the list.
 func urls(c *cli.Command) ([]string, error) {
 	list := c.String("nodes")
 	if list == "" {
 		list = os.Getenv(nodesVariable)
 	}
-	var urls []string
-	for text := range strings.SplitSeq(list, ",") {
-		text = strings.TrimSpace(text)
-		if text == "" {
-			continue
-		}
-		if !strings.Contains(text, "://") {
-			text = "redis://" + text
-		}
-		urls = append(urls, text)
-	}
-	if len(urls) == 0 {
+	if strings.TrimSpace(list) == "" {
 		return nil, usagef("no nodes: give -nodes host:port,host:port,host:port or set %s; to try it out, start a server with: redis-server --port 6379 --maxmemory-policy noeviction", nodesVariable)
 	}
+	var urls []string
+	for text := range strings.SplitSeq(list, ",") {
+		url, reason := strings.TrimSpace(text), ""
+		if !strings.Contains(url, "://") {
+			url, reason = node.ParseAddress(url)
+		}
+		if reason != "" {
+			return nil, notANode(len(urls), reason)
+		}
+		urls = append(urls, url)
+	}
 	return urls, nil
+}
+
+func notANode(i int, reason string) error {
+	return usagef("node %d of -nodes: %s: must be like host:port or redis://[user:password@]host[:port][/db]", i+1, reason)
 }
 
 // deployment is one node, to be asked directly.
@@ -63,7 +68,7 @@ func deployments(c *cli.Command) ([]deployment, error) {
 	for i, url := range urls {
 		option, reason := node.ParseURL(url)
 		if reason != "" {
-			return nil, usagef("node %d of -nodes: %s: must be like host:port or redis://[user:password@]host[:port][/db]", i+1, reason)
+			return nil, notANode(i, reason)
 		}
 		deployments[i] = deployment{node.Name(option.InitAddress), redlock.Tune(option)}
 	}

@@ -44,8 +44,8 @@ const (
 	forGuard  = "guard"
 )
 
-// marker is the key of the restart guard, see internal/node/guard.lua.
-const marker = "redlock:guard"
+// guardKey is the key of the restart guard, see internal/node/guard.lua.
+const guardKey = "redlock:guard"
 
 func permissions(key string, kind group) []permission {
 	waiters, waiting, channel := key+":waiters", key+":waiting", "redlock:"+rand.Text()
@@ -76,13 +76,13 @@ func permissions(key string, kind group) []permission {
 	return append(all,
 		permission{forGuard, []string{"INFO", "server"}},
 		permission{forGuard, []string{"TIME"}},
-		permission{forGuard, []string{"GET", marker}},
-		permission{forGuard, []string{"SET", marker, "-", "NX", "XX"}}, // a syntax error: it may exist
+		permission{forGuard, []string{"GET", guardKey}},
+		permission{forGuard, []string{"SET", guardKey, "-", "NX", "XX"}}, // a syntax error: it may exist
 		permission{forQueues, []string{"TIME"}},
 		permission{forQueues, []string{"ZADD", waiters, "XX", "0", "-"}},
 		permission{forQueues, []string{"ZRANGE", waiters, "0", "0"}},
 		permission{forQueues, []string{"ZREM", waiters, "-"}},
-		permission{forQueues, []string{"ZSCORE", waiters, "-"}},
+		permission{forQueues, []string{"ZRANK", waiters, "-"}},
 		permission{forQueues, []string{"HSET", waiting, "-", "-"}},
 		permission{forQueues, []string{"HGET", waiting, "-"}},
 		permission{forQueues, []string{"HDEL", waiting, "-"}}, // and what HSET has set, if that was run

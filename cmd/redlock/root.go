@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/urfave/cli/v3"
 )
@@ -32,7 +33,7 @@ func leaf(c *cli.Command) *cli.Command {
 	// "help" may be a key.
 	c.HideHelpCommand = true
 	c.OnUsageError = onUsageError
-	c.Flags = append([]cli.Flag{nodesFlag()}, c.Flags...)
+	c.Flags = slices.Concat([]cli.Flag{nodesFlag()}, c.Flags, guardFlags())
 	return c
 }
 

@@ -82,6 +82,7 @@ type run struct {
 	wait    time.Duration
 	grace   time.Duration
 	fence   bool
+	guard   restartGuard
 
 	metadata string // what others read who are refused the lock
 
@@ -91,6 +92,16 @@ type run struct {
 }
 
 func readRun(c *cli.Command) (*run, error) {
+	// First: what a space has cut off a list of nodes is taken for the key, and errors name
+	// that. The errors about nodes quote nothing.
+	nodes, err := deployments(c)
+	if err != nil {
+		return nil, err
+	}
+	guard, err := readRestartGuard(c, nodes)
+	if err != nil {
+		return nil, err
+	}
 	wait, err := parseWait(c.String("wait"))
 	if err != nil {
 		return nil, err
@@ -102,6 +113,7 @@ func readRun(c *cli.Command) (*run, error) {
 		wait:  wait,
 		grace: c.Duration("grace"),
 		fence: c.Bool("fence"),
+		guard: guard,
 	}
 	if r.metadata = c.String("metadata"); !c.IsSet("metadata") {
 		r.metadata = describe(os.Getpid(), time.Now())
@@ -122,13 +134,14 @@ func readRun(c *cli.Command) (*run, error) {
 		return nil, usagef("-grace %v: must be less than half of the ttl, %v", r.grace, r.ttl)
 	case r.fence && r.ttl > fenceRetention:
 		return nil, usagef("-ttl %v: must be at most %v with -fence", r.ttl, fenceRetention)
+	case guard.set() && r.ttl > guard.maxTTL:
+		return nil, usagef("-ttl %v: must be at most %v, the longest ttl of the restart guard", r.ttl, guard.maxTTL)
+	}
+	if err := node.Reserved(r.key); err != nil {
+		return nil, usagef("run %q: %w", r.key, err)
 	}
 	if err := node.CheckMetadata(r.metadata); err != nil {
 		return nil, usagef("-metadata: %w", err)
-	}
-	// For its errors: they say which node, in words for a command line.
-	if _, err := deployments(c); err != nil {
-		return nil, err
 	}
 	r.urls, err = urls(c)
 	return r, err
@@ -241,6 +254,9 @@ func (r *run) options() []redlock.Option {
 	}
 	if r.fence {
 		options = append(options, redlock.WithFence())
+	}
+	if r.guard.set() {
+		options = append(options, redlock.WithRestartGuard(r.guard.maxTTL, r.guard.skew))
 	}
 	return options
 }

@@ -130,21 +130,26 @@ func TestSignalsArePassedOn(t *testing.T) {
 }
 
 func TestASignalThatIsIgnoredStaysSo(t *testing.T) {
-	nodes := redistest.Start(t).Addr()
-	dir := t.TempDir()
-	pid := filepath.Join(dir, "pid")
-	p := begin(t, nodes, "run", "outer", "--", "sh", "-c", "trap '' HUP; echo $$ > "+pid+"; exec "+tool+" run inner -- sh -c 'trap \"echo another\" USR1; "+idle+"'")
+	for name, s := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT} {
+		staysIgnored(t, name, s)
+	}
+}
+
+// staysIgnored starts the tool with the signal ignored, and sends the signal to it and to
+// its command.
+func staysIgnored(t *testing.T, name string, s syscall.Signal) {
+	t.Helper()
+	p := begin(t, redistest.Start(t).Addr(), "run", "outer", "--", "sh", "-c",
+		"trap '' "+name+"; exec "+tool+" run inner -- sh -c 'trap \"exit 7\" WINCH; echo runs $PPID $$; while :; do sleep 0.02; done'")
 	p.says("runs")
-	text, err := os.ReadFile(pid)
+	var inner, command int
+	_, err := fmt.Sscanf(p.stdout.String(), "runs %d %d", &inner, &command)
 	require.NoError(t, err)
-	var inner int
-	_, err = fmt.Sscan(string(text), &inner)
-	require.NoError(t, err)
-	require.NoError(t, syscall.Kill(inner, syscall.SIGHUP))
-	require.NoError(t, syscall.Kill(inner, syscall.SIGUSR1))
-	p.says("another")
-	p.signal(syscall.SIGTERM)
-	require.Equal(t, 128+15, p.code(), "not by SIGHUP: nohup works")
+	for _, pid := range []int{inner, command} {
+		require.NoError(t, syscall.Kill(pid, s))
+	}
+	require.NoError(t, syscall.Kill(command, syscall.SIGWINCH))
+	require.Equal(t, 7, p.code(), "SIG%s has ended the tool or the command", name)
 }
 
 func TestACommandWhoseLockIsLostGetsSIGTERMAndThenSIGKILL(t *testing.T) {
@@ -230,6 +235,32 @@ func TestAMistakeOnTheCommandLineExitsWith64(t *testing.T) {
 		require.NotContains(t, stderr, "hunter")
 		require.Empty(t, stdout)
 	}
+}
+
+// What people paste in place of a list of nodes.
+func TestWhatIsNoListOfNodesIsRefusedWithoutAWordOfIt(t *testing.T) {
+	for _, nodes := range []string{
+		"r1:6379,password=hunter2,ssl=True", "r1:6379,password=hunter2/x+9=,ssl=False,abortConnect=False", "r1:6379,hunter2", "r1:6379:hunter2", "hunter2",
+		":hunter2@r1:6379", "user:hunter2@r1:6379", "redis://user:hunter,2@r1:6379", "redis://user:1,hunter2@r1:6379", "redis://:hunter2/x+9=@r1:6379", "redis://r1?password=hunter2",
+		"host=r1 password=hunter2", `"redis://:hunter2@r1:6379"`, `["redis://:hunter2@r1:6379","redis://:hunter2@r2:6379"]`, `{"nodes":"hunter2"}`,
+		"redis:r1", "redis:r1:6379", "tcp://:hunter2@r1:6379", "r1:6379;r2:6379", "r1:6379 r2:6379", "r1:6379\nr2:6379", "r1:6379,,r3:6379", "r1:6379,", ",", "[r1]:6379", ":6379", "r1",
+	} {
+		for _, args := range [][]string{{"run", "k", "--", "true"}, {"status", "k"}, {"doctor"}} {
+			code, stdout, stderr := use(t, nodes, args...)
+			require.Equal(t, 64, code, nodes)
+			require.Empty(t, stdout)
+			require.Regexp(t, `^redlock: node \d of -nodes: .*: must be like host:port or redis://\[user:password@\]host\[:port\]\[/db\]\n$`, stderr)
+			require.NotContains(t, stderr, "hunter")
+		}
+	}
+	code, _, stderr := use(t, "", "run", "-nodes", "r1:6379,", "redis://:hunter2@r2:6379", "--", "true")
+	require.Equal(t, 64, code)
+	require.Contains(t, stderr, "node 2 of -nodes: empty: ")
+	require.NotContains(t, stderr, "hunter", "it is not a key either")
+
+	servers := redistest.StartN(t, 2)
+	code, _, stderr = use(t, fmt.Sprintf(" %s ,\n redis://%s/1 \n", servers[0].Addr(), servers[1].Addr()), "run", "k", "--", "true")
+	require.Zero(t, code, stderr)
 }
 
 func TestWithoutNodesItSaysWhatToDo(t *testing.T) {

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -38,6 +39,8 @@ type server struct {
 	run   string // as the marker of restart guards names it
 	Guard *guard `json:"guard,omitempty"` // of WithRestartGuard; none if no Locker has used one here
 
+	quarantine time.Duration // for how much longer it does not vote, by the guard that the tool was given
+
 	Denied  []denial `json:"denied,omitempty"`  // what the library needs and the user may not
 	Unknown []string `json:"unknown,omitempty"` // why something was not found out
 
@@ -66,19 +69,20 @@ type guard struct {
 	Since *time.Time `json:"since,omitempty"` // when the quarantine began; none if it was ended by Locker.TrustNodes
 }
 
-// readGuard reads the marker, as internal/node/guard.lua writes it. A user who may not see
-// it uses no restart guard.
-func (s *server) readGuard(ctx context.Context, client rueidis.Client) {
-	marker, err := client.Do(ctx, client.B().Get().Key("redlock:guard").Build()).ToString()
-	run, text, _ := strings.Cut(marker, " ")
-	since, invalid := strconv.ParseInt(text, 10, 64)
-	if err != nil || invalid != nil || s.run == "" {
+// readGuard reads the marker.
+func (s *server) readGuard(ctx context.Context, client rueidis.Client, g restartGuard) {
+	m, ok := readMarker(ctx, client)
+	if s.run == "" {
 		return
 	}
-	s.Guard = &guard{Known: run == s.run}
-	if since > 0 {
-		began := time.UnixMilli(since).UTC()
-		s.Guard.Since = &began
+	if ok {
+		s.Guard = &guard{Known: m.run == s.run}
+		if !m.since.IsZero() {
+			s.Guard.Since = &m.since
+		}
+	}
+	if g.set() {
+		s.quarantine = g.left(m, ok, s.run, time.Now().Add(s.offset))
 	}
 }
 
@@ -103,7 +107,7 @@ func (d deployment) kind() group {
 
 // servers asks the node's servers: of a Cluster its masters, of a Sentinel group its
 // master.
-func (d deployment) servers(ctx context.Context, key string) []*server {
+func (d deployment) servers(ctx context.Context, key string, g restartGuard) []*server {
 	client, err := d.dial()
 	if err != nil {
 		return []*server{{Node: d.name, Address: d.name, Error: err.Error(), kind: d.kind()}}
@@ -113,7 +117,7 @@ func (d deployment) servers(ctx context.Context, key string) []*server {
 	var servers []*server
 	for _, addr := range slices.Sorted(maps.Keys(members)) {
 		s := &server{Node: d.name, Address: addr, kind: d.kind(), keyed: key != ""}
-		s.ask(ctx, members[addr], key)
+		s.ask(ctx, members[addr], key, g)
 		if s.kind == cluster && s.Role == "slave" {
 			continue // it follows a master that is asked too
 		}
@@ -123,7 +127,7 @@ func (d deployment) servers(ctx context.Context, key string) []*server {
 }
 
 // ask finds out all there is to know.
-func (s *server) ask(ctx context.Context, client rueidis.Client, key string) {
+func (s *server) ask(ctx context.Context, client rueidis.Client, key string, g restartGuard) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	if err := s.ping(ctx, client); err != nil {
@@ -139,7 +143,7 @@ func (s *server) ask(ctx context.Context, client rueidis.Client, key string) {
 		s.Save = &save
 	}
 	if s.Mode != "sentinel" {
-		s.readGuard(ctx, client)
+		s.readGuard(ctx, client, g)
 		s.Denied = denials(ctx, client, key, s.kind)
 	}
 }
@@ -212,8 +216,12 @@ func (s *server) readInfo(info map[string]string) {
 			s.Kind, s.Version = kind, strings.TrimPrefix(version, "df-v")
 		}
 	}
-	s.Mode, s.Role, s.RunID = info["redis_mode"], info["role"], info["run_id"]
-	s.run = s.RunID + info["master_replid2"]
+	// Valkey says server_mode, unless it is to be compatible with Redis.
+	s.Mode, s.Role, s.RunID = cmp.Or(info["server_mode"], info["redis_mode"]), info["role"], info["run_id"]
+	if s.Mode == "" {
+		s.unknown("INFO", errors.New("no server_mode and no redis_mode: it may be a Sentinel, or one server of a Cluster"))
+	}
+	s.run = runOf(info)
 	s.MaxMemory, s.MaxMemoryPolicy = info["maxmemory"], info["maxmemory_policy"]
 	switch info["aof_enabled"] {
 	case "0":

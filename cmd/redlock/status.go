@@ -29,7 +29,15 @@ func statusCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return show(c, readStatus(ctx, c.Args().First(), deployments))
+			g, err := readRestartGuard(c, deployments)
+			if err != nil {
+				return err
+			}
+			key := c.Args().First()
+			if err := node.Reserved(key); err != nil {
+				return usagef("status %q: %w", key, err)
+			}
+			return show(c, readStatus(ctx, key, deployments, g))
 		},
 	})
 }
@@ -51,18 +59,20 @@ type nodeStatus struct {
 	Fence  int64  `json:"fence,omitempty"`  // the last that the node counted for the key; none if it counts none
 	Holder string `json:"holder,omitempty"` // the metadata of who holds it; none if that has set none
 	Error  string `json:"error,omitempty"`
+	// For how much longer the node does not vote, by the restart guard that the tool was given.
+	Quarantine int64 `json:"quarantine_ms,omitempty"`
 }
 
 // answerTime is how long a node is waited for.
 const answerTime = 3 * time.Second
 
-func readStatus(ctx context.Context, key string, deployments []deployment) status {
+func readStatus(ctx context.Context, key string, deployments []deployment, g restartGuard) status {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	s := status{Key: key, Quorum: len(deployments)/2 + 1, Nodes: make([]nodeStatus, len(deployments))}
 	var asking sync.WaitGroup
 	for i, d := range deployments {
-		asking.Go(func() { s.Nodes[i] = d.status(ctx, key) })
+		asking.Go(func() { s.Nodes[i] = d.status(ctx, key, g) })
 	}
 	asking.Wait()
 	held, free := 0, 0
@@ -71,6 +81,7 @@ func readStatus(ctx context.Context, key string, deployments []deployment) statu
 		case n.Error != "":
 		case n.Held:
 			held++
+		case n.Quarantine > 0: // it may have forgotten who holds the key
 		default:
 			free++
 		}
@@ -86,7 +97,7 @@ func readStatus(ctx context.Context, key string, deployments []deployment) statu
 	return s
 }
 
-func (d deployment) status(ctx context.Context, key string) nodeStatus {
+func (d deployment) status(ctx context.Context, key string, g restartGuard) nodeStatus {
 	n := nodeStatus{Node: d.name}
 	client, err := d.dial()
 	if err != nil {
@@ -105,6 +116,13 @@ func (d deployment) status(ctx context.Context, key string) nodeStatus {
 	}
 	if n.Error != "" {
 		return n
+	}
+	if g.set() {
+		quarantine, err := g.ask(ctx, client)
+		if err != nil {
+			return nodeStatus{Node: d.name, Error: fmt.Sprintf("restart guard: %v", err)}
+		}
+		n.Quarantine = quarantine.Milliseconds()
 	}
 	if token, err := client.Do(ctx, client.B().Get().Key(key).Build()).ToString(); err == nil {
 		n.Holder = node.Metadata(token)
@@ -133,6 +151,11 @@ func (s status) print(w io.Writer) error {
 		}
 		if n.Held {
 			held++
+		} else if n.Quarantine > 0 {
+			row[1] = "unknown"
+		}
+		if n.Quarantine > 0 {
+			row[4] += fmt.Sprintf(" (in quarantine for %v)", time.Duration(n.Quarantine)*time.Millisecond)
 		}
 		rows = append(rows, row)
 	}
@@ -148,5 +171,5 @@ func (s status) err() error {
 	if s.State != "unknown" {
 		return nil
 	}
-	return exitError{exitNoQuorum, fmt.Errorf("status %q: too few nodes answered", s.Key)}
+	return exitError{exitNoQuorum, fmt.Errorf("status %q: too few nodes answered that may vote", s.Key)}
 }

@@ -116,7 +116,7 @@ func TestACommandThatWasStoppedForTooLongDoesNotGoOn(t *testing.T) {
 	nodes := redistest.Start(t).Addr()
 	log := filepath.Join(t.TempDir(), "log")
 	s := openSession(t, nodes, fmt.Sprintf(
-		`%s run -ttl 1s k -- sh -c 'trap "" TERM; echo runs; while :; do echo tick >> %s; sleep 0.01; done'; echo stopped; read line; fg; echo "ended with $?"`, tool, log))
+		`%s run -ttl 1s k -- sh -c 'trap "" TERM; echo tick > %s; echo runs; while :; do echo tick >> %s; sleep 0.01; done'; echo stopped; read line; fg; echo "ended with $?"`, tool, log, log))
 	s.shows("runs")
 	s.types(ctrlZ)
 	s.shows("stopped")

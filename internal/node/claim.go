@@ -28,9 +28,10 @@ const fewNodes = 5
 type place struct {
 	ttl      time.Duration // the longest that was asked for: no key lives longer than this after the last command has run
 	inFlight int32         // commands that may set keys, sent and not answered
-	acquired bool          // what the acquisition set may be there: it was granted, or nobody knows
+	asked    bool          // an acquisition has been sent
+	acquired bool          // what the acquisition set may be there: it was granted, or its outcome is unknown
 	extended bool          // what an extension set may be there, or what a queue may yet set
-	refills  bool          // an extension or a join has been sent, which may have set keys before the acquisition did
+	refills  bool          // another command than the first acquisition has been sent, which may have set keys before it did
 	spent    bool          // what the acquisition set has been deleted, even if its reply is still to come
 	release  releaseState
 }
@@ -114,7 +115,8 @@ func (k Kind) sets() bool { return k == Acquire || k == Extend || k == Join }
 // send notes that a command is sent that may set keys for ttl.
 func (p *place) send(kind Kind, ttl time.Duration) {
 	p.inFlight++
-	p.refills = p.refills || kind != Acquire
+	p.refills = p.refills || kind != Acquire || p.asked
+	p.asked = p.asked || kind == Acquire
 	p.ttl = max(p.ttl, ttl)
 }
 

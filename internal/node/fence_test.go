@@ -115,7 +115,7 @@ func TestFencesAreExact(t *testing.T) {
 // has come so long ago.
 func enter(t *testing.T, s node.Store, claim *node.Claim, ago time.Duration, number, floor int64) node.Command {
 	t.Helper()
-	return one(t, s, node.Command{Kind: node.Join, Claim: claim, Entry: &node.Entry{
+	return one(t, s, node.Command{Kind: node.Join, Claim: claim, Nonce: "nonce-of-" + claim.Token, Entry: &node.Entry{
 		Number: number, Order: time.Now().Add(-ago).UnixMilli(), Floor: floor, Channel: "grants", Window: 10 * time.Second, Lease: 15 * time.Second,
 	}})
 }
@@ -165,9 +165,9 @@ func TestAReleaseWorksWithABrokenCounter(t *testing.T) {
 	_, held := server.Get(t, "k")
 	require.False(t, held)
 	require.ErrorContains(t, enter(t, s, fenced("waiter", 1, "k"), 0, 2, 500).Err, "{k}:fence")
-	_, err = server.Do("PUBLISH", "grants", "nothing 0 0")
+	_, err = server.Do("PUBLISH", "grants", "nothing nonce-of-nothing 1 0")
 	require.NoError(t, err)
-	require.Equal(t, "nothing 0", next(t, told))
+	require.Equal(t, "nothing 1", next(t, told))
 }
 
 // guarded is a claim under a restart guard.
@@ -295,7 +295,7 @@ func TestANodeInQuarantineGrantsToNobodyInItsQueue(t *testing.T) {
 	require.Equal(t, node.Done, leave(t, s, "holder"))
 	_, held := server.Get(t, "k")
 	require.False(t, held)
-	_, err = server.Do("PUBLISH", "grants", "nothing 0 0")
+	_, err = server.Do("PUBLISH", "grants", "nothing nonce-of-nothing 1 0")
 	require.NoError(t, err)
-	require.Equal(t, "nothing 0", next(t, told))
+	require.Equal(t, "nothing 1", next(t, told))
 }

@@ -14,7 +14,7 @@ import (
 func (s *Redis) pushes() bool { return s.topology == nil }
 
 // Listen implements Store, on a connection of its own.
-func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number, fence int64)) error {
+func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard func(Push)) error {
 	if !s.pushes() {
 		return ErrNoPush
 	}
@@ -35,12 +35,8 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 			}
 		},
 		OnMessage: func(m rueidis.PubSubMessage) {
-			token, rest, _ := strings.Cut(m.Message, " ")
-			first, second, _ := strings.Cut(rest, " ")
-			number, err := strconv.ParseInt(first, 10, 64)
-			fence, err2 := strconv.ParseInt(second, 10, 64)
-			if err == nil && err2 == nil {
-				heard(token, number, fence)
+			if p, ok := parsePush(m.Message); ok {
+				heard(p)
 			}
 		},
 	})
@@ -58,4 +54,18 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// parsePush reads what queue.lua publishes: token, nonce, number and fence.
+func parsePush(text string) (p Push, ok bool) {
+	words := strings.Split(text, " ")
+	if len(words) != 4 {
+		return p, false
+	}
+	number, err := strconv.ParseInt(words[2], 10, 64)
+	fence, err2 := strconv.ParseInt(words[3], 10, 64)
+	if err != nil || err2 != nil || number < 0 || fence < 0 {
+		return p, false
+	}
+	return Push{Token: words[0], Nonce: words[1], Number: number, Fence: fence}, true
 }

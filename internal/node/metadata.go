@@ -54,8 +54,9 @@ func (o *Owned) Error() string {
 	return "held by another owner: " + o.Metadata
 }
 
-// owned is the error of a node that says whose token a key holds; empty if it does not.
-func owned(token string) error {
+// OwnedBy returns the error of a node that says whose token a key holds; empty if it does
+// not.
+func OwnedBy(token string) error {
 	if metadata := Metadata(token); metadata != "" {
 		return &Owned{metadata}
 	}

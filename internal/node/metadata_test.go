@@ -87,5 +87,5 @@ func TestAKeyOfAForeignTypeHasNoOwnerToTell(t *testing.T) {
 	c.Ask(node.Terms{Metadata: "host=a"})
 	refused := do(t, connect(t, server), node.Acquire, time.Minute, c)[0]
 	require.Equal(t, node.Refused, refused.Outcome)
-	require.Empty(t, refused.Owner)
+	require.Equal(t, node.Foreign, refused.Owner)
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis-kit/redlock/internal/quorum"
@@ -74,6 +75,8 @@ type Node struct {
 	idle    sync.Cond // signalled when nothing is pending
 
 	running sync.WaitGroup // the goroutines of the node's own
+
+	trip atomic.Int64 // of the server that answered last
 }
 
 // New returns the voter with the given index of its panel, 0 ≤ index < MaxNodes.
@@ -113,6 +116,16 @@ func (n *Node) CheckCounters(keys []string) error {
 func (n *Node) Acquire(c *Claim, ttl time.Duration, v Voter) {
 	n.ask(Command{Kind: Acquire, Claim: c, TTL: ttl, voter: v})
 }
+
+// AcquireAgain is Acquire for a claim that has been asked for here before. It is granted
+// where the claim has the keys already, and a refusal tells their owner.
+func (n *Node) AcquireAgain(c *Claim, ttl time.Duration, v Voter) {
+	n.ask(Command{Kind: Acquire, Claim: c, TTL: ttl, Script: true, voter: v})
+}
+
+// Read asks who owns the claim's keys: the vote is in favour if they are all free. It
+// takes nothing.
+func (n *Node) Read(c *Claim, v Voter) { n.ask(Command{Kind: Read, Claim: c, voter: v}) }
 
 // Confirm asks to raise the counters of the claim's keys to fence, where the node
 // holds the claim. The reply's Fence is what they are then.
@@ -193,9 +206,9 @@ func (n *Node) Extend(batch ...Extension) {
 
 // Join enters the claim into the queue of its key, of which it has one, or renews
 // its place. From then on the node may grant the claim its key, until the claim is
-// released: it tells so on the entry's channel, see Listen.
-func (n *Node) Join(c *Claim, entry *Entry, j Joiner) {
-	command := Command{Kind: Join, Claim: c, Entry: entry, joiner: j}
+// released: it says so on the entry's channel, with the nonce, see Listen.
+func (n *Node) Join(c *Claim, entry *Entry, nonce string, j Joiner) {
+	command := Command{Kind: Join, Claim: c, Entry: entry, Nonce: nonce, joiner: j}
 	name := n.store.Server(c.Keys)
 	n.mu.Lock()
 	switch {
@@ -222,7 +235,7 @@ func (n *Node) Join(c *Claim, entry *Entry, j Joiner) {
 func (n *Node) Look(c *Claim, v Voter) { n.ask(Command{Kind: Look, Claim: c, voter: v}) }
 
 // Listen is the Store's.
-func (n *Node) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number, fence int64)) error {
+func (n *Node) Listen(ctx context.Context, channel string, ready func(), heard func(Push)) error {
 	return n.store.Listen(ctx, channel, ready, heard)
 }
 
@@ -272,14 +285,9 @@ func (n *Node) releaseOf(c *Claim) Kind {
 	return Release
 }
 
-// Trip is about the shortest round trip to the server of the keys, 0 if that is
-// not known.
-func (n *Node) Trip(keys []string) time.Duration {
-	name := n.store.Server(keys)
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.server(name).trip.least()
-}
+// Trip is about the shortest round trip to the server that answered last, 0 if none has.
+// It takes no lock.
+func (n *Node) Trip() time.Duration { return time.Duration(n.trip.Load()) }
 
 // Unsent says of a command for the claim that is still queued since when nothing
 // has been heard from its server, and why it has not been sent. See
@@ -404,7 +412,7 @@ func (c *Command) reply() quorum.Reply {
 		case c.Kind == Look:
 			return quorum.Reply{Vote: quorum.Refused, Err: errWaited}
 		}
-		return quorum.Reply{Vote: quorum.Refused, Err: owned(c.Owner)}
+		return quorum.Reply{Vote: quorum.Refused, Err: OwnedBy(c.Owner), Owner: c.Owner}
 	}
 	return failed(c.Err)
 }

@@ -177,8 +177,8 @@ func (s *Redis) command(client rueidis.Client, c *Command, seen shown, whole boo
 		if c.Claim.Fenced() {
 			floor = strconv.FormatInt(e.Floor, 10)
 		}
-		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), e.Channel, millis(e.Window), millis(e.Lease),
-			floor, retention, s.quarantine.of(terms.Quarantine), Counter(keys[0]))
+		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), millis(e.Waited), e.Channel, c.Nonce, millis(e.Window),
+			millis(e.Lease), floor, retention, s.quarantine.of(terms.Quarantine), Counter(keys[0]))
 	}
 	return command.Build()
 }
@@ -230,8 +230,8 @@ func (s *Redis) read(c *Command, able *ability, seen shown, result rueidis.Redis
 		c.Outcome, c.Err = readSet(result)
 	case c.Entry != nil:
 		c.Outcome, c.Err = c.readPlace(result)
-	case c.Kind == Acquire:
-		c.Outcome, c.Err = c.readAcquire(result)
+	case c.Kind == Acquire || c.Kind == Read:
+		c.Outcome, c.Err = c.readOwner(result)
 	default:
 		c.Outcome, c.Err = c.readNumber(result)
 	}
@@ -307,7 +307,7 @@ func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
 		case n >= 0 && n < keys:
 			return Refused, nil
 		}
-	case Trust, Ping:
+	case Trust, Ping, Read:
 		if n == 1 {
 			return Done, nil
 		}
@@ -315,8 +315,8 @@ func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
 	return Unknown, fmt.Errorf("unexpected reply: %d", n)
 }
 
-// readAcquire reads the answer of acquire.lua.
-func (c *Command) readAcquire(result rueidis.RedisResult) (Outcome, error) {
+// readOwner reads the answer of acquire.lua and owner.lua.
+func (c *Command) readOwner(result rueidis.RedisResult) (Outcome, error) {
 	answer, err := result.ToArray()
 	if err != nil { // it is none: what it is, and what errors are, readNumber says
 		return c.readNumber(result)
@@ -324,10 +324,13 @@ func (c *Command) readAcquire(result rueidis.RedisResult) (Outcome, error) {
 	if len(answer) == 2 && answer[1].IsString() {
 		if n, err := answer[0].ToInt64(); err == nil && n == 0 {
 			c.Owner, err = answer[1].ToString()
+			if c.Owner == "" {
+				c.Owner = Foreign
+			}
 			return Refused, err
 		}
 	}
-	return Unknown, errors.New("unexpected reply of an acquisition")
+	return Unknown, errors.New("unexpected reply to the question who owns a key")
 }
 
 func readSet(result rueidis.RedisResult) (Outcome, error) {
@@ -351,6 +354,7 @@ func (c *Command) readSetGet(result rueidis.RedisResult) (Outcome, error) {
 	case rueidis.IsRedisNil(err):
 		return Done, nil
 	case err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE "):
+		c.Owner = Foreign
 		return Refused, nil
 	case err != nil:
 		return Unknown, discreet(err)
@@ -362,7 +366,9 @@ func (c *Command) readSetGet(result rueidis.RedisResult) (Outcome, error) {
 	case owner == "OK":
 		return Unknown, errors.New("the server did not honour GET of SET")
 	}
-	c.Owner = owner
+	if c.Owner = owner; owner == "" {
+		c.Owner = Foreign
+	}
 	return Refused, nil
 }
 
@@ -372,21 +378,21 @@ func (c *Command) readPlace(result rueidis.RedisResult) (Outcome, error) {
 	if err != nil {
 		return Unknown, discreet(err)
 	}
-	var numbers [2]int64
+	var numbers [3]int64
 	for i := range min(len(answer), len(numbers)) {
 		if numbers[i], err = answer[i].ToInt64(); err != nil {
 			return Unknown, errPlace
 		}
 	}
-	switch state, value := numbers[0], numbers[1]; {
+	switch state, value, rank := numbers[0], numbers[1], numbers[2]; {
 	case len(answer) == 2 && state == 1 && value >= c.Entry.Floor && (value > 0) == c.Claim.Fenced():
 		c.Fence = value
 		return Done, nil
 	case len(answer) == 2 && state == -1 && value > 0:
 		return Unknown, quarantined(value)
-	case len(answer) == 3 && state == 0:
-		if c.Owner, err = answer[2].ToString(); err == nil {
-			c.Held = time.Duration(value) * time.Millisecond
+	case len(answer) == 4 && state == 0:
+		if c.Owner, err = answer[3].ToString(); err == nil {
+			c.Held, c.Rank = time.Duration(value)*time.Millisecond, int(rank)
 			return Refused, nil
 		}
 	}

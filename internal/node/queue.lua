@@ -21,10 +21,10 @@ local function first(skip)
     if token == skip then
       rank = rank + 1
     else
-      local number, lease, window, channel, terms =
-        string.match(redis.call('HGET', entries, token) or '', '^(%d+) (%d+) (%d+) (%S+) (%d+ %d+ %d+ .*)$')
+      local number, lease, window, channel, nonce, terms =
+        string.match(redis.call('HGET', entries, token) or '', '^(%d+) (%d+) (%d+) (%S+) (%S+) (%d+ %d+ %d+ .*)$')
       if number and tonumber(lease) > now then
-        return token, number, window, channel, terms
+        return token, number, window, channel, nonce, terms
       end
       drop(token)
     end
@@ -43,34 +43,52 @@ local function give(token, window, terms)
   return fence
 end
 
+-- Tells a waiter that it was granted the key, or, with the number 0, that it is to join again. The nonce proves that this
+-- node says so. Returns how many clients heard it.
+local function push(channel, token, nonce, number, fence)
+  return redis.pcall('PUBLISH', channel, token .. ' ' .. nonce .. ' ' .. number .. ' ' .. string.format('%.0f', fence))
+end
+
+-- Has the second in the queue join again: it is soon the first, and its grant counts from its last join.
+local function prepare(skip)
+  local token = redis.call('ZRANGE', queue, 1, 1)[1]
+  if not token or token == skip then
+    return
+  end
+  local channel, nonce = string.match(redis.call('HGET', entries, token) or '', '^%d+ %d+ %d+ (%S+) (%S+) ')
+  if channel then
+    push(channel, token, nonce, 0, 0)
+  end
+end
+
 -- Gives the key, which is ours or absent, to the first waiter that hears of it, and returns its token. If there is
 -- none, whatever the key is then is the caller's to see to. A waiter is told only of what is done.
 local function grant(skip)
   while true do
-    local token, number, window, channel, terms = first(skip)
+    local token, number, window, channel, nonce, terms = first(skip)
     if not token then
       return nil
     end
     drop(token)
     local fence = give(token, window, terms)
-    local heard = fence and redis.pcall('PUBLISH', channel, token .. ' ' .. number .. ' ' .. string.format('%.0f', fence))
+    local heard = fence and push(channel, token, nonce, number, fence)
     if type(heard) == 'number' and heard > 0 then
+      prepare(skip)
       return token
     end
   end
 end
 
 -- Puts one waiter into the queue, or renews its lease. A clock that is behind buys no place, and one that is ahead
--- costs none. Calls may overtake each other: the number and the terms are those of the last that was made.
-local function enter(token, number, order, channel, window, lease, terms)
-  if not redis.call('ZSCORE', queue, token) then
-    redis.call('ZADD', queue, math.min(math.max(tonumber(order), now - 1000), now), token)
-  end
-  local before, known = string.match(redis.call('HGET', entries, token) or '', '^(%d+) %d+ %d+ %S+ (.*)$')
+-- costs none: order counts as far as it agrees with how long the wait has lasted. Calls may overtake each other: the number
+-- and the terms are those of the last that was made.
+local function enter(token, number, order, waited, channel, nonce, window, lease, terms)
+  redis.call('ZADD', queue, 'NX', math.min(math.max(tonumber(order), now - 1000 - tonumber(waited)), now), token)
+  local before, known = string.match(redis.call('HGET', entries, token) or '', '^(%d+) %d+ %d+ %S+ %S+ (.*)$')
   if before and tonumber(before) > tonumber(number) then
     number, terms = before, known
   end
-  redis.call('HSET', entries, token, number .. ' ' .. string.format('%.0f', now + tonumber(lease)) .. ' ' .. window .. ' ' .. channel .. ' ' .. terms)
+  redis.call('HSET', entries, token, table.concat({number, string.format('%.0f', now + tonumber(lease)), window, channel, nonce, terms}, ' '))
   for _, key in ipairs({queue, entries}) do
     if redis.call('PTTL', key) < 2 * lease then -- never shorter: others may have longer leases
       redis.call('PEXPIRE', key, 2 * lease)
@@ -78,7 +96,7 @@ local function enter(token, number, order, channel, window, lease, terms)
   end
 end
 
--- The answer to one who waits: for how long the key is held, or -1, and by whom.
-local function queued(owner)
-  return {0, redis.call('PTTL', KEYS[1]), type(owner) == 'string' and owner or ''}
+-- The answer to a waiter: how long the key is held, or -1; how many are before it; and who holds the key.
+local function queued(token, owner)
+  return {0, redis.call('PTTL', KEYS[1]), redis.call('ZRANK', queue, token) or -1, type(owner) == 'string' and owner or ''}
 end

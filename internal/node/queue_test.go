@@ -21,8 +21,14 @@ func listening(t *testing.T, s *node.Redis) <-chan string {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = s.Listen(ctx, "grants", func() { close(ready) }, func(token string, number, fence int64) {
-			told <- strings.TrimSuffix(fmt.Sprint(token, " ", number, " ", fence), " 0")
+		_ = s.Listen(ctx, "grants", func() { close(ready) }, func(p node.Push) {
+			if p.Nonce != "nonce-of-"+p.Token {
+				told <- "the nonce of another: " + p.Nonce
+			}
+			if p.Number == 0 { // it is to join again
+				return
+			}
+			told <- strings.TrimSuffix(fmt.Sprint(p.Token, " ", p.Number, " ", p.Fence), " 0")
 		})
 	}()
 	t.Cleanup(func() { cancel(); <-done })
@@ -52,7 +58,7 @@ func join(t *testing.T, s *node.Redis, token string, e node.Entry) node.Command 
 	if e.Channel == "" {
 		e.Channel = "grants"
 	}
-	batch := []node.Command{{Kind: node.Join, Claim: node.NewClaim([]string{"k"}, token, 1), Entry: &e}}
+	batch := []node.Command{{Kind: node.Join, Claim: node.NewClaim([]string{"k"}, token, 1), Entry: &e, Nonce: "nonce-of-" + token}}
 	require.NoError(t, s.Do(t.Context(), batch))
 	require.NoError(t, batch[0].Err)
 	return batch[0]
@@ -158,9 +164,9 @@ func TestAGrantThatFailsIsNotToldOf(t *testing.T) {
 	require.Equal(t, node.Done, leave(t, s, "holder"))
 	_, held := server.Get(t, "k")
 	require.False(t, held)
-	_, err = server.Do("PUBLISH", "grants", "nothing 0 0")
+	_, err = server.Do("PUBLISH", "grants", "nothing nonce-of-nothing 1 0")
 	require.NoError(t, err)
-	require.Equal(t, "nothing 0", next(t, told))
+	require.Equal(t, "nothing 1", next(t, told))
 }
 
 func TestALookTellsWhetherAnybodyWaits(t *testing.T) {

@@ -34,7 +34,7 @@ func TestAnEndpointThatHasMovedIsFoundAgain(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			ready := make(chan struct{})
-			go func() { ended <- s.Listen(ctx, "channel", func() { close(ready) }, func(string, int64, int64) {}) }()
+			go func() { ended <- s.Listen(ctx, "channel", func() { close(ready) }, func(node.Push) {}) }()
 			<-ready
 			demote(t, before)
 			e.point(after)
@@ -149,8 +149,7 @@ func TestASentinelGroupsNewMasterIsFoundWhileTheOldOneLives(t *testing.T) {
 	require.NoError(t, err)
 	eventually.True(t, "another server is the master", func() bool {
 		role, err := old.Do("ROLE")
-		require.NoError(t, err)
-		return role.([]any)[0] == "slave"
+		return err == nil && role.([]any)[0] == "slave" // a server that becomes a replica breaks its connections off
 	})
 	eventually.True(t, "it is asked", func() bool { return take(t, s, "after", "ours").Outcome == node.Done })
 	_, held := group.Master().Get(t, "after")

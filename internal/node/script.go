@@ -28,6 +28,8 @@ var (
 	pingText string
 	//go:embed ping6.lua
 	ping6Text string
+	//go:embed owner.lua
+	ownerText string
 
 	// What others include:
 	//go:embed queue.lua
@@ -48,6 +50,7 @@ var (
 		// A script that begins with #! is refused as a whole where scripts may not write, from
 		// Redis 7 on, and touches no key. Servers before that say that it does not compile.
 		Ping: newScript(pingText),
+		Read: newScript(ownerText),
 	}
 	ping6 = newScript(ping6Text)
 )

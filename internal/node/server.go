@@ -203,6 +203,7 @@ func (s *server) send(batch []Command, now time.Time, dropped []Command) []Comma
 	s.inFlight -= len(batch)
 	if err == nil {
 		s.trip.add(end.Sub(now))
+		n.trip.Store(int64(s.trip.least()))
 		s.heard = end
 	}
 	for i := range batch {
@@ -353,6 +354,11 @@ func (s *server) settle(c *Command, now time.Time) {
 	case !c.Kind.sets(): // leaves nothing
 		s.node.settled()
 		return
+	}
+	if c.Kind == Acquire && c.Outcome == Refused && c.Owner == c.Claim.Token {
+		// An earlier ask of the same claim has set the keys. They live for at least the
+		// ttl from when that was sent.
+		c.Outcome, c.Fence = Done, 0
 	}
 	left := c.Outcome == Done || c.Outcome == Refilled || c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun) ||
 		c.Entry != nil && c.Outcome == Refused // it is in the queue

@@ -23,10 +23,10 @@ type Store interface {
 	// Samples returns a key of each server that has keys, as far as is known. It
 	// does not block.
 	Samples() []string
-	// Listen has heard called for each grant that the deployment tells of on
-	// channel, until ctx ends or the connection breaks, and ready when it has begun
-	// to. It returns ErrNoPush if the deployment cannot tell.
-	Listen(ctx context.Context, channel string, ready func(), heard func(token string, number, fence int64)) error
+	// Listen has heard called for each push on channel, until ctx ends or the
+	// connection breaks, and ready when it has begun to. It returns ErrNoPush if the
+	// deployment cannot push.
+	Listen(ctx context.Context, channel string, ready func(), heard func(Push)) error
 	// Check says why a lock over these keys can never be taken here, if so.
 	Check(keys []string) error
 	// Close ends all calls and connections that are the Store's own.
@@ -46,6 +46,7 @@ const (
 	Join                // enters the queue of a key, or renews the place in it; takes the key if it is its turn
 	Ping                // asks the server that would have the key whether it may be written to; sets nothing
 	Look                // is Refused if somebody may stand in the queue of a key, and Done if nobody does
+	Read                // asks who owns the keys: is Done if all are free
 )
 
 // Command is one command for one claim, and what came of it.
@@ -53,18 +54,21 @@ type Command struct {
 	Kind  Kind
 	Claim *Claim
 	TTL   time.Duration // of Acquire and Extend
-
-	Script bool // of Acquire: ask by a script, also where a plain command would do; it tells the owner
+	// Script has an Acquire run as a script even where a plain command would do: that
+	// tells the owner.
+	Script bool
 
 	Outcome Outcome
 	Err     error // why the outcome is Unknown
 	Fence   int64 // of Confirm; and what the counters came to, where Acquire, Confirm or Join is Done
 
 	Entry *Entry // of Join
+	Nonce string // of Join: what pushes of this node carry
 	// Filled in if a Join is Refused, which means that the claim waits:
-	Held time.Duration // for how long the key is still held; below 0 if that is not known
-	// Of a Join or an Acquire that is Refused: the token of who holds the key; empty if
-	// that is not known.
+	Held time.Duration // how long the key is still held; below 0 if that is not known
+	Rank int           // how many places are before the claim's; below 0 if that is not known
+	// Of a Join, a Read or an Acquire that is Refused: the token of the key's owner, or
+	// Foreign; empty if that is not known.
 	Owner string
 
 	joiner Joiner    // of Join: is told of the outcome
@@ -78,12 +82,26 @@ type Command struct {
 // Entry is a claim's entry in the queue of its key.
 type Entry struct {
 	Number  int64         // of this Join; the node has the largest that has come
-	Order   int64         // the wall clock at the first, in ms: who is first
+	Order   int64         // the wall clock when the wait began, in ms: who is first
+	Waited  time.Duration // how long the wait has lasted: no clock can be further behind than that, and keep its place
 	Floor   int64         // of the fence, for a claim that has one: that of this Join, as a grant may come long after the first
-	Channel string        // where grants are told of
-	Window  time.Duration // for how long a grant sets the key
-	Lease   time.Duration // for how long the entry stands
+	Channel string        // where pushes go
+	Window  time.Duration // how long a grant sets the key
+	Lease   time.Duration // how long the entry stands
 }
+
+// Push is what a node says to a claim in one of its queues. Every field comes from the
+// node's Listen connection: a push counts only with the nonce that the claim gave this
+// node (see docs/design.md).
+type Push struct {
+	Token  string
+	Nonce  string
+	Number int64 // of the Join with which the node granted the key; 0 if the claim is to join again
+	Fence  int64 // what the grant is numbered; 0 without a fence
+}
+
+// Foreign is the owner of a key that holds no text, and so no token.
+const Foreign = "-"
 
 // Outcome is what a Command came to.
 type Outcome uint8

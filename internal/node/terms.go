@@ -11,6 +11,9 @@ type Terms struct {
 	Metadata   string        // what those who are refused read; in the token, see Tag
 }
 
+// MaxFence is the bound of fences: 2^53, up to which Lua's numbers are exact.
+const MaxFence = 1 << 53
+
 // Counter is the key that counts the fences of a lock key. It has the lock key's
 // slot in a Cluster, if any key that is made of it can: not if that has a brace
 // that closes no hash tag.

@@ -276,6 +276,15 @@ var mistakes = []mistake{
 	{"a replica is dialled again without a pause", "internal/node/redial.go",
 		"now.Sub(s.redialled) < redialPause", "now.Sub(s.redialled) < 0",
 		test("./internal/node", "TestAServerThatStaysAReplicaIsDialledOnceASecond"), "is not greater than or equal to"},
+	{"a name that the library uses is a lock key", acquire,
+		"err := node.Reserved(key); err != nil", "err := node.Reserved(key); err != nil && false",
+		test(".", "TestNamesThatTheLibraryUsesAreNoKeys"), "TestNamesThatTheLibraryUsesAreNoKeys"},
+	{"whatever stands before the port is a host", "internal/node/url.go",
+		"slices.ContainsFunc(labels, func(l string) bool { return !isLabel(l) })", "false && slices.ContainsFunc(labels, func(l string) bool { return !isLabel(l) })",
+		test(".", "TestWhatIsNotAURLIsRefusedWithoutAWordOfIt"), "TestWhatIsNotAURLIsRefusedWithoutAWordOfIt"},
+	{"a parameter that means nothing is ignored", "internal/node/url.go",
+		"check, known := parameters[name]", "check, known := parameters[name]\n\t\tif !known {\n\t\t\tcontinue\n\t\t}",
+		test(".", "TestWhatIsNotAURLIsRefusedWithoutAWordOfIt"), "TestWhatIsNotAURLIsRefusedWithoutAWordOfIt"},
 }
 
 // stopped is arm with its goroutine stopped for a while, once, between its look

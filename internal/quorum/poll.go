@@ -22,6 +22,9 @@ func NewPanel(n int) *Panel { return &Panel{n: n} }
 // each node, Sent is called at most once, when the question leaves for it, and Cast
 // exactly once. Votes may come after Close; they do not count.
 //
+// Votes that come after the verdict count in the Ballot, and change no verdict. Follow
+// passes them on.
+//
 // Polls are reused. refs counts the calls of Cast and Close that are still to come, and
 // only the last of them gives the Poll back. So a late vote never reaches the Poll of
 // another question.
@@ -31,11 +34,14 @@ type Poll struct {
 	settled chan struct{} // has room for one: the verdict is there
 	timer   *time.Timer   // stopped unless somebody waits
 
-	mu     sync.Mutex // guards what follows
-	ballot Ballot
-	sent   []time.Time // by node; zero while the question has not left for it
-	closed bool        // votes do not count any more
-	refs   int         // calls of Cast and Close that are still to come
+	mu      sync.Mutex // guards what follows
+	ballot  Ballot
+	outcome Verdict // Open until the question is settled
+	awaited uint64  // the nodes, as bits, for which Cast is still to be called
+	follow  func(node int, r Reply)
+	sent    []time.Time // by node; zero while the question has not left for it
+	closed  bool        // votes do not count any more
+	refs    int         // calls of Cast and Close that are still to come
 }
 
 // Unsent returns, for a node to which the question has not been sent yet, when that
@@ -56,7 +62,7 @@ func (p *Panel) Open() *Poll {
 			sent:    make([]time.Time, p.n),
 		}
 	}
-	poll.start, poll.refs = time.Now(), p.n+1
+	poll.start, poll.refs, poll.awaited = time.Now(), p.n+1, 1<<p.n-1 // for 64 nodes, all bits
 	return poll
 }
 
@@ -68,17 +74,41 @@ func (p *Poll) Sent(node int, at time.Time) {
 	p.mu.Unlock()
 }
 
-// Cast counts node's reply. The one that settles the question wakes Wait; those that
-// come later do not count.
+// Cast counts node's reply. The one that settles the question wakes Wait.
 func (p *Poll) Cast(node int, r Reply) {
 	p.mu.Lock()
-	if !p.closed && p.ballot.Verdict() == Open { // what comes later changes nothing any more
+	p.awaited &^= 1 << node
+	var follow func(int, Reply)
+	if !p.closed {
+		follow = p.follow
 		p.ballot.Cast(node, r)
-		if p.ballot.Verdict() != Open {
+		if p.settle() {
 			p.settled <- struct{}{} // happens once: there is room
 		}
 	}
 	p.unref()
+	if follow != nil {
+		follow(node, r)
+	}
+}
+
+// settle notes the verdict, and reports whether it has just been reached. p.mu is held.
+func (p *Poll) settle() bool {
+	if p.outcome != Open {
+		return false
+	}
+	p.outcome = p.ballot.Verdict()
+	return p.outcome != Open
+}
+
+// Follow has each vote that comes from now on passed to follow, until Close. It returns
+// the votes so far, and, as bits, the nodes whose votes are still to come. follow is called
+// without a lock, and must not block.
+func (p *Poll) Follow(follow func(node int, r Reply)) (votes *Ballot, outstanding uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.follow = follow
+	return p.ballot.Clone(), p.awaited
 }
 
 // Wait returns the verdict as soon as the question is settled (invariant 5). If ctx
@@ -114,7 +144,7 @@ func (p *Poll) Wait(ctx context.Context, stop <-chan struct{}, timeout, limit ti
 func (p *Poll) verdict() Verdict {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.ballot.Verdict()
+	return p.outcome
 }
 
 // expire counts the nodes that are overdue as failed. It returns the time until the
@@ -146,7 +176,7 @@ func (p *Poll) expire(timeout, limit time.Duration, unsent Unsent) time.Duration
 			next = due
 		}
 	}
-	if p.ballot.Verdict() != Open {
+	if p.settle() || p.outcome != Open {
 		return 0
 	}
 	return next.Sub(now)
@@ -167,10 +197,17 @@ func (p *Poll) Read(read func(*Ballot)) {
 	read(&p.ballot)
 }
 
+// Outstanding returns, as bits, the nodes whose votes are still to come.
+func (p *Poll) Outstanding() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.awaited
+}
+
 // Close ends the poll for the one who asked. Votes may still come.
 func (p *Poll) Close() {
 	p.mu.Lock()
-	p.closed = true
+	p.closed, p.follow = true, nil
 	p.unref()
 }
 
@@ -187,7 +224,7 @@ func (p *Poll) unref() {
 	}
 	p.ballot.Reset()
 	clear(p.sent)
-	p.closed = false
+	p.closed, p.outcome, p.follow = false, Open, nil
 	p.mu.Unlock()
 	p.panel.polls.Put(p)
 }

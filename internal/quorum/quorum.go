@@ -29,6 +29,8 @@ type Reply struct {
 	Vote  Vote
 	Err   error
 	Fence int64 // the number that a grant came with; 0 if none
+	// Owner says who has what was refused; empty if the node did not tell.
+	Owner string
 }
 
 // Verdict is the result of the votes cast so far.
@@ -90,6 +92,25 @@ func (b *Ballot) Verdict() Verdict {
 // Denied reports whether so many nodes refused that no quorum is in favour, whatever
 // the others answer.
 func (b *Ballot) Denied() bool { return b.refused > len(b.Replies)-b.Need() }
+
+// Owner returns the one owner that a quorum of the nodes name, or "" if there is none.
+func (b *Ballot) Owner() string {
+	for i, r := range b.Replies {
+		if r.Owner == "" {
+			continue
+		}
+		votes := 1
+		for _, other := range b.Replies[i+1:] {
+			if other.Owner == r.Owner {
+				votes++
+			}
+		}
+		if votes >= b.Need() {
+			return r.Owner
+		}
+	}
+	return ""
+}
 
 // Clone returns a copy that later votes do not change.
 func (b *Ballot) Clone() *Ballot {

@@ -7,5 +7,5 @@ import "regexp"
 // A proxy in front of a server, a middleware or a user's function may quote one.
 func Tokens(text string) string { return token.ReplaceAllLiteralString(text, "[token]") }
 
-// token is what crypto/rand.Text makes, of which locks have their tokens.
-var token = regexp.MustCompile(`[A-Z2-7]{26,}`)
+// token is what node.AttemptToken and node.CandidateToken make.
+var token = regexp.MustCompile(`[A-Z2-7]{26,}([+-][0-9a-z]+)?`)

@@ -18,14 +18,15 @@ type waiter struct {
 	lease   time.Time
 	window  time.Duration
 	channel string
+	nonce   string
 	terms   node.Terms
 }
 
 // Listen implements node.Store.
-func (s *Store) Listen(ctx context.Context, channel string, ready func(), heard func(token string, number, fence int64)) error {
+func (s *Store) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
 	s.mu.Lock()
 	if s.heard == nil {
-		s.heard = make(map[string]func(string, int64, int64))
+		s.heard = make(map[string]func(node.Push))
 	}
 	s.heard[channel] = heard
 	s.mu.Unlock()
@@ -68,10 +69,17 @@ func (s *Store) grant(key, skip string) bool {
 			continue
 		}
 		fence := s.give(key, w.token, w.window, w.terms)
-		if heard := s.heard[w.channel]; heard != nil {
-			s.tell(func() { heard(w.token, w.number, fence) })
+		if s.tell(w, w.number, fence) {
+			s.prepare(key, skip)
 			return true
 		}
+	}
+}
+
+// prepare has the second in the queue join again.
+func (s *Store) prepare(key, skip string) {
+	if q := s.queues[key]; len(q) > 1 && q[1].token != skip {
+		s.tell(q[1], 0, 0)
 	}
 }
 
@@ -81,15 +89,22 @@ func (s *Store) give(key, token string, window time.Duration, terms node.Terms) 
 	return s.raise([]string{key}, terms, terms.Floor, 1)
 }
 
-func (s *Store) tell(push func()) {
+// tell pushes to a waiter, and reports whether anything listens for it.
+func (s *Store) tell(w *waiter, number, fence int64) bool {
+	heard := s.heard[w.channel]
+	if heard == nil {
+		return false
+	}
+	push := node.Push{Token: w.token, Nonce: w.nonce, Number: number, Fence: fence}
 	var delay time.Duration
 	if s.push != nil {
 		var lost bool
 		if delay, lost = s.push(); lost {
-			return
+			return true
 		}
 	}
-	time.AfterFunc(delay, push)
+	time.AfterFunc(delay, func() { heard(push) })
+	return true
 }
 
 func (s *Store) enter(c *node.Command) {
@@ -100,7 +115,7 @@ func (s *Store) enter(c *node.Command) {
 		w = s.queues[key][i]
 	} else {
 		now := time.Now().UnixMilli()
-		w = &waiter{token: c.Claim.Token, order: min(max(e.Order, now-1000), now)}
+		w = &waiter{token: c.Claim.Token, order: min(max(e.Order, now-1000-e.Waited.Milliseconds()), now)}
 		if s.queues == nil {
 			s.queues = make(map[string][]*waiter)
 		}
@@ -115,12 +130,13 @@ func (s *Store) enter(c *node.Command) {
 	if w.number < e.Number {
 		w.number, w.terms = e.Number, terms(c)
 	}
-	w.lease, w.window, w.channel = time.Now().Add(s.local(e.Lease)), e.Window, e.Channel
+	w.lease, w.window, w.channel, w.nonce = time.Now().Add(s.local(e.Lease)), e.Window, e.Channel, c.Nonce
 }
 
 func (s *Store) queued(c *node.Command) node.Outcome {
 	key := c.Claim.Keys[0]
 	c.Held, c.Owner = -1, ""
+	c.Rank = slices.IndexFunc(s.queues[key], func(w *waiter) bool { return w.token == c.Claim.Token })
 	if held, ok := s.keys[key]; ok {
 		c.Held, c.Owner = time.Until(held.expires), held.token
 	}

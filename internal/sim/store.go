@@ -24,11 +24,12 @@ const (
 	Trust   Op = "trust"
 	Ping    Op = "ping"
 	Look    Op = "look"
+	Read    Op = "read"
 )
 
 var ops = [...]Op{
 	node.Acquire: Acquire, node.Extend: Extend, node.Release: Release, node.Leave: Release,
-	node.Join: Join, node.Confirm: Confirm, node.Trust: Trust, node.Ping: Ping, node.Look: Look,
+	node.Join: Join, node.Confirm: Confirm, node.Trust: Trust, node.Ping: Ping, node.Look: Look, node.Read: Read,
 }
 
 // Fault is what befalls one call.
@@ -52,14 +53,14 @@ var (
 type Store struct {
 	// Rate, if set, is how fast the node's clock runs, 1 being right.
 	Rate float64
-	// Mute has plain acquisitions not told whose a key is, as by a server before Redis 7.0.
+	// Mute has a plain acquisition not tell whose the key is, like a server before Redis 7.0.
 	Mute bool
 
 	mu      sync.Mutex // guards what follows
 	fault   func(op Op, commands int) Fault
 	keys    map[string]entry
-	queues  map[string][]*waiter                               // by key, in order
-	heard   map[string]func(token string, number, fence int64) // by channel
+	queues  map[string][]*waiter       // by key, in order
+	heard   map[string]func(node.Push) // by channel
 	push    func() (delay time.Duration, lost bool)
 	resumed chan struct{} // non-nil while paused; closed on resume
 	down    bool
@@ -225,6 +226,7 @@ func (s *Store) Do(ctx context.Context, batch []node.Command) error {
 		if batch[i].Err = err; err == nil {
 			c := commands[i]
 			batch[i].Outcome, batch[i].Err, batch[i].Held, batch[i].Owner, batch[i].Fence = c.Outcome, c.Err, c.Held, c.Owner, c.Fence
+			batch[i].Rank = c.Rank
 		}
 	}
 	if errors.Is(err, node.ErrNotConnected) {
@@ -307,19 +309,30 @@ func (s *Store) run(c *node.Command) node.Outcome {
 		return node.Done
 	case node.Look:
 		return s.look(c)
+	case node.Read:
+		return s.read(c)
 	}
 	return s.release(c)
 }
 
 func (s *Store) acquire(c *node.Command) node.Outcome {
 	left := s.quarantined(c.Claim.Terms().Quarantine)
+	ours := 0
 	for _, key := range c.Claim.Keys {
-		if owner, held := s.get(key); held {
-			if !s.Mute || !c.IsPlain() {
+		switch owner, held := s.get(key); {
+		case !held:
+		case owner != c.Claim.Token || c.IsPlain():
+			if !c.IsPlain() || !s.Mute {
 				c.Owner = owner
 			}
 			return node.Refused
+		default:
+			ours++
 		}
+	}
+	if ours == len(c.Claim.Keys) {
+		c.Owner = c.Claim.Token
+		return node.Refused
 	}
 	if left > 0 {
 		return refuse(c, left)
@@ -327,6 +340,16 @@ func (s *Store) acquire(c *node.Command) node.Outcome {
 	c.Fence = s.raise(c.Claim.Keys, c.Claim.Terms(), c.Claim.Terms().Floor, 1)
 	for _, key := range c.Claim.Keys {
 		s.set(key, c.Claim.Token, c.TTL)
+	}
+	return node.Done
+}
+
+func (s *Store) read(c *node.Command) node.Outcome {
+	for _, key := range c.Claim.Keys {
+		if owner, held := s.get(key); held {
+			c.Owner = owner
+			return node.Refused
+		}
 	}
 	return node.Done
 }

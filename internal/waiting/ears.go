@@ -29,13 +29,13 @@ type ears struct {
 	running sync.WaitGroup
 
 	mu     sync.Mutex // guards what follows
-	users  int        // contenders
+	users  int        // candidates
 	on     context.CancelFunc
 	quiet  *time.Timer // ends the listening
 	closed bool
 }
 
-// open begins to listen, for a contender that ends with rest.
+// open begins to listen, for a candidate that ends with rest.
 func (e *ears) open() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -56,7 +56,7 @@ func (e *ears) open() {
 	}
 }
 
-// rest ends what open began for one contender.
+// rest ends what open began for one candidate.
 func (e *ears) rest() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -77,7 +77,7 @@ func (e *ears) listen(ctx context.Context, i int, n *node.Node) {
 	for pause := relisten; ctx.Err() == nil; pause = min(2*pause, longestRelisten) {
 		var heard atomic.Bool
 		ready := func() { heard.Store(true); e.queue.rejoin(i) }
-		err := n.Listen(ctx, e.queue.channel, ready, func(token string, number, fence int64) { e.queue.heard(i, token, number, fence) })
+		err := n.Listen(ctx, e.queue.channel, ready, func(p node.Push) { e.queue.heard(i, p) })
 		if errors.Is(err, node.ErrNoPush) {
 			return
 		}

@@ -1,6 +1,7 @@
 package waiting
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ func TestAGrantHasTheMetadataOfTheOneWhoGetsIt(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.hold("k")
 		p := w.process("p", 32)
-		first, second := p.Enter("k", ttl, about("one")), p.Enter("k", ttl, about("two"))
+		first, second := p.enter("k", ttl, about("one")), p.enter("k", ttl, about("two"))
 		time.Sleep(ms)
 		first.Leave()
 		time.Sleep(ms)
@@ -37,9 +38,9 @@ func TestAProcessKeepsItsPlaceWhenTheFirstInItsLineLeaves(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.hold("k")
 		p, other := w.process("p", 32), w.process("other", 32)
-		first, second := p.Enter("k", ttl, about("one")), p.Enter("k", ttl, about("two"))
+		first, second := p.enter("k", ttl, about("one")), p.enter("k", ttl, about("two"))
 		time.Sleep(100 * ms)
-		later := other.Enter("k", ttl, about("three"))
+		later := other.enter("k", ttl, about("three"))
 		time.Sleep(100 * ms)
 		first.Leave()
 		time.Sleep(ms)
@@ -58,7 +59,7 @@ func TestAKeyIsPassedOnOnlyToTheSameMetadata(t *testing.T) {
 			s.Set("k", held.Token, time.Hour)
 		}
 		p.Hold("k", held)
-		same, different := p.Enter("k", ttl, about("one")), p.Enter("k", ttl, about("two"))
+		same, different := p.enter("k", ttl, about("one")), p.enter("k", ttl, about("two"))
 		require.Same(t, same, p.Next("k", held, ttl))
 		same.Pass(Grant{Claim: held, Until: 1 << 60, Handed: true})
 		p.got(same, ms)
@@ -70,37 +71,45 @@ func TestAKeyIsPassedOnOnlyToTheSameMetadata(t *testing.T) {
 	})
 }
 
+// told is whom the process knows the nodes to have as the key's owners.
+func (p *process) told(key string) (owners []string) {
+	for _, r := range p.Replies(key, errors.New("held here")) {
+		owners = append(owners, r.Owner)
+	}
+	return owners
+}
+
 func TestOneWhoWaitsKnowsWhoHoldsTheKey(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		p := w.process("p", 32)
-		require.Equal(t, []string{"", "", ""}, p.Owners("k"), "nobody waits")
+		require.Equal(t, []string{"", "", ""}, p.told("k"), "nobody waits")
 		w.hold("k")
 		for i, s := range w.stores {
 			s.Faults(func(op sim.Op, _ int) sim.Fault {
 				return sim.Fault{Request: 150 * ms, LoseRequest: op == sim.Join && i == 2}
 			})
 		}
-		waiter := p.Enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.Terms{})
 		time.Sleep(200 * ms)
 		for range 20 { // also while the answers to the next calls are on their way
 			time.Sleep(50 * ms)
-			require.Equal(t, []string{"holder", "holder", ""}, p.Owners("k"))
+			require.Equal(t, []string{"holder", "holder", ""}, p.told("k"))
 		}
 		waiter.Leave()
-		require.Equal(t, []string{"", "", ""}, p.Owners("k"), "nobody waits any more")
+		require.Equal(t, []string{"", "", ""}, p.told("k"), "nobody waits any more")
 
 		held := node.NewClaim([]string{"k"}, "held", 3)
 		p.Hold("k", held)
-		require.Equal(t, []string{"held", "held", "held"}, p.Owners("k"), "its own")
+		require.Equal(t, []string{"held", "held", "held"}, p.told("k"), "its own")
 		p.Released("k", held)
 	})
 }
 
 func TestMetadataSaysNothingOfAge(t *testing.T) {
-	c := &contender{order: 1000, claim: node.NewClaim([]string{"k"}, "M-1000", 1)}
-	require.True(t, c.cameBefore(node.Tag("Z-999", "host=b")))
-	require.True(t, c.cameBefore(node.Tag("A-1000", "host=b")))
-	require.False(t, c.cameBefore(node.Tag("Z-1000", "host=b")))
-	require.False(t, c.cameBefore(node.Tag("A-1001", "host=b")))
+	c := &candidate{order: 1000, claim: node.NewClaim([]string{"k"}, "M-rs", 1)}
+	require.True(t, c.cameBefore(node.Tag("Z-rr", "host=b")))
+	require.True(t, c.cameBefore(node.Tag("A-rs", "host=b")))
+	require.False(t, c.cameBefore(node.Tag("Z-rs", "host=b")))
+	require.False(t, c.cameBefore(node.Tag("A-rt", "host=b")))
 	require.False(t, c.cameBefore("A.aG-9"), "no order, but metadata that looks like one")
 }

@@ -18,7 +18,6 @@ package waiting
 import (
 	"context"
 	"crypto/rand"
-	"slices"
 	"sync"
 	"time"
 
@@ -39,12 +38,15 @@ type Queue struct {
 	channel  string
 	ears     ears
 
-	// mu guards what follows, and all of every line, Waiter and contender. While it
-	// is held nothing is sent, and no other lock is taken but that of the ears.
+	// mu guards what follows, and all of every line, Waiter and candidate. While it
+	// is held nothing is sent, and no other lock is taken but that of the ears: what
+	// is to be done then waits in todo, for unlock.
 	mu         sync.Mutex
+	todo       []func()
 	held       map[string]*node.Claim // by key, of this Locker, where there is no line
 	lines      map[string]*line
-	contenders map[string]*contender // by token
+	candidates map[string]*candidate // by token
+	trips      []trip                // by node
 	closed     bool
 	warned     bool
 }
@@ -53,10 +55,11 @@ type Queue struct {
 // one only from when somebody waits on: most held locks need none.
 type line struct {
 	key       string
-	waiters   []*Waiter   // the first is next
-	holder    *node.Claim // of this Locker; nil if none
-	contender *contender  // nil while there is a holder, or nobody waits
-	row       row         // of the holder
+	waiters   waiters
+	holder    *node.Claim   // of this Locker; nil if none
+	candidate *candidate    // nil while there is a holder, or no waiter
+	rest      time.Duration // how long the candidate has stayed away last, at most; 0 once it has won
+	row       row           // of the holder
 	doubt     doubt
 	taken     int // Waiters that Next has taken
 }
@@ -68,9 +71,13 @@ type Waiter struct {
 	ttl   time.Duration
 	terms node.Terms
 	grant chan Grant // has room for the one
+	came  func()     // is called once the grant is there; may be nil
 
-	taken   bool // by Next: Pass or Restore follows
-	leaving bool // while it is taken
+	before, after *Waiter // in the line
+	queued        bool    // it is in the line
+	taken         bool    // by Next: Pass or Restore follows
+	leaving       bool    // while it is taken
+	far           error   // why it was taken out of the line
 }
 
 // Grant is the key, for a Waiter: it is the claim's until Until.
@@ -95,7 +102,8 @@ func New(k *keeper.Keeper, nodes []*node.Node, handoffs int, floor func() int64)
 		channel:    "redlock:" + rand.Text(),
 		held:       make(map[string]*node.Claim),
 		lines:      make(map[string]*line),
-		contenders: make(map[string]*contender),
+		candidates: make(map[string]*candidate),
+		trips:      make([]trip, len(nodes)),
 	}
 	queues := 0
 	for _, n := range nodes {
@@ -109,47 +117,82 @@ func New(k *keeper.Keeper, nodes []*node.Node, handoffs int, floor func() int64)
 	return q
 }
 
-// Busy reports whether this Locker holds the key, or has somebody wait for a grant
-// of it: whoever asks the nodes then asks in vain, or out of turn.
-func (q *Queue) Busy(key string) bool {
+// later has f called once the mutex is released. q.mu is held.
+func (q *Queue) later(f func()) { q.todo = append(q.todo, f) }
+
+// releaseLater has a claim released once the mutex is. q.mu is held.
+func (q *Queue) releaseLater(c *node.Claim) { q.later(func() { q.release(c) }) }
+
+// unlock releases the mutex, and does what is to be done then, in order. What another
+// goroutine adds meanwhile, it does itself.
+func (q *Queue) unlock() {
+	todo := q.todo
+	q.todo = nil
+	q.mu.Unlock()
+	for _, f := range todo {
+		f()
+	}
+}
+
+// Grants reports whether enough nodes keep queues that a waiter can be granted a key.
+func (q *Queue) Grants() bool { return q.granted }
+
+// Asks reports whether this Locker asks the nodes for the key already, in their queues, or
+// holds it. Then an attempt would be of no use: a join takes a free key too, and sets it for
+// no longer than a window. It does not ask if so many nodes refuse to keep a queue that it
+// cannot win.
+func (q *Queue) Asks(key string) bool {
 	q.mu.Lock()
-	defer q.mu.Unlock()
+	defer q.unlock()
+	if q.held[key] != nil {
+		return true
+	}
 	l := q.lines[key]
-	return q.held[key] != nil || l != nil && (q.granted || l.holder != nil)
+	if l == nil {
+		return false
+	}
+	if l.holder != nil {
+		return true
+	}
+	q.contend(l) // the nodes may be nearer by now
+	return l.candidate != nil && l.candidate.failure() == nil
 }
 
 // Enter has one more wait for the key, which is to be held for ttl. If the terms
-// have a floor, the claim that is granted has a fence.
-func (q *Queue) Enter(key string, ttl time.Duration, terms node.Terms) *Waiter {
+// have a floor, the claim that is granted has a fence. It returns an error if the nodes
+// are so far that a grant for this ttl would be over before it is of use.
+func (q *Queue) Enter(key string, ttl time.Duration, terms node.Terms) (*Waiter, error) {
 	q.mu.Lock()
+	defer q.unlock()
+	if _, ok := q.windowOf(ttl); !ok {
+		return nil, q.tooFar(ttl)
+	}
 	l := q.line(key)
 	w := &Waiter{queue: q, line: l, ttl: ttl, terms: terms, grant: make(chan Grant, 1)}
-	l.waiters = append(l.waiters, w)
-	send := q.contend(l)
-	q.mu.Unlock()
-	send()
-	return w
+	l.waiters.push(w)
+	q.contend(l)
+	return w, nil
 }
 
-// Owners returns, by node, the tokens of who holds the key, as far as this process knows
-// without asking: it holds the key itself, or its contender was told. The others are empty.
-func (q *Queue) Owners(key string) []string {
-	owners := make([]string, len(q.nodes))
+// Replies returns what is known of each node without asking: this Locker holds the key
+// itself, which inside is said of, or its candidate was told. The others are Pending.
+func (q *Queue) Replies(key string, inside error) []quorum.Reply {
+	replies := make([]quorum.Reply, len(q.nodes))
 	q.mu.Lock()
-	defer q.mu.Unlock()
+	defer q.unlock()
 	holder, l := q.held[key], q.lines[key]
 	if l != nil {
 		holder = l.holder
 	}
-	for i := range owners {
+	for i := range replies {
 		switch {
 		case holder != nil:
-			owners[i] = holder.Token
-		case l != nil && l.contender != nil:
-			owners[i] = l.contender.seats[i].told
+			replies[i] = quorum.Reply{Vote: quorum.Refused, Err: inside, Owner: holder.Token}
+		case l != nil && l.candidate != nil:
+			replies[i] = l.candidate.reply(i)
 		}
 	}
-	return owners
+	return replies
 }
 
 // Granted receives the key when it is the Waiter's. For no Waiter it never does.
@@ -160,13 +203,40 @@ func (w *Waiter) Granted() <-chan Grant {
 	return w.grant
 }
 
+// Notify has came called when the grant is there, or at once if it is. It must not block.
+func (w *Waiter) Notify(came func()) {
+	q := w.queue
+	q.mu.Lock()
+	defer q.unlock()
+	w.came = came
+	if len(w.grant) > 0 && came != nil {
+		q.later(came)
+	}
+}
+
+// Far says why the Waiter is in no line any more, if it is not: the nodes are too far
+// for its ttl.
+func (w *Waiter) Far() error {
+	w.queue.mu.Lock()
+	defer w.queue.unlock()
+	return w.far
+}
+
+// give sends w its grant. q.mu is held.
+func (w *Waiter) give(g Grant) {
+	w.grant <- g
+	if w.came != nil {
+		w.queue.later(w.came)
+	}
+}
+
 // Failure says why so few nodes keep a queue that none can be granted the key by
 // it, once for each Queue.
 func (w *Waiter) Failure() error {
 	q := w.queue
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	c := w.line.contender
+	defer q.unlock()
+	c := w.line.candidate
 	if c == nil || q.warned {
 		return nil
 	}
@@ -181,32 +251,61 @@ func (w *Waiter) Leave() {
 	q.mu.Lock()
 	if w.taken {
 		w.leaving = true
-		q.mu.Unlock()
+		q.unlock()
 		if g := <-w.grant; g.Claim != nil {
-			q.Return(l.key, g)
+			q.passOn(l.key, g)
 		}
 		return
 	}
-	l.waiters = slices.DeleteFunc(l.waiters, func(other *Waiter) bool { return other == w })
+	l.waiters.remove(w)
 	select {
 	case g := <-w.grant:
-		q.mu.Unlock()
-		q.Return(l.key, g)
+		q.unlock()
+		q.passOn(l.key, g)
 		return
 	default:
 	}
-	send := q.contend(l)
-	q.mu.Unlock()
-	send()
+	q.contend(l)
+	q.unlock()
 }
 
-// Return gives a grant back that nobody uses.
+// passOn gives a grant that its waiter does not want any more to the next one here to
+// whom it is of use, and else gives it back.
+func (q *Queue) passOn(key string, g Grant) {
+	q.mu.Lock()
+	l := q.lineOf(key, g.Claim)
+	if l == nil || !q.suits(l, g) {
+		q.unlock()
+		q.Return(key, g)
+		return
+	}
+	l.waiters.pop().give(g)
+	q.unlock()
+}
+
+// suits reports whether a grant is of use to the first waiter. q.mu is held.
+func (q *Queue) suits(l *line, g Grant) bool {
+	w := l.waiters.first
+	return w != nil && !q.closed && g.Claim.Fenced() == (w.terms.Floor > 0) && g.Claim.Terms().Metadata == w.terms.Metadata &&
+		q.lasts(w, g.Until.Sub(q.keeper.Now()))
+}
+
+// lasts reports whether a key that is set for left can be passed to w: not for longer than
+// it asks for, and for long enough to be extended (invariant 12). q.mu is held.
+func (q *Queue) lasts(w *Waiter, left time.Duration) bool {
+	return left <= w.ttl && left > 3*q.trip()+margin
+}
+
+// margin is what a hand-over takes beside the round trips of an extension.
+const margin = 2 * time.Millisecond
+
+// Return gives a grant back that is of no use here.
 func (q *Queue) Return(key string, g Grant) {
 	q.release(g.Claim)
 	q.Released(key, g.Claim)
 }
 
-// release ends a claim, and has its keys go to whoever is next.
+// release ends a claim, and has its keys go to the next candidate.
 func (q *Queue) release(c *node.Claim) {
 	c.End()
 	for _, n := range q.nodes {
@@ -217,16 +316,14 @@ func (q *Queue) release(c *node.Claim) {
 // Hold notes that this Locker holds the key by claim.
 func (q *Queue) Hold(key string, claim *node.Claim) {
 	q.mu.Lock()
+	defer q.unlock()
 	l := q.lines[key]
 	if l == nil {
 		q.held[key] = claim
-		q.mu.Unlock()
 		return
 	}
 	l.holder = claim
-	send := q.contend(l)
-	q.mu.Unlock()
-	send()
+	q.contend(l)
 }
 
 // Next is for a holder that is about to release the key. It takes the Waiter to
@@ -234,8 +331,9 @@ func (q *Queue) Hold(key string, claim *node.Claim) {
 // have their turn first, or if one of the two has a fence, which has to be new for
 // each holder, or if their metadata differ, which are in the key's value. In these
 // cases the holder holds no more, and a place in the nodes' queues is taken for those
-// who wait here: that must come before the release. left is for how long the keys are still set: if that is longer than the
-// Waiter asks for, they must be set anew for it.
+// who wait here: that must come before the release. left is how long the lock is still
+// valid: if that is longer than the Waiter asks for, or too short to extend it, the key
+// must be set again for it.
 //
 // At the end of a row the nodes are asked whether anybody else waits, and Next waits
 // for the answer.
@@ -243,38 +341,35 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 	q.mu.Lock()
 	l := q.lineOf(key, claim)
 	if l == nil {
-		q.mu.Unlock()
+		q.unlock()
 		return nil
 	}
 	w := q.take(l, left)
 	if w == nil && q.asks(l, left) {
 		left -= q.ask(l, claim)
 		if l.holder != claim { // it has ended meanwhile
-			q.mu.Unlock()
+			q.unlock()
 			return nil
 		}
 		w = q.take(l, left)
 	}
-	if w != nil {
-		q.mu.Unlock()
-		return w
+	if w == nil {
+		l.holder, l.row = nil, row{}
+		q.contend(l)
 	}
-	l.holder, l.row = nil, row{}
-	send := q.contend(l)
-	q.mu.Unlock()
-	send()
-	return nil
+	q.unlock()
+	return w
 }
 
 // passable reports whether there is a Waiter to whom the holder's key may be passed.
 // q.mu is held.
 func (q *Queue) passable(l *line, left time.Duration) bool {
-	if len(l.waiters) == 0 || q.closed {
+	next := l.waiters.first
+	if next == nil || q.closed {
 		return false
 	}
-	next := l.waiters[0]
 	fenced := l.holder.Fenced() || next.terms.Floor > 0
-	return left <= next.ttl && !fenced && l.holder.Terms().Metadata == next.terms.Metadata
+	return q.lasts(next, left) && !fenced && l.holder.Terms().Metadata == next.terms.Metadata
 }
 
 // take takes the Waiter that is next, unless the row is over. q.mu is held.
@@ -291,7 +386,7 @@ func (q *Queue) take(l *line, left time.Duration) *Waiter {
 	}
 	l.row.handed++
 	l.taken++
-	w := l.next()
+	w := l.waiters.pop()
 	w.taken = true
 	return w
 }
@@ -300,62 +395,50 @@ func (q *Queue) take(l *line, left time.Duration) *Waiter {
 func (w *Waiter) Pass(g Grant) {
 	q := w.queue
 	q.mu.Lock()
+	defer q.unlock()
 	w.line.holder = g.Claim
 	w.line.taken--
 	w.taken = w.leaving // if so, Leave takes the grant
-	w.grant <- g        // before a Leave that looks whether it has come
-	q.mu.Unlock()
+	w.give(g)           // before a Leave that looks whether it has come
 }
 
 // Restore puts w, which Next took, back to the front: there is nothing to pass.
 func (w *Waiter) Restore() {
 	q, l := w.queue, w.line
 	q.mu.Lock()
+	defer q.unlock()
 	w.taken = false
 	l.taken--
 	if w.leaving {
-		w.grant <- Grant{}
+		w.give(Grant{})
 	} else {
-		l.waiters = slices.Insert(l.waiters, 0, w)
+		l.waiters.pushFront(w)
 	}
-	send := q.contend(l)
-	q.mu.Unlock()
-	send()
+	q.contend(l)
 }
 
 // Released notes that a claim is not held any more.
 func (q *Queue) Released(key string, claim *node.Claim) {
 	q.mu.Lock()
-	l := q.lineOf(key, claim)
-	if l == nil {
-		q.mu.Unlock()
-		return
+	defer q.unlock()
+	if l := q.lineOf(key, claim); l != nil {
+		l.holder, l.row = nil, row{}
+		q.contend(l)
 	}
-	l.holder, l.row = nil, row{}
-	send := q.contend(l)
-	q.mu.Unlock()
-	send()
 }
 
-// Close ends every contender. Nobody may wait any more.
+// Close ends every candidate. Nobody may wait any more.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	q.closed = true
-	var ended []*contender
 	for _, l := range q.lines {
-		if l.contender != nil {
-			ended = append(ended, l.contender)
-			q.end(l)
-		}
+		q.contend(l)
 	}
-	q.mu.Unlock()
-	for _, c := range ended {
-		c.leave()
-	}
+	q.unlock()
 	q.ears.close()
 }
 
-// line returns the line of a key, with whoever holds it. q.mu is held.
+// line returns the line of a key, with its holder. q.mu is held.
 func (q *Queue) line(key string) *line {
 	l := q.lines[key]
 	if l == nil {
@@ -378,52 +461,58 @@ func (q *Queue) lineOf(key string, claim *node.Claim) *line {
 	return nil
 }
 
-func (l *line) empty() bool { return l.holder == nil && len(l.waiters) == 0 && l.taken == 0 }
+func (l *line) empty() bool { return l.holder == nil && l.waiters.n == 0 && l.taken == 0 }
 
-// next takes the first Waiter. There must be one.
-func (l *line) next() *Waiter {
-	w := l.waiters[0]
-	l.waiters[0] = nil
-	l.waiters = l.waiters[1:]
-	return w
+// contend begins or ends the line's candidate, as it has to be for the first waiter.
+// q.mu is held.
+func (q *Queue) contend(l *line) {
+	if l.holder != nil || q.closed || !q.granted {
+		q.withdraw(l)
+		return
+	}
+	for w := l.waiters.first; w != nil; w = l.waiters.first {
+		if _, ok := q.windowOf(w.ttl); ok {
+			q.contendFor(l, w)
+			return
+		}
+		w.far = q.tooFar(w.ttl) // the nodes were nearer when it came
+		l.waiters.remove(w)
+	}
+	q.withdraw(l)
 }
 
-// contend begins or ends the line's contender, as it has to be. q.mu is held. It
-// returns what is to be done once it is not.
-func (q *Queue) contend(l *line) func() {
-	wanted := l.holder == nil && len(l.waiters) > 0 && !q.closed && q.granted
-	switch {
-	case wanted && l.contender == nil:
-		return q.begin(l, time.Now().UnixMilli())
-	case wanted && !l.contender.fits(l.waiters[0]):
-		old := l.contender
+// contendFor has the line have a candidate that is of use to w. q.mu is held.
+func (q *Queue) contendFor(l *line, w *Waiter) {
+	order, since := time.Now().UnixMilli(), q.keeper.Now()
+	if c := l.candidate; c != nil {
+		if c.fits(w) {
+			return
+		}
+		order, since = c.order, c.since // the process has waited that long
 		q.end(l)
-		begin := q.begin(l, old.order) // the process has waited that long
-		return func() { old.leave(); begin() }
-	case !wanted && l.contender != nil:
-		c := l.contender
+		q.releaseLater(c.claim)
+	}
+	l.candidate = newCandidate(q, w, order, since)
+	q.ears.open()
+	l.candidate.join(everyNode)
+}
+
+// withdraw ends the line's candidate, if it has one: the keys that nodes have granted, or
+// still grant, go to the next. q.mu is held.
+func (q *Queue) withdraw(l *line) {
+	if c := l.candidate; c != nil {
 		q.end(l)
-		return c.leave
-	case l.empty():
+		q.releaseLater(c.claim)
+	} else if l.empty() {
 		delete(q.lines, l.key)
 	}
-	return func() {}
 }
 
-// begin gives the line a contender, as old as order says. q.mu is held. It returns what is
-// to be done once it is not.
-func (q *Queue) begin(l *line, order int64) func() {
-	l.contender = newContender(q, l, order)
-	q.contenders[l.contender.claim.Token] = l.contender
-	q.ears.open()
-	return l.contender.begin
-}
-
-// end takes the contender from its line. q.mu is held.
+// end takes the candidate from its line. q.mu is held.
 func (q *Queue) end(l *line) {
-	c := l.contender
-	l.contender = nil
-	delete(q.contenders, c.claim.Token)
+	c := l.candidate
+	l.candidate = nil
+	delete(q.candidates, c.claim.Token)
 	c.over = true
 	c.timer.Stop()
 	q.ears.rest()
@@ -432,32 +521,21 @@ func (q *Queue) end(l *line) {
 	}
 }
 
-// heard takes a node's push: it has granted the claim of a contender.
-func (q *Queue) heard(node int, token string, number, fence int64) {
+// heard takes a node's push.
+func (q *Queue) heard(i int, p node.Push) {
 	q.mu.Lock()
-	c := q.contenders[token]
-	if c == nil { // it has given up, and been released, or will be
-		q.mu.Unlock()
-		return
+	defer q.unlock()
+	if c := q.candidates[p.Token]; c != nil { // otherwise it has given up, and been released, or will be
+		c.heard(i, p)
 	}
-	if s := &c.seats[node]; number <= c.number {
-		s.granted(number, fence)
-		c.away = 0
-	}
-	c.count()
-	q.mu.Unlock()
 }
 
-// rejoin has every contender join a node again to which the ears listen now: what
+// rejoin has every candidate join a node again to which the ears listen now: what
 // it pushed before has gone nowhere.
 func (q *Queue) rejoin(i int) {
 	q.mu.Lock()
-	var all []*contender
-	for _, c := range q.contenders {
-		all = append(all, c)
-	}
-	q.mu.Unlock()
-	for _, c := range all {
+	defer q.unlock()
+	for _, c := range q.candidates {
 		c.join(i)
 	}
 }

@@ -70,13 +70,13 @@ func (q *Queue) asks(l *line, left time.Duration) bool {
 	if !q.passable(l, left) || !q.granted || q.handoffs == 0 || !l.row.over(q.handoffs, time.Now()) {
 		return false
 	}
-	return left >= min(longestWindow, l.waiters[0].ttl)/2 && l.doubt.asks()
+	return left >= min(usualWindow, l.waiters.first.ttl)/2 && l.doubt.asks()
 }
 
 // ask asks the nodes whether anybody else waits. If not, the holder's next row begins.
 // q.mu is held, but not while ask waits for the answers. It returns how long that took.
 func (q *Queue) ask(l *line, claim *node.Claim) time.Duration {
-	q.mu.Unlock()
+	q.unlock()
 	began := time.Now() // before the question is sent
 	nobody := q.nobodyWaits(claim)
 	q.mu.Lock()

@@ -28,7 +28,7 @@ func (w *world) heat(handoffs, waiters int) *hot {
 	}
 	h.Hold("k", h.claim)
 	for range waiters {
-		h.waiters = append(h.waiters, h.Enter("k", time.Hour, node.Terms{}))
+		h.waiters = append(h.waiters, h.enter("k", time.Hour, node.Terms{}))
 	}
 	return h
 }
@@ -42,7 +42,7 @@ func (h *hot) hand(left time.Duration) bool {
 	}
 	w.Pass(Grant{Claim: h.claim, Until: 1 << 60, Handed: true})
 	<-w.Granted()
-	h.waiters = append(h.waiters[1:], h.Enter("k", time.Hour, node.Terms{}))
+	h.waiters = append(h.waiters[1:], h.enter("k", time.Hour, node.Terms{}))
 	return true
 }
 
@@ -101,7 +101,7 @@ func TestAnotherProcessHasItsTurnWithinARow(t *testing.T) {
 					}
 					joined := time.Now().Add(time.Duration(joins)*ms + 50*time.Microsecond)
 					waiting := make(chan *Waiter, 1)
-					time.AfterFunc(time.Until(joined), func() { waiting <- other.Enter("k", ttl, node.Terms{}) })
+					time.AfterFunc(time.Until(joined), func() { waiting <- other.enter("k", ttl, node.Terms{}) })
 					late := 0
 					for time.Sleep(ms); h.hand(time.Hour); time.Sleep(ms) {
 						if time.Since(joined) > 300*time.Microsecond {
@@ -134,7 +134,7 @@ func TestAnotherProcessHasItsTurnInTime(t *testing.T) {
 			}
 			joined := time.Now().Add(after)
 			waiting := make(chan *Waiter, 1)
-			time.AfterFunc(after, func() { waiting <- other.Enter("k", ttl, node.Terms{}) })
+			time.AfterFunc(after, func() { waiting <- other.enter("k", ttl, node.Terms{}) })
 			for h.hand(time.Hour) {
 				require.Less(t, time.Since(joined), rowTime+hold+late)
 				time.Sleep(hold)
@@ -153,7 +153,7 @@ func TestAnotherProcessIsSeenByAQuorum(t *testing.T) {
 			run(t, 3, func(t *testing.T, w *world) {
 				h, other := w.heat(2, 2), w.process("other", 0)
 				w.cut((away+1)%3, (away+2)%3)
-				waiter := other.Enter("k", ttl, node.Terms{})
+				waiter := other.enter("k", ttl, node.Terms{})
 				time.Sleep(ms)
 				w.heal()
 				w.stores[silent].Pause()
@@ -194,7 +194,7 @@ func TestWithoutAnAnswerOthersHaveTheirTurn(t *testing.T) {
 func TestARowDoesNotGoOnWithALockThatIsNearlyOver(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		h := w.heat(2, 2)
-		for left, goesOn := range map[time.Duration]bool{time.Minute: true, longestWindow / 2: true, longestWindow/2 - 1: false} {
+		for left, goesOn := range map[time.Duration]bool{time.Minute: true, usualWindow / 2: true, usualWindow/2 - 1: false} {
 			for !h.lines["k"].row.over(2, time.Now()) {
 				require.True(t, h.hand(time.Hour))
 			}
@@ -243,7 +243,7 @@ func TestAKeyThatIsLostMeanwhileIsNotHandedOver(t *testing.T) {
 			h.Released("k", h.claim)
 		})
 		require.False(t, h.hand(time.Hour))
-		require.NotNil(t, h.lines["k"].contender, "those who wait go on")
+		require.NotNil(t, h.lines["k"].candidate, "those who wait go on")
 		h.end()
 	})
 }

@@ -82,8 +82,8 @@ func (l link) Do(ctx context.Context, batch []node.Command) error {
 	return l.Store.Do(ctx, batch)
 }
 
-func (l link) Listen(ctx context.Context, channel string, ready func(), heard func(string, int64, int64)) error {
-	return l.Store.Listen(ctx, channel, ready, func(token string, number, fence int64) { l.gate.pass(); heard(token, number, fence) })
+func (l link) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
+	return l.Store.Listen(ctx, channel, ready, func(p node.Push) { l.gate.pass(); heard(p) })
 }
 
 // run runs a test over n nodes in virtual time. All that is left of the processes
@@ -127,6 +127,15 @@ func (w *world) processOver(name string, handoffs, queues int) *process {
 	return p
 }
 
+// enter is Enter where the nodes are near.
+func (q *Queue) enter(key string, ttl time.Duration, terms node.Terms) *Waiter {
+	w, err := q.Enter(key, ttl, terms)
+	if err != nil {
+		panic(err)
+	}
+	return w
+}
+
 func (p *process) close() {
 	p.keeper.Close(errors.New("closed"))
 	p.Close()
@@ -141,7 +150,7 @@ func (p *process) crash() {
 	p.mu.Lock()
 	p.closed = true
 	for _, l := range p.lines {
-		if l.contender != nil {
+		if l.candidate != nil {
 			p.end(l)
 		}
 	}
@@ -220,11 +229,11 @@ func (w *world) split(apart time.Duration) (one, other *process, first, second *
 	w.hold("k")
 	one, other = w.process("one", 0), w.process("other", 0)
 	w.cut(0, 1)
-	first = one.Enter("k", ttl, node.Terms{})
+	first = one.enter("k", ttl, node.Terms{})
 	synctest.Wait()
 	time.Sleep(apart)
 	w.cut(2, 3)
-	second = other.Enter("k", ttl, node.Terms{})
+	second = other.enter("k", ttl, node.Terms{})
 	synctest.Wait()
 	w.heal()
 	w.release("k")
@@ -261,10 +270,10 @@ func TestAWaiterThatWasTakenKeepsItsLine(t *testing.T) {
 		p := w.process("p", 1)
 		claim := node.NewClaim([]string{"k"}, "held", 3)
 		p.Hold("k", claim)
-		waiter := p.Enter("k", ttl, node.Terms{})
-		require.Same(t, waiter, p.Next("k", claim, 0))
+		waiter := p.enter("k", ttl, node.Terms{})
+		require.Same(t, waiter, p.Next("k", claim, time.Second))
 		p.Released("k", claim)
-		other := p.Enter("k", ttl, node.Terms{})
+		other := p.enter("k", ttl, node.Terms{})
 		require.Same(t, waiter.line, other.line)
 		waiter.Restore()
 		for range 2 { // other may have been granted before Restore
@@ -277,24 +286,31 @@ func TestAWaiterThatWasTakenKeepsItsLine(t *testing.T) {
 				require.FailNow(t, "not granted")
 			}
 		}
-		require.False(t, p.Busy("k"))
+		require.False(t, p.Asks("k"))
 		require.Empty(t, p.lines)
 	})
 }
 
 // A Waiter that leaves while the key is passed to it gives it back.
 func TestAKeyThatIsPassedToOneThatLeavesIsNotLost(t *testing.T) {
+	nodes := []*node.Node{node.New(0, "n0", &sim.Store{}, true)}
+	k := keeper.New(keeper.Config{Nodes: nodes, Panel: quorum.NewPanel(1)})
+	defer func() {
+		k.Close(errors.New("closed"))
+		_ = nodes[0].Close(time.Second)
+		k.Wait()
+	}()
 	for range 2000 {
-		p := New(nil, nil, 1, nil)
+		p := New(k, nodes, 1, nil)
 		claim := node.NewClaim([]string{"k"}, "held", 1)
 		p.Hold("k", claim)
-		waiter := p.Enter("k", ttl, node.Terms{})
-		require.Same(t, waiter, p.Next("k", claim, 0))
+		waiter := p.enter("k", ttl, node.Terms{})
+		require.Same(t, waiter, p.Next("k", claim, time.Second))
 		left := make(chan struct{})
 		go func() { defer close(left); waiter.Leave() }()
 		waiter.Pass(Grant{Claim: claim})
 		<-left
-		require.False(t, p.Busy("k"), "somebody is to have it")
+		require.False(t, p.Asks("k"), "somebody is to have it")
 		p.Close()
 	}
 }
@@ -306,8 +322,8 @@ func TestAKeyIsPassedBeforeItsWaiterCanLeave(t *testing.T) {
 		p := w.process("p", 1)
 		claim := node.NewClaim([]string{"k"}, "held", 1)
 		p.Hold("k", claim)
-		waiter := p.Enter("k", ttl, node.Terms{})
-		require.Same(t, waiter, p.Next("k", claim, 0))
+		waiter := p.enter("k", ttl, node.Terms{})
+		require.Same(t, waiter, p.Next("k", claim, time.Second))
 		waiter.grant <- Grant{} // Pass stops in the middle
 		go waiter.Pass(Grant{Claim: claim, Until: 1 << 60})
 		synctest.Wait()
@@ -325,7 +341,7 @@ func TestAKeyIsPassedBeforeItsWaiterCanLeave(t *testing.T) {
 func (w *world) enter(processes ...*process) []*Waiter {
 	var waiters []*Waiter
 	for _, p := range processes {
-		waiters = append(waiters, p.Enter("k", ttl, node.Terms{}))
+		waiters = append(waiters, p.enter("k", ttl, node.Terms{}))
 		time.Sleep(2 * ms) // in the order of their clocks
 	}
 	return waiters
@@ -349,7 +365,7 @@ func TestFirstComeFirstServed(t *testing.T) {
 				require.Equal(t, make([]string, n), w.owners("k"))
 				for _, p := range order {
 					require.Empty(t, p.lines)
-					require.Empty(t, p.contenders)
+					require.Empty(t, p.candidates)
 				}
 			})
 		})
@@ -382,7 +398,7 @@ func TestAKeyIsHandedOverSoOften(t *testing.T) {
 		p := w.process("p", 2)
 		held := node.NewClaim([]string{"k"}, "held", 3)
 		p.Hold("k", held)
-		first, second, third := p.Enter("k", ttl, node.Terms{}), p.Enter("k", ttl, node.Terms{}), p.Enter("k", ttl, node.Terms{})
+		first, second, third := p.enter("k", ttl, node.Terms{}), p.enter("k", ttl, node.Terms{}), p.enter("k", ttl, node.Terms{})
 		for _, waiter := range []*Waiter{first, second} {
 			require.Same(t, waiter, p.Next("k", held, ttl))
 			waiter.Pass(Grant{Claim: held, Until: 1 << 60, Handed: true})
@@ -392,7 +408,7 @@ func TestAKeyIsHandedOverSoOften(t *testing.T) {
 		for _, s := range w.stores {
 			s.Set("k", held.Token, time.Hour)
 		}
-		elsewhere := other.Enter("k", ttl, node.Terms{})
+		elsewhere := other.enter("k", ttl, node.Terms{})
 		time.Sleep(ms)
 		require.Nil(t, p.Next("k", held, ttl), "others have their turn")
 		w.release("k")
@@ -400,7 +416,7 @@ func TestAKeyIsHandedOverSoOften(t *testing.T) {
 		p.Return("k", p.got(third, time.Second))
 
 		p.Hold("k", held)
-		short := p.Enter("k", time.Second, node.Terms{})
+		short := p.enter("k", time.Second, node.Terms{})
 		require.Nil(t, p.Next("k", held, ttl), "the keys would be there for a minute, whatever became of it")
 		p.Return("k", p.got(short, time.Second))
 	})
@@ -429,7 +445,7 @@ func TestOneThatIsStoppedWhenItIsGrantedDelaysOthersByAWindow(t *testing.T) {
 		w.release("k")
 		began := time.Now()
 		p.Return("k", p.got(waiters[1], time.Second))
-		require.InDelta(t, longestWindow, time.Since(began), float64(10*ms))
+		require.InDelta(t, usualWindow, time.Since(began), float64(10*ms))
 		stopped.gate.resume()
 		stopped.Return("k", stopped.got(waiters[0], time.Second))
 		require.Equal(t, []string{"p", "stopped"}, w.log)
@@ -447,7 +463,7 @@ func TestTheWindowOfOneThatCrashesWhenItIsGrantedPasses(t *testing.T) {
 		dead.crash()
 		began := time.Now()
 		p.Return("k", p.got(waiters[1], time.Second))
-		require.InDelta(t, longestWindow, time.Since(began), float64(10*ms))
+		require.InDelta(t, usualWindow, time.Since(began), float64(10*ms))
 	})
 }
 
@@ -458,7 +474,7 @@ func TestAHolderThatCrashesDelaysTheNextByItsTTL(t *testing.T) {
 		}
 		began := time.Now()
 		p := w.process("p", 0)
-		p.Return("k", p.got(p.Enter("k", ttl, node.Terms{}), time.Minute))
+		p.Return("k", p.got(p.enter("k", ttl, node.Terms{}), time.Minute))
 		require.InDelta(t, 3*time.Second, time.Since(began), float64(10*ms))
 	})
 }
@@ -466,12 +482,12 @@ func TestAHolderThatCrashesDelaysTheNextByItsTTL(t *testing.T) {
 // A push that is lost is made up for by asking again: after a few ms if another
 // has come, or else with the heartbeat.
 func TestLostPushesCostLittle(t *testing.T) {
-	for lost, most := range map[int]time.Duration{1: 2 * ms, 2: 20 * ms, 3: longestWindow/2 + 2*ms} {
+	for lost, most := range map[int]time.Duration{1: 2 * ms, 2: 20 * ms, 3: usualWindow/2 + 2*ms} {
 		t.Run(fmt.Sprint("lost=", lost), func(t *testing.T) {
 			run(t, 3, func(t *testing.T, w *world) {
 				w.hold("k")
 				p := w.process("p", 0)
-				waiter := p.Enter("k", ttl, node.Terms{})
+				waiter := p.enter("k", ttl, node.Terms{})
 				time.Sleep(ms)
 				for _, s := range w.stores[:lost] {
 					s.Pushes(func() (time.Duration, bool) { return 0, true })
@@ -491,11 +507,11 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 		w.hold("k")
 		p := w.process("p", 0)
 		began := p.keeper.Now()
-		waiter := p.Enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.Terms{})
 		time.Sleep(100 * ms)
 		w.release("k")
 		g := p.got(waiter, ms)
-		require.Equal(t, began.Add(p.keeper.Validity(longestWindow)), g.Until)
+		require.Equal(t, began.Add(p.keeper.Validity(usualWindow)), g.Until)
 		p.Return("k", g)
 
 		// Everything is late: the grant is over when it is told of.
@@ -503,7 +519,7 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 		for _, s := range w.stores {
 			s.Pushes(func() (time.Duration, bool) { return 2 * time.Second, false })
 		}
-		waiter = p.Enter("k", ttl, node.Terms{})
+		waiter = p.enter("k", ttl, node.Terms{})
 		time.Sleep(ms)
 		w.cut() // it does not learn of it by asking
 		w.release("k")
@@ -521,18 +537,18 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 func TestWhereFewNodesHaveQueuesNobodyStandsInThem(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		p := w.processOver("p", 1, 1)
-		waiter := p.Enter("k", ttl, node.Terms{})
-		require.Nil(t, waiter.line.contender)
-		require.False(t, p.Busy("k"), "it is asked for")
+		waiter := p.enter("k", ttl, node.Terms{})
+		require.Nil(t, waiter.line.candidate)
+		require.False(t, p.Asks("k"), "it is asked for")
 		held := node.NewClaim([]string{"k"}, "held", 3)
 		p.Hold("k", held)
-		require.True(t, p.Busy("k"))
+		require.True(t, p.Asks("k"))
 		require.Same(t, waiter, p.Next("k", held, ttl))
 		waiter.Pass(Grant{Claim: held, Until: 1 << 60})
 		p.Return("k", p.got(waiter, ms))
 
 		most := w.processOver("most", 0, 2)
-		most.Return("k", most.got(most.Enter("k", ttl, node.Terms{}), ms))
+		most.Return("k", most.got(most.enter("k", ttl, node.Terms{}), ms))
 		time.Sleep(ms)
 		require.Equal(t, []string{"", "", ""}, w.owners("k"))
 	})
@@ -544,14 +560,14 @@ func TestAGrantIsValidForAsLongAsAQuorumIs(t *testing.T) {
 		w.cut(0, 1)
 		p := w.process("p", 0)
 		began := p.keeper.Now()
-		waiter := p.Enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.Terms{})
 		w.release("k", 2)
 		time.Sleep(ms)
 		w.cut(2) // the heartbeat reaches this one, and gets its vote
 		w.stores[2].Pushes(func() (time.Duration, bool) { return 0, true })
-		time.Sleep(longestWindow/2 + ms)
+		time.Sleep(usualWindow/2 + ms)
 		w.release("k", 0)
-		require.Equal(t, began.Add(p.keeper.Validity(longestWindow)), p.got(waiter, ms).Until)
+		require.Equal(t, began.Add(p.keeper.Validity(usualWindow)), p.got(waiter, ms).Until)
 	})
 }
 
@@ -561,7 +577,7 @@ func TestAVoteThatANodeNoLongerHoldsIsVoid(t *testing.T) {
 		w.hold("k")
 		w.stores[2].Set("k", "yet another", time.Hour) // nobody has a quorum
 		p := w.process("p", 0)
-		waiter := p.Enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.Terms{})
 		time.Sleep(ms)
 		w.release("k", 0) // one vote
 		time.Sleep(ms)
@@ -627,10 +643,10 @@ func TestAStrayVoteCostsLittle(t *testing.T) {
 			s.Set("k", "dies", 100*ms)
 		}
 		w.stores[2].Wipe()
-		waiter := b.Enter("k", ttl, node.Terms{})
+		waiter := b.enter("k", ttl, node.Terms{})
 		time.Sleep(50 * ms)
 		require.Equal(t, []string{"dies", "dies", ""}, w.owners("k"))
-		b.Return("k", b.got(waiter, 52*ms+longestWindow/2))
+		b.Return("k", b.got(waiter, 52*ms+usualWindow/2))
 	})
 }
 
@@ -658,10 +674,10 @@ func TestListeningEndsWhenNobodyWaits(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		p := w.process("p", 0)
 		for range 100 {
-			p.Return("k", p.got(p.Enter("k", ttl, node.Terms{}), time.Second))
+			p.Return("k", p.got(p.enter("k", ttl, node.Terms{}), time.Second))
 			held := node.NewClaim([]string{"k"}, "held", 3)
 			go p.Hold("k", held) // ends the contender as it begins
-			waiter := p.Enter("k", ttl, node.Terms{})
+			waiter := p.enter("k", ttl, node.Terms{})
 			synctest.Wait()
 			waiter.Leave()
 			p.Released("k", held)

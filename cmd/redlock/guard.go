@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/urfave/cli/v3"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/node"
+)
+
+const guardVariable = "REDLOCK_GUARD"
+
+func guardFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.DurationFlag{Name: "guard-max-ttl", Usage: "use a restart guard, as all processes on these nodes must: the longest ttl of any lock; 0: none", DefaultText: "$" + guardVariable},
+		&cli.DurationFlag{Name: "guard-skew", Usage: "of the restart guard: by how much clocks may jump or be wrong"},
+	}
+}
+
+// restartGuard is redlock.WithRestartGuard. The zero value is none.
+type restartGuard struct{ maxTTL, skew time.Duration }
+
+// readRestartGuard reads the flags or else the variable, and refuses what the guard cannot
+// be used with.
+func readRestartGuard(c *cli.Command, nodes []deployment) (restartGuard, error) {
+	g := restartGuard{c.Duration("guard-max-ttl"), c.Duration("guard-skew")}
+	name := "-guard-max-ttl"
+	if !c.IsSet("guard-max-ttl") {
+		if c.IsSet("guard-skew") {
+			return g, usagef("-guard-skew %v: needs -guard-max-ttl", g.skew)
+		}
+		name = guardVariable
+		var err error
+		if g, err = parseGuard(os.Getenv(guardVariable)); err != nil {
+			return g, err
+		}
+	}
+	switch {
+	case g == restartGuard{}:
+		return g, nil
+	case g.maxTTL < redlock.MinTTL || g.maxTTL > redlock.MaxTTL:
+		return g, usagef("%s: a longest ttl of %v: must be from %v to %v, or 0 for no restart guard", name, g.maxTTL, redlock.MinTTL, redlock.MaxTTL)
+	case g.skew < 0 || g.skew > g.maxTTL:
+		return g, usagef("%s: a skew of %v: must be from 0 to the longest ttl, %v", name, g.skew, g.maxTTL)
+	}
+	for i, d := range nodes {
+		if node.IsCluster(d.option) {
+			return g, usagef("%s: node %d of -nodes is a Cluster: a restart guard needs servers or Sentinel groups", name, i+1)
+		}
+	}
+	return g, nil
+}
+
+// parseGuard reads "maxTTL" or "maxTTL,skew"; empty is none.
+func parseGuard(text string) (g restartGuard, err error) {
+	if text == "" {
+		return g, nil
+	}
+	longest, skew, two := strings.Cut(text, ",")
+	if g.maxTTL, err = time.ParseDuration(strings.TrimSpace(longest)); err == nil && two {
+		g.skew, err = time.ParseDuration(strings.TrimSpace(skew))
+	}
+	if err != nil {
+		return g, usagef("%s=%q: must be the longest ttl and, behind a comma, the skew, such as 10m,1s", guardVariable, text)
+	}
+	return g, nil
+}
+
+func (g restartGuard) set() bool { return g.maxTTL > 0 }
+
+// quarantine is how long a node does not vote after a loss of data.
+func (g restartGuard) quarantine() time.Duration { return g.maxTTL + 2*g.skew }
+
+// marker is what restart guards leave on a server, as internal/node/guard.lua writes it.
+type marker struct {
+	run   string    // the run of the server that it is for
+	since time.Time // when the quarantine began, by the server's clock; zero if it was ended by Locker.TrustNodes
+}
+
+// readMarker reports false if there is none, or the user may not see it: who may not, uses
+// no restart guard.
+func readMarker(ctx context.Context, client rueidis.Client) (m marker, ok bool) {
+	text, err := client.Do(ctx, client.B().Get().Key("redlock:guard").Build()).ToString()
+	if err != nil {
+		return m, false
+	}
+	run, since, _ := strings.Cut(text, " ")
+	ms, err := strconv.ParseInt(since, 10, 64)
+	if err != nil {
+		return m, false
+	}
+	m.run = run
+	if ms > 0 {
+		m.since = time.UnixMilli(ms).UTC()
+	}
+	return m, true
+}
+
+// left is for how much longer a server does not vote that is in this run, with the marker m
+// if it is known. now is by the server's clock.
+func (g restartGuard) left(m marker, known bool, run string, now time.Time) time.Duration {
+	switch {
+	case !known || m.run != run: // from the next acquire on
+		return g.quarantine()
+	case m.since.IsZero():
+		return 0
+	}
+	return max(0, m.since.Add(g.quarantine()).Sub(now))
+}
+
+// ask asks a server for how much longer it does not vote.
+func (g restartGuard) ask(ctx context.Context, client rueidis.Client) (time.Duration, error) {
+	info, err := client.Do(ctx, client.B().Info().Build()).ToString()
+	if err != nil {
+		return 0, err
+	}
+	clock, err := client.Do(ctx, client.B().Time().Build()).AsIntSlice()
+	if err != nil || len(clock) != 2 {
+		return 0, err
+	}
+	m, known := readMarker(ctx, client)
+	return g.left(m, known, runOf(fieldsOf(info)), time.Unix(clock[0], clock[1]*1000)), nil
+}
+
+// runOf names the run of a server as the marker does.
+func runOf(info map[string]string) string { return info["run_id"] + info["master_replid2"] }

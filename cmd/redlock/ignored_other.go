@@ -1,0 +1,12 @@
+//go:build unix && !cgo
+
+package main
+
+import (
+	"os/signal"
+	"syscall"
+)
+
+// ignoredAtStart reports whether the signal was ignored when the tool was started. Without
+// cgo that is known of HUP and INT only: see ignored_cgo.go.
+func ignoredAtStart(s syscall.Signal) bool { return signal.Ignored(s) }

@@ -1,0 +1,161 @@
+package redlock_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+var simTicks = flag.Int("sim.ticks", 300, "ticks to simulate, in each of which several contenders try once")
+
+// way is the way from one client to a node: every call and push takes some time.
+type way struct {
+	*sim.Store
+	trip atomic.Int64 // in ns; below 0 it is cut
+}
+
+func newWay(s *sim.Store, trip time.Duration) *way {
+	w := &way{Store: s}
+	w.trip.Store(int64(trip))
+	return w
+}
+
+func (w *way) Do(ctx context.Context, batch []node.Command) error {
+	trip := time.Duration(w.trip.Load())
+	if trip < 0 {
+		for i := range batch {
+			batch[i].Err = node.NotConnected(sim.ErrDown)
+		}
+		return node.NotConnected(sim.ErrDown)
+	}
+	time.Sleep(trip / 2)
+	err := w.Store.Do(ctx, batch)
+	time.Sleep(time.Duration(max(w.trip.Load(), int64(trip))) - trip/2)
+	return err
+}
+
+func (w *way) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
+	return w.Store.Listen(ctx, channel, ready, func(p node.Push) {
+		if trip := time.Duration(w.trip.Load()); trip >= 0 {
+			time.Sleep(trip / 2)
+			heard(p)
+		}
+	})
+}
+
+// tick is one moment at which several contenders, each a process of its own, try once.
+type tick struct {
+	random     *rand.Rand
+	nodes      int
+	contenders int
+	keys       []string
+	opts       []redlock.Option
+	apart      time.Duration // the contenders come within
+	ghosts     bool          // a process has died and left keys
+	mute       bool          // servers before Redis 7.0
+}
+
+func randomTick(seed uint64) tick {
+	r := rand.New(rand.NewPCG(seed, 7))
+	k := tick{
+		random: r, nodes: []int{1, 2, 3, 3, 3, 5, 5}[r.IntN(7)], contenders: 2 + r.IntN(8), keys: []string{"k"},
+		apart: []time.Duration{0, 2 * ms, 10 * ms}[r.IntN(3)], ghosts: r.IntN(4) == 0, mute: r.IntN(3) == 0,
+	}
+	if r.IntN(8) == 0 {
+		k.contenders = 20
+	}
+	if r.IntN(4) == 0 {
+		k.keys = []string{"k", "l", "m"}
+	}
+	if r.IntN(3) == 0 {
+		k.opts = append(k.opts, redlock.WithFence())
+	}
+	if r.IntN(3) == 0 {
+		k.opts = append(k.opts, redlock.WithoutWaitQueue())
+	}
+	return k
+}
+
+// run has all contenders try, and returns how many succeeded, and how long the winner took.
+func (k tick) run(t *testing.T) (won int, took time.Duration) {
+	t.Helper()
+	stores := make([]*sim.Store, k.nodes)
+	for i := range stores {
+		stores[i] = &sim.Store{Mute: k.mute}
+	}
+	if k.ghosts && k.nodes > 2 { // it died with one vote
+		stores[k.random.IntN(k.nodes)].Set(k.keys[0], "GHOST", 10*time.Second)
+	}
+	var lockers []*redlock.Locker
+	for range k.contenders {
+		var ways []node.Store
+		for _, s := range stores {
+			ways = append(ways, newWay(s, time.Duration(k.random.Int64N(int64(20*ms)))))
+		}
+		l, err := redlock.NewOver(ways, k.opts...)
+		require.NoError(t, err)
+		lockers = append(lockers, l)
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex // guards won and took
+	for _, l := range lockers {
+		late := time.Duration(0)
+		if k.apart > 0 {
+			late = time.Duration(k.random.Int64N(int64(k.apart)))
+		}
+		all.Go(func() {
+			time.Sleep(late)
+			began := time.Now()
+			lock, err := l.TryAcquireAll(t.Context(), append([]string(nil), k.keys...), 10*time.Second)
+			if err != nil {
+				if !errors.Is(err, redlock.ErrNotAcquired) {
+					t.Error(err)
+				}
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			won++
+			took = time.Since(began)
+			_ = lock // held until the Locker is closed
+		})
+	}
+	all.Wait()
+	for _, l := range lockers {
+		require.NoError(t, l.Close())
+	}
+	return won, took
+}
+
+// A job that several machines start at the same moment runs on one of them, wherever the
+// nodes are, even if each tries only once.
+func TestOneOfThoseThatTryAtOnceSucceeds(t *testing.T) {
+	var longest time.Duration
+	for i := range *simTicks {
+		synctest.Test(t, func(t *testing.T) {
+			k := randomTick(uint64(i))
+			won, took := k.run(t)
+			longest = max(longest, took)
+			if won != 1 {
+				t.Errorf("seed %d: %d of %d contenders over %d nodes succeeded (%d keys, apart %v, a ghost: %v, mute: %v)",
+					i, won, k.contenders, k.nodes, len(k.keys), k.apart, k.ghosts, k.mute)
+			}
+		})
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%d ticks; the winner took %v at most", *simTicks, longest)
+}

@@ -1,0 +1,367 @@
+// Package contest settles split votes (invariant 14). Attempts that come at the same
+// moment each take the key on some nodes, and none on a quorum. None of them is refused by
+// a holder. So the eldest keeps what it has and asks on; the others give up what they have,
+// and then only look, until an owner has a quorum.
+//
+// The age is in the tokens, so all contenders agree on it. A candidate of the nodes' queues
+// and an owner without an age count as older than any attempt: the former has waited
+// longer, and the latter knows nothing of this rule.
+//
+// An older rival may be what a process that died has left. It takes no node that becomes
+// free. A contender that has yielded and sees a node stay free goes on as if that rival
+// were not there, and enters again if the other nodes can make a quorum.
+//
+// No lock's safety rests on any of this: a vote is a key on a node, and a lock is a quorum
+// of votes, whoever gives up what and why.
+package contest
+
+import (
+	"context"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+const (
+	// A contender asks again after firstPause, or half a round trip if that is longer,
+	// and then after longer and longer, up to lastPause or two round trips.
+	firstPause = time.Millisecond
+	lastPause  = 25 * time.Millisecond
+	// untaken is how long a node stays free before the older rivals that leave it so
+	// are taken for dead, if that is longer than four round trips.
+	untaken = 20 * time.Millisecond
+	// yielding is how long a younger rival seems to have a quorum before it is believed,
+	// if that is longer than four round trips. It may be about to yield: what it asked for
+	// before is still granted, and its releases are on their way.
+	yielding = 100 * time.Millisecond
+)
+
+// Attempt is one attempt, and how it may go on.
+type Attempt struct {
+	Nodes    []*node.Node
+	Now      func() keeper.Instant
+	Claim    *node.Claim        // the present one
+	Start    keeper.Instant     // when it was first asked for: validity counts from there
+	Renew    func() *node.Claim // another claim of the same age
+	TTL      time.Duration      // of the keys
+	Lasts    time.Duration      // how long the votes for a claim are of use, from its start
+	Trip     time.Duration      // about a round trip to a quorum
+	Patience time.Duration      // how long a contest may last
+}
+
+// Split reports whether the votes of an attempt that was refused are split: it has some
+// itself, or may yet get some, and no owner has a quorum for certain. token is the
+// attempt's.
+func Split(poll *quorum.Poll, token string) (split bool) {
+	outstanding := poll.Outstanding() > 0
+	poll.Read(func(b *quorum.Ballot) {
+		owner := b.Owner()
+		split = owner == "" && outstanding || b.Granted() > 0 && (owner == "" || !older(owner, token))
+	})
+	return split
+}
+
+// Settle goes on with the attempt that poll has asked for. Carried means that a.Claim has a
+// quorum, counted from a.Start. Rejected means that another owner has one or may have one,
+// Unreachable that no owner can have one, and Open that ctx or stop ended the contest. In
+// these cases the caller releases a.Claim.
+func (a *Attempt) Settle(ctx context.Context, stop <-chan struct{}, poll *quorum.Poll) (quorum.Verdict, *quorum.Ballot) {
+	c := &contest{
+		Attempt: a,
+		seats:   make([]seat, len(a.Nodes)),
+		answers: make(chan answer, len(a.Nodes)), // one for each call under way
+		ghosts:  make(map[string]uint64),
+	}
+	claim := a.Claim
+	ballot, outstanding := poll.Follow(func(i int, r quorum.Reply) { c.answers <- answer{node: i, claim: claim, reply: r} })
+	for i := range c.seats {
+		c.seats[i] = seat{asked: outstanding&(1<<i) != 0, reply: ballot.Replies[i]}
+	}
+	verdict := c.run(ctx, stop)
+	return verdict, c.ballot()
+}
+
+// contest is one Attempt that is being settled. It belongs to one goroutine.
+type contest struct {
+	*Attempt
+	seats   []seat
+	answers chan answer
+	yielded bool // what the attempt had is given up; it only reads
+	ghosts  map[string]uint64
+	winner  string         // the younger rival that seems to have a quorum
+	since   keeper.Instant // when that was seen first
+	step    *time.Timer
+	pause   time.Duration
+}
+
+// seat is what is known of one node.
+type seat struct {
+	asked bool         // a call is under way; there is one at a time
+	reply quorum.Reply // the latest; of a read, Pending stands for a free key
+	free  keeper.Instant
+}
+
+// answer is the reply to one call.
+type answer struct {
+	node  int
+	claim *node.Claim
+	read  bool
+	reply quorum.Reply
+}
+
+// call is a [node.Voter] for one call.
+type call struct {
+	answers chan<- answer
+	claim   *node.Claim
+	read    bool
+}
+
+func (call) Sent(int, time.Time) {}
+
+// Cast never blocks: answers has room for the one call that each node has under way.
+func (c call) Cast(node int, r quorum.Reply) { c.answers <- answer{node, c.claim, c.read, r} }
+
+func (c *contest) run(ctx context.Context, stop <-chan struct{}) quorum.Verdict {
+	end := time.NewTimer(c.Patience)
+	defer end.Stop()
+	c.pause = c.shortest()
+	c.step = time.NewTimer(c.pause)
+	defer c.step.Stop()
+	for {
+		if verdict := c.look(); verdict != quorum.Open {
+			return verdict
+		}
+		select {
+		case a := <-c.answers:
+			c.note(a)
+		case <-c.step.C:
+			if !c.yielded && c.Now().Sub(c.Start) >= c.Lasts {
+				return c.undecided() // a quorum would be of no use any more
+			}
+			c.ask()
+		case <-end.C:
+			return c.undecided()
+		case <-ctx.Done():
+			return quorum.Open
+		case <-stop:
+			return quorum.Open
+		}
+	}
+}
+
+func (c *contest) shortest() time.Duration { return max(firstPause, c.Trip/2) }
+
+// note takes what a node answered.
+func (c *contest) note(a answer) {
+	s := &c.seats[a.node]
+	s.asked = false
+	if a.claim != c.Claim || a.read != c.yielded {
+		return // to what has been given up
+	}
+	s.reply = a.reply
+	switch {
+	case !a.read:
+	case a.reply.Vote == quorum.Granted:
+		s.reply = quorum.Reply{}
+		if s.free == 0 {
+			s.free = c.Now()
+		}
+	default:
+		s.free = 0
+	}
+}
+
+// look draws the consequence of what is known. The answer is Open while the contest goes on.
+func (c *contest) look() quorum.Verdict {
+	votes, failed, closed, elder := 0, 0, 0, false
+	c.findGhosts()
+	if c.lost() {
+		return quorum.Rejected
+	}
+	for i, s := range c.seats {
+		switch owner := s.reply.Owner; {
+		case s.reply.Vote == quorum.Granted:
+			votes++
+		case s.reply.Vote == quorum.Failed:
+			failed++
+		case owner == "" || c.own(owner): // not known, or a release is on its way
+		case c.ghosts[owner]&(1<<i) != 0:
+			closed++
+		case older(owner, c.Claim.Token):
+			elder = true
+		}
+	}
+	spare := len(c.seats) - c.need()
+	switch {
+	case votes >= c.need():
+		return quorum.Carried
+	case failed > spare:
+		return quorum.Unreachable
+	case failed+closed > spare && c.undecided() == quorum.Rejected:
+		return quorum.Rejected // a holder, of which some nodes cannot be seen
+	case elder && !c.yielded:
+		c.yield()
+	case !elder && c.yielded && failed+closed <= spare:
+		c.enter()
+	}
+	return quorum.Open
+}
+
+// lost reports whether another owner has a quorum. An older one goes on with it, or yields
+// to an older one still. A younger one may be about to yield to this attempt.
+func (c *contest) lost() bool {
+	owner, votes := "", 0
+	for _, s := range c.seats {
+		if s.reply.Vote == quorum.Granted {
+			votes++
+		} else if s.reply.Owner != "" && c.votesOf(s.reply.Owner) >= c.need() {
+			owner = s.reply.Owner
+		}
+	}
+	switch {
+	case owner == "" || c.own(owner):
+		c.winner = ""
+	case votes == 0 || older(owner, c.Claim.Token):
+		return true
+	case owner != c.winner:
+		c.winner, c.since = owner, c.Now()
+	default:
+		return c.Now().Sub(c.since) >= max(yielding, 4*c.Trip)
+	}
+	return false
+}
+
+// undecided is the verdict if the contest ends as it is: Rejected if an owner may have a
+// quorum.
+func (c *contest) undecided() quorum.Verdict {
+	unknown := 0
+	for _, s := range c.seats {
+		if s.reply.Vote == quorum.Failed || s.reply.Vote != quorum.Granted && s.reply.Owner == "" && s.free == 0 {
+			unknown++
+		}
+	}
+	for _, s := range c.seats {
+		if s.reply.Owner != "" && !c.own(s.reply.Owner) && c.votesOf(s.reply.Owner)+unknown >= c.need() {
+			return quorum.Rejected
+		}
+	}
+	return quorum.Unreachable
+}
+
+// findGhosts finds the older rivals that are dead: a node has been free for long, and none
+// of them has taken it. One that is seen on another node is alive after all.
+func (c *contest) findGhosts() {
+	for i, s := range c.seats {
+		if on, ghost := c.ghosts[s.reply.Owner]; ghost && on&(1<<i) == 0 {
+			delete(c.ghosts, s.reply.Owner)
+		}
+	}
+	if !c.yielded {
+		return
+	}
+	now, stays := c.Now(), false
+	for _, s := range c.seats {
+		stays = stays || s.free > 0 && now.Sub(s.free) >= max(untaken, 4*c.Trip)
+	}
+	if !stays {
+		return
+	}
+	for i, s := range c.seats {
+		if s.reply.Owner != "" && !c.own(s.reply.Owner) && older(s.reply.Owner, c.Claim.Token) {
+			c.ghosts[s.reply.Owner] |= 1 << i
+		}
+	}
+}
+
+// yield gives up what the attempt has, for an older rival.
+func (c *contest) yield() {
+	c.Claim.End()
+	for _, n := range c.Nodes {
+		n.Abandon(c.Claim)
+	}
+	// The release of a dead token does no harm, however late it comes.
+	c.Claim = c.Renew()
+	c.yielded = true
+	c.again()
+}
+
+// enter asks for the key once more.
+func (c *contest) enter() {
+	c.yielded = false
+	c.Start = c.Now()
+	c.again()
+}
+
+// again asks every node for what has changed.
+func (c *contest) again() {
+	for i := range c.seats {
+		s := &c.seats[i]
+		s.free = 0
+		if s.reply.Vote == quorum.Granted {
+			s.reply = quorum.Reply{}
+		}
+	}
+	c.pause = c.shortest()
+	c.ask()
+}
+
+// ask asks each node that has not granted the key, and answers none.
+func (c *contest) ask() {
+	for i, n := range c.Nodes {
+		s := &c.seats[i]
+		if s.asked || s.reply.Vote == quorum.Granted {
+			continue
+		}
+		s.asked = true
+		v := call{c.answers, c.Claim, c.yielded}
+		if c.yielded {
+			n.Read(c.Claim, v)
+		} else {
+			n.AcquireAgain(c.Claim, c.TTL, v)
+		}
+	}
+	c.step.Reset(c.pause)
+	c.pause = min(c.pause*3/2, max(lastPause, 2*c.Trip))
+}
+
+// older reports whether an owner came before the attempt that has token.
+func older(owner, token string) bool {
+	age, ok := node.AttemptAge(owner)
+	own, _ := node.AttemptAge(token)
+	return !ok || age < own || age == own && owner < token
+}
+
+// own reports whether an owner is the attempt itself, by a claim that it has given up.
+func (c *contest) own(owner string) bool {
+	age, ok := node.AttemptAge(owner)
+	own, _ := node.AttemptAge(c.Claim.Token)
+	return ok && age == own
+}
+
+func (c *contest) votesOf(owner string) (votes int) {
+	for _, s := range c.seats {
+		if s.reply.Owner == owner {
+			votes++
+		}
+	}
+	return votes
+}
+
+func (c *contest) need() int { return quorum.Need(len(c.Nodes)) }
+
+// ballot is the votes as they are. A node that the attempt has given up, and that is still
+// free, would grant it.
+func (c *contest) ballot() *quorum.Ballot {
+	b := quorum.NewBallot(len(c.seats))
+	for i, s := range c.seats {
+		switch {
+		case s.free > 0:
+			b.Cast(i, quorum.Reply{Vote: quorum.Granted})
+		case s.reply.Vote != quorum.Pending:
+			b.Cast(i, s.reply)
+		}
+	}
+	return b
+}

@@ -1,0 +1,67 @@
+package waiting
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/node"
+)
+
+// trip is how long a node took to answer a join.
+type trip struct {
+	took time.Duration
+	at   keeper.Instant
+}
+
+// longWindow is the window above which it does not grow for the sake of late pushes.
+const longWindow = 4 * time.Second
+
+// stale is how old a trip may be, unless it was so long itself that a later one takes longer.
+const stale = 2 * time.Second
+
+// Trip is about the round trip to a quorum of the nodes; 0 if it is not known.
+func (q *Queue) Trip() time.Duration {
+	q.mu.Lock()
+	defer q.unlock()
+	return q.trip()
+}
+
+// trip is Trip, by what joins really took of late, but no less than the fastest pipelines.
+// q.mu is held.
+func (q *Queue) trip() time.Duration {
+	var room [node.MaxNodes]time.Duration
+	trips, now := room[:len(q.nodes)], q.keeper.Now()
+	for i, n := range q.nodes {
+		trips[i] = n.Trip()
+		if t := q.trips[i]; t.took > trips[i] && now.Sub(t.at) <= max(stale, 4*t.took) {
+			trips[i] = t.took
+		}
+	}
+	slices.Sort(trips)
+	return trips[q.need()-1]
+}
+
+// windowOf returns the window of a candidate for a lock of this ttl: how long a grant sets
+// the key. It grows with the round trip that grants take, up to the ttl: with eight trips a
+// push is valid for three, if it counts from a join of half a window ago. Above longWindow
+// it grows less, since a client that is cut off keeps the key for it; where not even the ttl
+// is enough, a long window would only keep others from the key. It reports false if grants
+// are over before the lock can be extended: then to wait in the queues is of no use
+// (invariant 13). q.mu is held.
+func (q *Queue) windowOf(ttl time.Duration) (time.Duration, bool) {
+	trip := q.trip()
+	window := min(max(usualWindow, min(8*trip, max(longWindow, 5*trip))), ttl)
+	if window < 3*trip {
+		window = min(usualWindow, ttl)
+	}
+	return window, q.keeper.Validity(window) > 3*trip
+}
+
+// tooFar is the error of a ttl for which windowOf reports false. q.mu is held.
+func (q *Queue) tooFar(ttl time.Duration) error {
+	window, _ := q.windowOf(ttl)
+	return fmt.Errorf("not queued: a grant for the ttl %v would be valid for %v, and three round trips to the nodes take %v: use a longer ttl",
+		ttl, q.keeper.Validity(window), (3 * q.trip()).Round(time.Microsecond))
+}
