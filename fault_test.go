@@ -119,7 +119,7 @@ func TestAShortContextWithHungNodesLeavesNoKey(t *testing.T) {
 				eventually.True(t, "the stuck command has run", func() bool {
 					stats, err := s.Do("INFO", "commandstats")
 					require.NoError(t, err)
-					return strings.Contains(stats.(string), "cmdstat_set:calls=1")
+					return strings.Contains(stats.(string), "cmdstat_set:calls=")
 				})
 			}
 			eventually.True(t, "the stuck commands' keys", ns.empty)

@@ -53,6 +53,10 @@ type Locker struct {
 // one key over several connections, where they can overtake each other and leave
 // a key behind until its ttl has passed.
 //
+// A server that says that it is a replica, or loads its data, is sent QUIT, at most once a
+// second, so that the client dials its address again: an endpoint may point to another
+// server by now. Other users of the client notice a broken connection then.
+//
 // A node may be down when the process starts, as with Open. For a single server, set
 // ForceSingleClient: if the server cannot be dialled, [rueidis.NewClient] then returns an
 // error and a client all the same, which dials again when it is used. Give that client to

@@ -32,7 +32,8 @@ import (
 // a parameter that rueidis would ignore. The error quotes nothing of it.
 //
 // Open succeeds while nodes are down, even all of them. They take part within a second
-// of answering. Open waits until each node has been dialled once, or until ctx's
+// of answering. So does the server that an address has come to belong to, once the one
+// before says that it is a replica. Open waits until each node has been dialled once, or until ctx's
 // deadline. Dialling a silent node takes 1 s, unless its URL has a dial_timeout. Open
 // fails if ctx is cancelled, or has already ended.
 func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
@@ -88,6 +89,11 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 //   - with a Cluster, at most 5 redirections of a command;
 //   - a DialCtxFn that dials as rueidis does, and remembers what a server says when it
 //     refuses a connection, unless o has a DialFn.
+//
+// Leave ConnLifetime at 0. When a connection reaches it and the server does not answer
+// within a second, rueidis sends the commands again: those of a lock may then have set a
+// key that another owner is said to hold, and that stays for its ttl. A server that has
+// become a replica is dialled again without it, see [New].
 func Tune(o rueidis.ClientOption) rueidis.ClientOption {
 	o.AlwaysPipelining = true
 	o.DisableAutoPipelining = false

@@ -169,9 +169,9 @@ func WithFence() LockOption {
 // Never put secrets into it: it is on the nodes, in the value of the keys. It releases
 // nothing, since the random part of the value is needed for that.
 //
-// Whoever waits in a queue is told the metadata of the holder. An attempt that does not
-// wait is told if the lock that it is for has metadata, a fence or several keys, or if
-// [WithRestartGuard] is given: then it is acquired by a script. Set the option for the
+// A waiter in a queue always learns the holder's metadata. So does a single attempt on
+// nodes that [Open] has connected to, from Redis 7.0 on. On others it does if it runs a
+// script: with metadata, a fence, several keys or [WithRestartGuard]. Set the option for the
 // whole [Locker], with what tells processes apart. Inside the process a lock is handed
 // over ([WithLocalHandoff]) only to one with the same metadata.
 func WithMetadata(text string) LockOption {

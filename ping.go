@@ -13,17 +13,21 @@ import (
 // NodeStatus is what [Locker.Ping] found out about one node.
 type NodeStatus struct {
 	Node string        // its address
-	Err  error         // why it did not answer; nil if it did
+	Err  error         // why it did not answer, or could not give a lock; nil if it could
 	Took time.Duration // how long its answer took, or the wait for it
 }
 
-// Ping asks every node whether it answers, and returns what came of it, in the order
-// the nodes were given. It asks all of them at once, and waits for silent ones no longer
-// than the node timeout ([WithNodeTimeout]; 1 s by default). The question is a PING on the
-// connection that the locks use, and waits its turn as their commands do. A node that has
-// no memory left, or may not be written to, still answers. No middleware runs.
+// Ping asks every node whether a lock could be taken there, and returns one result per
+// node, in the order given. It asks all of them at once, and waits for silent ones no longer
+// than the node timeout ([WithNodeTimeout]; 1 s by default). No middleware runs.
 //
-// A Cluster has answered once each of its masters has that is known to have slots; a
+// The question is a script that the server runs only if scripts may write there, and that
+// neither reads nor writes. It goes over the connection that the locks use, and waits its
+// turn as their commands do. So a node fails that does not know or allow EVALSHA, is a
+// replica, has no memory left, cannot save or lacks the replicas that it requires. What
+// the user may do with a key is not asked, nor is the restart guard's quarantine.
+//
+// A Cluster counts as answering once every master known to own slots has answered, a
 // Sentinel group once its master has.
 //
 // The error is nil if a quorum of nodes answered. Otherwise it is a [QuorumError] that

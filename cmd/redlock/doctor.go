@@ -63,7 +63,7 @@ type severity string
 const (
 	danger  severity = "danger"  // two may hold a lock, or nobody can
 	warning severity = "warning" // only in rare cases, or it costs availability
-	note    severity = "note"    // it was not checked
+	note    severity = "note"    // it was not checked, or only some locks need it
 )
 
 var severities = []severity{danger, warning, note}

@@ -199,12 +199,18 @@ func TestDoctorFindsWhatTheUserMayNot(t *testing.T) {
 		}
 		set(append([]string{"ACL", "SETUSER", "redlock"}, more...)...)
 
-		_, _, d := consult(t, nodes, "lock:a")
-		require.Empty(t, d.Servers[0].Denied)
+		_, found, d := consult(t, nodes, "lock:a")
+		for _, denied := range d.Servers[0].Denied {
+			require.Contains(t, []string{"fences", "guard"}, denied.For)
+		}
+		require.Equal(t, note, found["fence-permissions "+s.Addr()])
+		require.Contains(t, text(d, "fence-permissions"), "the user may not run GET on {lock:a")
+		require.Equal(t, note, found["guard-permissions "+s.Addr()])
+		require.Contains(t, text(d, "guard-permissions"), "the user may not run INFO, GET on redlock:guard, SET on redlock:guard ")
 		require.NotEmpty(t, d.Servers[0].Unknown, "the user may not run INFO")
 		require.Empty(t, s.Keys(t), "it leaves nothing behind")
 
-		_, found, d := consult(t, nodes)
+		_, found, d = consult(t, nodes)
 		require.Equal(t, note, found["keys "+s.Addr()], "it does not know the keys: %v", d.Findings)
 
 		code, found, _ := consult(t, nodes, "another:a")
@@ -214,12 +220,59 @@ func TestDoctorFindsWhatTheUserMayNot(t *testing.T) {
 		set("ACL", "SETUSER", "redlock", "-subscribe", "-hset")
 		_, found, d = consult(t, nodes, "lock:a")
 		require.Equal(t, warning, found["queue-permissions "+s.Addr()])
-		require.Contains(t, d.Findings[len(d.Findings)-2].Text, "the user may not run HSET, SUBSCRIBE ")
+		require.Contains(t, text(d, "queue-permissions"), "the user may not run HSET, SUBSCRIBE ")
 
 		set("ACL", "SETUSER", "redlock", "-evalsha")
 		code, _, d = consult(t, nodes, "lock:a")
 		require.Equal(t, 78, code)
 		require.Equal(t, danger, d.Findings[0].Severity)
 		require.Contains(t, d.Findings[0].Text, "the user may not run EVALSHA ")
+
+		for _, line := range append(security, furtherSecurity...) {
+			set(line...)
+		}
+		_, found, d = consult(t, nodes, "lock:a")
+		require.Empty(t, d.Servers[0].Denied, "%v", d.Findings)
+		_, err := s.Do("SET", "redlock:guard", "anotherrun 1700000000000")
+		require.NoError(t, err)
+		consult(t, nodes, "lock:a")
+		value, _ := s.Get(t, "redlock:guard")
+		require.Equal(t, "anotherrun 1700000000000", value, "it changes no marker")
+		set("FLUSHALL")
+	}
+}
+
+// furtherSecurity are the lines of SECURITY.md for fences and the restart guard.
+var furtherSecurity = [][]string{
+	{"ACL", "SETUSER", "redlock", "~{lock:*}:fence"},
+	{"ACL", "SETUSER", "redlock", "~redlock:guard", "+info", "+time"},
+}
+
+// text is the finding of a check.
+func text(d diagnosis, check string) string {
+	for _, f := range d.Findings {
+		if f.Check == check {
+			return f.Text
+		}
+	}
+	return ""
+}
+
+func TestDoctorFindsCommandsThatTheServerDoesNotKnow(t *testing.T) {
+	for command, check := range map[string]string{
+		"EVAL": "permissions", "EVALSHA": "permissions", "SET": "permissions", "PEXPIRE": "permissions",
+		"PUBLISH": "queue-permissions", "SUBSCRIBE": "queue-permissions", "ZADD": "queue-permissions",
+		"TIME": "guard-permissions",
+	} {
+		s := redistest.Start(t, append([]string{"--rename-command", command, ""}, safe...)...)
+		_, err := s.Do("ACL", "SETUSER", "plain", "on", ">secret", "allkeys", "allchannels", "+@all", "-acl")
+		require.NoError(t, err)
+		for _, node := range []string{s.Addr(), "redis://plain:secret@" + s.Addr()} { // by asking, and by trying
+			code, found, d := consult(t, node, "lock:a")
+			require.Equal(t, map[string]severity{"permissions": danger, "queue-permissions": warning, "guard-permissions": note}[check], found[check+" "+s.Addr()], command)
+			require.Contains(t, text(d, check), "the server does not know "+command+" (")
+			require.Equal(t, check == "permissions", code == 78, command)
+			require.Empty(t, s.Keys(t), "%s: it leaves nothing behind", command)
+		}
 	}
 }

@@ -140,18 +140,25 @@ func (s *server) permissionFindings() []finding {
 	}{
 		{forLocks, "permissions", "no lock can be taken there", danger},
 		{forQueues, "queue-permissions", "those who wait for a lock ask again and again instead of being granted it in turn", warning},
+		{forFences, "fence-permissions", "locks with a fence (WithFence, -fence) are refused there", note},
+		{forGuard, "guard-permissions", "locks under a restart guard (WithRestartGuard) are refused there", note},
 	} {
-		var commands []string
-		said := ""
-		for _, d := range s.Denied {
-			if d.For == judge.purpose && (s.keyed || !d.key) {
-				commands, said = append(commands, d.Command), d.Said
+		for _, missing := range []bool{true, false} {
+			form, do := "the user may not run %s (%s): %s", "give it the permissions that SECURITY.md lists"
+			if missing {
+				form, do = "the server does not know %s (%s): %s", "use a server, or a plan of the service, that has it"
 			}
-		}
-		if len(commands) > 0 {
-			found = append(found, finding{judge.severity, judge.check, s.Address,
-				fmt.Sprintf("the user may not run %s (%s): %s", strings.Join(commands, ", "), said, judge.what),
-				"give it the permissions that SECURITY.md lists"})
+			var commands []string
+			said := ""
+			for _, d := range s.Denied {
+				if d.For == judge.purpose && d.Missing == missing && (s.keyed || !d.key) {
+					commands, said = append(commands, d.what()), d.Said
+				}
+			}
+			if len(commands) > 0 {
+				found = append(found, finding{judge.severity, judge.check, s.Address,
+					fmt.Sprintf(form, strings.Join(commands, ", "), said, judge.what), do})
+			}
 		}
 	}
 	for _, d := range s.Denied {

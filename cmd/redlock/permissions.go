@@ -7,15 +7,27 @@ import (
 	"strings"
 
 	"github.com/redis/rueidis"
+
+	"github.com/redis-kit/redlock/internal/node"
 )
 
-// denial is a command that the library needs and the user may not run.
+// denial is a command that the library needs and the server does not run.
 type denial struct {
 	Command string `json:"command"`
-	For     string `json:"for"` // "locks", "queues"
+	For     string `json:"for"` // "locks", "queues", "fences", "guard"
 	Said    string `json:"said"`
+	Missing bool   `json:"missing,omitempty"` // the server does not know it; otherwise it is the user who may not run it
 
-	key bool // it is the key that is denied, not the command
+	key bool   // it is a lock's key that is denied, not the command
+	on  string // the key that is denied; empty if it is the command
+}
+
+// what is denied.
+func (d denial) what() string {
+	if d.on == "" {
+		return d.Command
+	}
+	return d.Command + " on " + d.on
 }
 
 // permission is a command that the library needs, in a form that changes nothing where
@@ -28,7 +40,12 @@ type permission struct {
 const (
 	forLocks  = "locks"
 	forQueues = "queues"
+	forFences = "fences"
+	forGuard  = "guard"
 )
+
+// guardKey is the key of the restart guard, see internal/node/guard.lua.
+const guardKey = "redlock:guard"
 
 func permissions(key string, kind group) []permission {
 	waiters, waiting, channel := key+":waiters", key+":waiting", "redlock:"+rand.Text()
@@ -43,17 +60,29 @@ func permissions(key string, kind group) []permission {
 		{forLocks, []string{"EVALSHA", strings.Repeat("0", 40), "1", key}},
 	}
 	switch kind {
-	case cluster: // it has no queues
-		return append(all, permission{forLocks, []string{"CLUSTER", "SLOTS"}})
+	case cluster:
+		all = append(all, permission{forLocks, []string{"CLUSTER", "SLOTS"}})
 	case sentinelGroup:
 		all = append(all, permission{forLocks, []string{"ROLE"}})
 	}
+	counter := node.Counter(key)
+	all = append(all,
+		permission{forFences, []string{"GET", counter}},
+		permission{forFences, []string{"SET", counter, "-", "XX", "PX", "1"}},
+	)
+	if kind == cluster { // it has no queues, and no guard
+		return all
+	}
 	return append(all,
+		permission{forGuard, []string{"INFO", "server"}},
+		permission{forGuard, []string{"TIME"}},
+		permission{forGuard, []string{"GET", guardKey}},
+		permission{forGuard, []string{"SET", guardKey, "-", "NX", "XX"}}, // a syntax error: it may exist
 		permission{forQueues, []string{"TIME"}},
 		permission{forQueues, []string{"ZADD", waiters, "XX", "0", "-"}},
 		permission{forQueues, []string{"ZRANGE", waiters, "0", "0"}},
 		permission{forQueues, []string{"ZREM", waiters, "-"}},
-		permission{forQueues, []string{"ZSCORE", waiters, "-"}},
+		permission{forQueues, []string{"ZRANK", waiters, "-"}},
 		permission{forQueues, []string{"HSET", waiting, "-", "-"}},
 		permission{forQueues, []string{"HGET", waiting, "-"}},
 		permission{forQueues, []string{"HDEL", waiting, "-"}}, // and what HSET has set, if that was run
@@ -62,52 +91,71 @@ func permissions(key string, kind group) []permission {
 	)
 }
 
-// denials finds out what the user may not run. It asks the server (ACL DRYRUN, from
+// denials finds out what the server does not run for the user. It asks the server (ACL DRYRUN, from
 // Redis 7 on), or else runs the commands on a key that nobody has.
 func denials(ctx context.Context, client rueidis.Client, key string, kind group) []denial {
 	user, err := client.Do(ctx, client.B().AclWhoami().Build()).ToString()
 	if err == nil {
 		err = client.Do(ctx, client.B().AclDryrun().Username(user).Command("GET").Arg(key).Build()).Error()
 	}
-	try := func(args []string) string { return dryRun(ctx, client, user, args) }
+	try := func(args []string) (said string, missing bool) { return dryRun(ctx, client, user, args) }
+	ending := ""
 	if err != nil { // not permitted, or not known
-		key += ":doctor:" + rand.Text()
-		try = func(args []string) string { return tryOut(ctx, client, args) }
+		ending = ":doctor:" + rand.Text()
+		key += ending
+		try = func(args []string) (string, bool) { return tryOut(ctx, client, args) }
 	}
 	var denials []denial
 	for _, p := range permissions(key, kind) {
 		if p.args[0] == "HSET" && err != nil && slices.ContainsFunc(denials, func(d denial) bool { return d.Command == "DEL" }) {
 			continue // what it sets could not be deleted
 		}
-		if said := try(p.args); said != "" {
-			denials = append(denials, denial{p.args[0], p.purpose, said, strings.Contains(said, " key")})
+		if said, missing := try(p.args); said != "" {
+			d := denial{Command: p.args[0], For: p.purpose, Said: said, Missing: missing}
+			if !missing && strings.Contains(said, " key") && len(p.args) > 1 {
+				d.key, d.on = p.purpose != forGuard, strings.Replace(p.args[1], ending, "", 1)
+			}
+			if d.Command == "EVAL" || d.Command == "EVALSHA" {
+				d.on = "" // it is of those that it is given
+			}
+			denials = append(denials, d)
 		}
 	}
 	return denials
 }
 
 // dryRun asks the server whether the user may run a command. It returns why not, or
-// nothing.
-func dryRun(ctx context.Context, client rueidis.Client, user string, args []string) string {
+// nothing, and whether that is because the server does not know the command.
+func dryRun(ctx context.Context, client rueidis.Client, user string, args []string) (said string, missing bool) {
 	said, err := client.Do(ctx, client.B().AclDryrun().Username(user).Command(args[0]).Arg(args[1:]...).Build()).ToString()
-	if err != nil || said == "OK" { // an error: the server does not know the command
-		return ""
+	if answer, ok := rueidis.IsRedisErr(err); ok && strings.HasSuffix(answer.Error(), "' not found") {
+		return answer.Error(), true
 	}
-	return said
+	if err != nil || said == "OK" {
+		return "", false
+	}
+	return said, false
 }
 
 // tryOut is dryRun by running the command.
-func tryOut(ctx context.Context, client rueidis.Client, args []string) string {
+func tryOut(ctx context.Context, client rueidis.Client, args []string) (said string, missing bool) {
 	var err error
 	if args[0] == "SUBSCRIBE" {
 		err = subscribe(ctx, client, args[1])
 	} else {
 		err = client.Do(ctx, client.B().Arbitrary(args...).Build()).Error()
 	}
-	if denied, ok := rueidis.IsRedisErr(err); ok && strings.HasPrefix(denied.Error(), "NOPERM") {
-		return strings.TrimPrefix(denied.Error(), "NOPERM ")
+	answer, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return "", false
 	}
-	return ""
+	if said, denied := strings.CutPrefix(answer.Error(), "NOPERM "); denied {
+		return said, false
+	}
+	if said, _, _ := strings.Cut(answer.Error(), ", with args beginning with:"); strings.HasPrefix(said, "unknown command ") {
+		return said, true
+	}
+	return "", false
 }
 
 // subscribe subscribes on a connection of its own, and closes that.

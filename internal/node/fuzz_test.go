@@ -98,7 +98,7 @@ func FuzzReplies(f *testing.F) {
 				delete(clients, resp2)
 			}()
 		}
-		s := Wrap(client)
+		s := Wrap(client).(*Redis)
 
 		one, two := NewClaim([]string{"k"}, "token", 1), NewClaim([]string{"k", "l"}, "token", 1)
 		for _, c := range []struct {
@@ -107,14 +107,19 @@ func FuzzReplies(f *testing.F) {
 			answers map[Outcome][]meaning
 		}{
 			{"SET", []Command{{Kind: Acquire, Claim: one}}, map[Outcome][]meaning{Done: {{kind: '+', text: "OK"}}, Refused: {{kind: '_'}}}},
+			{"SET GET", []Command{{Kind: Acquire, Claim: one}}, map[Outcome][]meaning{Done: {{kind: '_'}}, Refused: value(said, reply)}},
 			{"acquire", []Command{{Kind: Acquire, Claim: two}}, map[Outcome][]meaning{Done: {integer(1)}, Refused: {owner('*', '$'), owner('*', '+'), owner('~', '$'), owner('~', '+')}}},
 			{"extend", []Command{{Kind: Extend, Claim: two}, {Kind: Extend, Claim: two}}, map[Outcome][]meaning{Done: {integer(1)}, Refilled: {integer(2)}, Refused: {integer(0)}}},
 			{"release", []Command{{Kind: Release, Claim: two}, {Kind: Release, Claim: two}}, map[Outcome][]meaning{Done: {integer(2)}, Refused: {integer(0), integer(1)}}},
-			{"ping", []Command{{Kind: Ping, Claim: one}}, map[Outcome][]meaning{Done: {{kind: '$', text: "k"}, {kind: '+', text: "k"}}}},
+			{"ping", []Command{{Kind: Ping, Claim: one}}, map[Outcome][]meaning{Done: {integer(1)}}},
 			{"look", []Command{{Kind: Look, Claim: one}, {Kind: Look, Claim: one}}, map[Outcome][]meaning{Done: {integer(0)}, Refused: {integer(1)}}},
 		} {
 			for i := range c.batch {
 				c.batch[i].TTL = time.Minute
+			}
+			s.able.word.Store(uint64(mute))
+			if c.op == "SET GET" {
+				s.able.word.Store(uint64(tells))
 			}
 			_ = s.Do(t.Context(), c.batch)
 			for _, command := range c.batch {
@@ -206,6 +211,16 @@ type meaning struct {
 	kind byte   // of RESP3, with '-' for all errors and '_' for all nulls
 	text string // of an array, what its elements are: their kinds, and which integers
 	size int    // in bytes, with attributes
+}
+
+// value is what SET with GET may answer about a key that is held: its value, or that it is
+// of another type. A value that is OK is the answer of a server that does not know GET.
+func value(said meaning, reply []byte) []meaning {
+	text := said.kind == '$' && reply[0] != '=' || said.kind == '+'
+	if text && said.text != "OK" || bytes.HasPrefix(reply, []byte("-WRONGTYPE ")) {
+		return []meaning{said}
+	}
+	return nil
 }
 
 func integer(n int) meaning { return meaning{kind: ':', text: fmt.Sprint(n)} }
@@ -340,6 +355,7 @@ type fake struct {
 	reply []byte
 	after after
 	resp2 bool
+	hello []byte        // what HELLO is answered; nil: as Redis does
 	asked chan struct{} // closed when a command has come
 }
 
@@ -390,6 +406,12 @@ func (s *fake) answer(reply []byte, then after, resp2 bool) {
 	s.reply, s.after, s.resp2, s.asked = reply, then, resp2, make(chan struct{})
 }
 
+func (s *fake) refuseHello(reply string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hello = []byte(reply)
+}
+
 func (s *fake) option() rueidis.ClientOption {
 	return rueidis.ClientOption{
 		InitAddress: []string{s.ln.Addr().String()}, ForceSingleClient: true, DisableCache: true, AlwaysPipelining: true, PipelineMultiplex: -1,
@@ -413,6 +435,8 @@ func (s *fake) serve(conn net.Conn) {
 		s.mu.Lock()
 		reply, then := s.reply, goOn
 		switch {
+		case command == "HELLO" && s.hello != nil:
+			reply = s.hello
 		case command == "HELLO" && s.resp2:
 			reply = []byte("-ERR unknown command 'HELLO'\r\n")
 		case command == "HELLO":

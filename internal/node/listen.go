@@ -22,6 +22,9 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 	if err != nil {
 		return NotConnected(err)
 	}
+	s.mu.Lock()
+	moved := s.moved
+	s.mu.Unlock()
 	conn, free := client.Dedicate()
 	defer free()
 	defer conn.Close() // it is not put back: it has subscribed
@@ -46,6 +49,8 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 			err = errors.New("the connection was closed")
 		}
 		return err
+	case <-moved:
+		return errMoved
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -55,9 +55,20 @@ func TestARefusedAcquisitionIsToldTheOwner(t *testing.T) {
 				require.Equal(t, node.Refused, c.Outcome, what)
 				require.Equal(t, holder.Token, c.Owner, what)
 			}
-			c := do(t, s, node.Acquire, time.Minute, node.NewClaim([]string{"a"}, "rival", 1))[0]
-			require.Equal(t, node.Refused, c.Outcome)
-			require.Empty(t, c.Owner, "SET does not tell")
+			for what, rival := range map[string]node.Command{
+				"by a script": {Claim: node.NewClaim([]string{"a"}, "rival", 1), Script: true},
+				"plainly":     {Claim: node.NewClaim([]string{"a"}, "rival", 1)},
+			} {
+				batch := []node.Command{rival}
+				batch[0].TTL = time.Minute
+				require.NoError(t, s.Do(t.Context(), batch))
+				require.Equal(t, node.Refused, batch[0].Outcome, what)
+				if name == "in memory" || rival.Script { // no one tells the Store of the connections of a caller's client
+					require.Equal(t, holder.Token, batch[0].Owner, what)
+				} else {
+					require.Empty(t, batch[0].Owner, what)
+				}
+			}
 
 			// What can be read is not the token.
 			readable := claim("", node.Terms{Metadata: "host=a"}, "a", "b")

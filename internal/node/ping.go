@@ -10,9 +10,9 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// Ping asks every server of the node whether it answers, and waits until all have.
-// A server that has not answered within timeout has failed. If ctx ends or stop is
-// closed before, Ping returns ErrUnasked.
+// Ping asks every server of the node whether it may be written to by scripts, and waits
+// until all have answered. A server that has not answered within timeout has failed. If ctx
+// ends or stop is closed before, Ping returns ErrUnasked.
 func (n *Node) Ping(ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
 	return n.askServers(Ping, ctx, stop, timeout)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -14,13 +15,21 @@ import (
 
 // Redis is a Store over a rueidis client.
 type Redis struct {
-	topology *topology // nil where there is one server
+	topology    *topology    // of a Cluster; nil otherwise
+	able        ability      // of the server, if it is no Cluster
+	connections *connections // nil if the client is the caller's
+	sentinels   bool         // it is a Sentinel group
 	// Texts of durations that most commands have in common.
 	ttl, retention, quarantine ttlText
 
-	mu     sync.Mutex     // guards what follows
-	client rueidis.Client // nil until the first connection stands
-	err    error          // why there is none yet
+	demoted atomic.Bool // the server has said that it is not the one to write to: see redial
+	oldLua  atomic.Bool // the server does not know what ping.lua begins with: it is older than Redis 7
+
+	mu        sync.Mutex     // guards what follows
+	client    rueidis.Client // nil until the first connection stands
+	err       error          // why there is none yet
+	redialled time.Time      // when redial did so last
+	moved     chan struct{}  // closed then
 
 	// For a client that the Store dials, and so owns:
 	stop  context.CancelFunc
@@ -34,7 +43,7 @@ func Wrap(client rueidis.Client) Store {
 	if c, ok := client.(*standIn); ok {
 		return c.store
 	}
-	s := &Redis{client: client}
+	s := &Redis{client: client, moved: make(chan struct{}), sentinels: client.Mode() == rueidis.ClientModeSentinel}
 	if client.Mode() == rueidis.ClientModeCluster {
 		s.topology = newTopology()
 	}
@@ -68,12 +77,19 @@ func Name(addrs []string) string {
 // succeeds; until then every command fails at once, with the reason.
 func Dial(option rueidis.ClientOption) *Redis {
 	s := &Redis{
-		err:   errors.New("the first dial has not ended"),
-		tried: make(chan struct{}),
-		done:  make(chan struct{}),
+		err:       errors.New("the first dial has not ended"),
+		sentinels: option.Sentinel.MasterSet != "",
+		moved:     make(chan struct{}),
+		tried:     make(chan struct{}),
+		done:      make(chan struct{}),
 	}
 	if IsCluster(option) {
 		s.topology = newTopology()
+	} else if option.DialFn == nil {
+		s.connections = &connections{changed: s.able.reset}
+		option.DialCtxFn = s.connections.through(option.DialCtxFn)
+		// A Sentinel group's client changes from one connection to another at a moment that cannot be seen.
+		s.able.counted = !s.sentinels
 	}
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(context.Background())
@@ -169,9 +185,18 @@ func (s *Redis) Server(keys []string) string {
 // the restart guard's marker, for trust.lua.
 func (s *Redis) Samples() []string {
 	if s.topology == nil {
-		return []string{"redlock:guard"}
+		return []string{guardMarker}
 	}
 	return s.topology.samples()
+}
+
+// ability returns what is known of the server that has the keys; nil if it is not known
+// which that is.
+func (s *Redis) ability(keys []string) *ability {
+	if s.topology == nil {
+		return &s.able
+	}
+	return s.topology.ability(slot(keys[0]))
 }
 
 // Check refuses keys of several slots on a Cluster: no script can hold them

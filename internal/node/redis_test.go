@@ -40,9 +40,12 @@ func do(t *testing.T, s node.Store, kind node.Kind, ttl time.Duration, claims ..
 
 // The store in memory, with which the rest is tested, and a real server must
 // answer alike.
-func TestOneKeyIsTakenWithoutAScript(t *testing.T) {
+func TestOneKeyIsTakenWithoutAScriptOnceOneHasSucceeded(t *testing.T) {
 	server := redistest.Start(t)
 	s := connect(t, server)
+	require.Equal(t, node.Refused, do(t, s, node.Release, 0, node.NewClaim([]string{"k"}, "ours", 1))[0].Outcome)
+	_, err := server.Do("CONFIG", "RESETSTAT")
+	require.NoError(t, err)
 	acquire := func(token string, ttl time.Duration) node.Outcome {
 		return do(t, s, node.Acquire, ttl, node.NewClaim([]string{"k"}, token, 1))[0].Outcome
 	}

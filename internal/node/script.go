@@ -4,6 +4,8 @@ import (
 	"crypto/sha1"
 	_ "embed"
 	"encoding/hex"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -22,6 +24,10 @@ var (
 	confirmText string
 	//go:embed trust.lua
 	trustText string
+	//go:embed ping.lua
+	pingText string
+	//go:embed ping6.lua
+	ping6Text string
 	//go:embed owner.lua
 	ownerText string
 
@@ -41,17 +47,30 @@ var (
 		Join:    newScript(joinText),
 		Confirm: newScript(confirmText),
 		Trust:   newScript(trustText),
-		Read:    newScript(ownerText),
+		// A script that begins with #! is refused as a whole where scripts may not write, from
+		// Redis 7 on, and touches no key. Servers before that say that it does not compile.
+		Ping: newScript(pingText),
+		Read: newScript(ownerText),
 	}
+	ping6 = newScript(ping6Text)
 )
 
-// queueSuffix is what queue.lua appends to a key for the name of its queue.
-const queueSuffix = ":waiters"
+const (
+	// queueSuffix is what queue.lua appends to a key for the name of its queue.
+	queueSuffix = ":waiters"
+	// guardMarker is the key of guard.lua.
+	guardMarker = "redlock:guard"
+)
 
 // script is a Lua script that is sent by its digest, and whole only where the
 // server does not know it. rueidis.Lua does this for one call; for many it
 // loads the script anew each time, which costs a round trip.
-type script struct{ text, digest string }
+type script struct {
+	text, digest string
+	commands     []string // that it runs, sorted
+}
+
+var calls = regexp.MustCompile(`redis\.p?call\('([A-Z]+)'`)
 
 // newScript puts the parts where text asks for them.
 func newScript(text string) script {
@@ -59,5 +78,10 @@ func newScript(text string) script {
 	text = strings.Replace(text, "--- fence.lua\n", fenceText, 1)
 	text = strings.Replace(text, "--- guard.lua\n", guardText, 1)
 	sum := sha1.Sum([]byte(text))
-	return script{text, hex.EncodeToString(sum[:])}
+	var commands []string
+	for _, call := range calls.FindAllStringSubmatch(text, -1) {
+		commands = append(commands, call[1])
+	}
+	slices.Sort(commands)
+	return script{text, hex.EncodeToString(sum[:]), slices.Compact(commands)}
 }

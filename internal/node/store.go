@@ -44,7 +44,7 @@ const (
 	Confirm             // raises the counters of all keys to Fence, if all keys are the claim's
 	Trust               // ends the quarantine of the node
 	Join                // enters the queue of a key, or renews the place in it; takes the key if it is its turn
-	Ping                // asks the server that has the key for an answer; sets nothing
+	Ping                // asks the server that would have the key whether it may be written to; sets nothing
 	Look                // is Refused if somebody may stand in the queue of a key, and Done if nobody does
 	Read                // asks who owns the keys: is Done if all are free
 )

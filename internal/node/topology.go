@@ -27,6 +27,8 @@ type topology struct {
 	ctx   context.Context
 	stop  context.CancelFunc
 
+	members map[string]*member // by name: asking's
+
 	mu      sync.Mutex // guards what follows
 	asked   time.Time  // when the Cluster was asked last
 	asking  bool
@@ -34,8 +36,14 @@ type topology struct {
 	running sync.WaitGroup
 }
 
-// slots is the name of the server of each slot.
-type slots [slotCount]string
+// slots is the server of each slot; nil where it is not known.
+type slots [slotCount]*member
+
+// member is one server of a Cluster.
+type member struct {
+	name string
+	able ability
+}
 
 func newTopology() *topology {
 	t := new(topology)
@@ -46,10 +54,18 @@ func newTopology() *topology {
 // server names the server that has a slot. As long as that is not known each slot
 // has a server of its own: so none waits for another.
 func (t *topology) server(slot uint16) string {
-	if known := t.slots.Load(); known != nil && known[slot] != "" {
-		return known[slot]
+	if known := t.slots.Load(); known != nil && known[slot] != nil {
+		return known[slot].name
 	}
 	return "slot " + strconv.Itoa(int(slot))
+}
+
+// ability returns what the server that has a slot has shown; nil if that server is not known.
+func (t *topology) ability(slot uint16) *ability {
+	if known := t.slots.Load(); known != nil && known[slot] != nil {
+		return &known[slot].able
+	}
+	return nil
 }
 
 // samples returns a key of each server that has slots, or some key if none is known.
@@ -58,9 +74,9 @@ func (t *topology) samples() []string {
 	if known == nil {
 		return []string{"redlock"}
 	}
-	missing := make(map[string]bool) // by server
+	missing := make(map[*member]bool)
 	for _, server := range known {
-		if server != "" {
+		if server != nil {
 			missing[server] = true
 		}
 	}
@@ -104,7 +120,7 @@ func (t *topology) ask(client rueidis.Client) {
 		reply, err := server.Do(ctx, server.B().ClusterSlots().Build()).ToArray()
 		timer.Stop()
 		cancel()
-		if known := readSlots(reply); err == nil && known != nil {
+		if known := t.readSlots(reply); err == nil && known != nil {
 			t.slots.Store(known)
 			return
 		}
@@ -114,8 +130,8 @@ func (t *topology) ask(client rueidis.Client) {
 // readSlots reads the reply to CLUSTER SLOTS: ranges, each with its first and its
 // last slot, and its servers, the master first, with host, port and id. It
 // returns nil if it is no such reply.
-func readSlots(reply []rueidis.RedisMessage) *slots {
-	known, any := new(slots), false
+func (t *topology) readSlots(reply []rueidis.RedisMessage) *slots {
+	known, members := new(slots), make(map[string]*member)
 	for _, message := range reply {
 		row, err := message.ToArray()
 		if err != nil || len(row) < 3 {
@@ -131,13 +147,19 @@ func readSlots(reply []rueidis.RedisMessage) *slots {
 		if err != nil {
 			continue
 		}
+		if members[id] == nil {
+			if members[id] = t.members[id]; members[id] == nil {
+				members[id] = &member{name: id}
+			}
+		}
 		for slot := first; slot <= last; slot++ {
-			known[slot], any = id, true
+			known[slot] = members[id]
 		}
 	}
-	if !any {
+	if len(members) == 0 {
 		return nil
 	}
+	t.members = members
 	return known
 }
 

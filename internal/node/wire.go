@@ -3,29 +3,129 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/redis/rueidis"
 )
 
-// surelyNotRun reports whether a server's error says for certain that a plain
-// command did not run and never will. An error that is not among these may come
-// from a proxy that has lost the answer.
+// surelyNotRun reports whether a server's error says for certain that a command
+// did not run and never will, or, of a script, that it changed nothing. An error
+// that is not among these may come from a proxy that has lost the answer.
 func surelyNotRun(err error) bool {
-	answer, ok := rueidis.IsRedisErr(err)
-	if !ok {
-		return false
-	}
-	text := answer.Error() // without its ERR, which rueidis cuts off
-	code, _, _ := strings.Cut(text, " ")
+	text, code := answered(err)
 	switch code {
-	case "OOM", "READONLY", "NOPERM", "NOAUTH", "WRONGPASS", "MOVED", "ASK", "LOADING", "BUSY", "MISCONF",
-		"CLUSTERDOWN", "CROSSSLOT", "TRYAGAIN", "MASTERDOWN", "NOREPLICAS", "DENIED":
+	case "OOM", "READONLY", "MISCONF", "NOREPLICAS": // of a script, at the first thing that it was to change
 		return true
 	}
-	return strings.HasPrefix(text, "unknown command '") || strings.HasPrefix(text, "unknown command `") ||
-		text == "max number of clients reached"
+	if inScript(text) {
+		return false
+	}
+	switch code {
+	case "NOPERM", "NOAUTH", "WRONGPASS", "MOVED", "ASK", "LOADING", "BUSY",
+		"CLUSTERDOWN", "CROSSSLOT", "TRYAGAIN", "MASTERDOWN", "DENIED":
+		return true
+	}
+	return isUnknownCommand(text) || text == "max number of clients reached"
+}
+
+// answered returns the error that a server has answered with, without its ERR, which
+// rueidis cuts off, and the code that it begins with; nothing if err is none of a server.
+func answered(err error) (text, code string) {
+	answer, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return "", ""
+	}
+	text = answer.Error()
+	code, _, _ = strings.Cut(text, " ")
+	return text, code
+}
+
+// inScript reports whether a server's error is of a command in a script, which may have
+// changed something before. A script that returns the error cuts off where it comes from.
+func inScript(text string) bool {
+	return strings.Contains(text, "@user_script:") || isDenialInScript(text)
+}
+
+// isDenialInScript knows the words of Redis 6, 7.0 and 7.2.
+func isDenialInScript(text string) bool {
+	return strings.Contains(text, "The user executing the script can't ") || strings.Contains(text, "ACL failure in script: ") ||
+		strings.Contains(text, "Unknown Redis command called from ")
+}
+
+func isUnknownCommand(text string) bool {
+	return strings.HasPrefix(text, "unknown command '") || strings.HasPrefix(text, "unknown command `")
+}
+
+// isDenial reports whether a server's error says that it does not know a command, or
+// does not let the user run it or access its keys.
+func isDenial(err error) bool {
+	text, code := answered(err)
+	return code == "NOPERM" || isUnknownCommand(text) || isDenialInScript(text)
+}
+
+// denied is the error of c, sent in that form, for a server that denies a command or a
+// key. It names both: Redis says which command only if it is not one of a script's, and
+// which key not before version 8.
+func (c *Command) denied(sent form, answer error) error {
+	text := answer.Error()
+	what, keys := "SET", c.Claim.Keys
+	switch {
+	case c.Kind == Ping:
+		return fmt.Errorf("EVALSHA: %w", discreet(answer))
+	case sent == asExists:
+		what, keys = "EXISTS", []string{keys[0] + queueSuffix}
+	case sent == asScript:
+		if c.Claim.Fenced() && (c.Kind == Acquire || c.Kind == Confirm) {
+			keys = c.Claim.asked.counted
+		}
+		what = "EVALSHA"
+		if inScript(text) {
+			what = "the script of " + strings.Join(scripts[c.Kind].commands, ", ")
+			keys = c.touches(keys)
+		}
+	}
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = strconv.Quote(key)
+	}
+	return fmt.Errorf("%s with %s: %w", what, strings.Join(names, ", "), discreet(answer))
+}
+
+// touches returns the keys that the script of c has, and those that it makes of them.
+func (c *Command) touches(keys []string) []string {
+	keys = slices.Clone(keys)
+	if c.Kind == Join || c.Kind == Leave {
+		keys = append(keys, keys[0]+queueSuffix, keys[0]+":waiting")
+	}
+	if c.Kind == Join && c.Claim.Fenced() {
+		keys = append(keys, Counter(keys[0]))
+	}
+	if c.Claim.Terms().Quarantine > 0 {
+		keys = append(keys, guardMarker)
+	}
+	return keys
+}
+
+// isDemotion reports whether a server's error says that it is not, or not yet, the one
+// to write to. Its address may belong to another server by now, so it is dialled again:
+//
+//   - READONLY: it is a replica. An endpoint points to another server after a failover,
+//     but connections stay where they are.
+//   - MASTERDOWN: it is a replica, and has lost its master.
+//   - LOADING: it has restarted, or copies its data from a master, and may be a replica
+//     when it is done. That can take minutes, in which the endpoint may have moved.
+//
+// A master that lacks replicas (NOREPLICAS), cannot save (MISCONF), is full (OOM) or busy
+// (BUSY, UNKILLABLE) is still the one to ask: another connection changes nothing. MOVED
+// and CLUSTERDOWN are of a Cluster, whose client finds its servers.
+func isDemotion(err error) bool {
+	text, code := answered(err)
+	return code == "READONLY" || code == "MASTERDOWN" || code == "LOADING" ||
+		inScript(text) && strings.Contains(text, "-READONLY ") // as Redis 6 has it
 }
 
 // wireError is the error of a connection. It marks those after which the command
@@ -52,6 +152,9 @@ var errDialTimeout = errors.New("the server did not accept a connection, or did 
 func dialError(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errDialTimeout
+	}
+	if text, code := answered(err); code == "NOPROTO" || strings.Contains(text, "HELLO") && !isUnknownCommand(text) {
+		return fmt.Errorf("HELLO was refused: %w (a proxy? it must pass HELLO on, or answer that it is an unknown command, as servers before Redis 6 do; or connect to the server itself)", discreet(err))
 	}
 	return discreet(err)
 }

@@ -159,6 +159,25 @@ func TestAServerThatRefusesAConnectionIsQuoted(t *testing.T) {
 	}
 }
 
+// A proxy that does not know HELLO must say so in Redis' words for a client to go on without it.
+func TestAProxyThatRefusesHELLOIsNamedAsThat(t *testing.T) {
+	for _, said := range []string{"ERR unsupported command 'HELLO'", "unsupported command 'HELLO'", "NOPROTO unsupported protocol version"} {
+		server := startFake(t)
+		server.refuseHello("-" + said + "\r\n")
+		for _, resp2 := range []bool{false, true} {
+			option := server.option()
+			option.AlwaysRESP2 = resp2
+			s := Dial(option)
+			<-s.Tried()
+			err := s.Do(t.Context(), []Command{{Kind: Acquire, Claim: NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}})
+			s.Close()
+			require.ErrorIs(t, err, ErrNotConnected)
+			require.ErrorContains(t, err, "not connected: HELLO was refused: "+strings.TrimPrefix(said, "ERR "))
+			require.ErrorContains(t, err, "connect to the server itself")
+		}
+	}
+}
+
 func TestAServerThatClosesWithoutAWordIsToldSo(t *testing.T) {
 	addr := refusingServer(t, "", func(g *greeter) { g.after = true })
 	s := Dial(rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, DisableCache: true, DialCtxFn: Attentive(nil)})

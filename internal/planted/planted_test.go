@@ -44,6 +44,7 @@ const (
 	acquire   = "acquire.go"
 	breaker   = "internal/node/breaker.go"
 	greeting  = "internal/node/handshake.go"
+	pipeline  = "internal/node/pipeline.go"
 	scheduler = "internal/keeper/schedule.go"
 
 	contender = "internal/waiting/contender.go"
@@ -254,6 +255,27 @@ var mistakes = []mistake{
 	{"a vote has the number of a call that came late", "internal/node/join.lua",
 		"raise({ARGV[10]}, 1, ARGV[7], 0, ARGV[8])", "counted(ARGV[10])",
 		test("./internal/node", "TestAGrantOfTheQueueIsNumbered"), "TestAGrantOfTheQueue"},
+	{"nil of an unproven connection is a vote", pipeline,
+		"case p != mute && !able.votes(seen):", "case false:",
+		test("./internal/node", "TestNilIsNoVoteWhereGETIsNotHonoured"), "Should not be: 0x1"},
+	{"whatever SET with GET answers of a key that is ours is a proof", pipeline,
+		"ours[i] = err == nil && value == granted[i].Claim.Token", "ours[i] = err != nil || value != \"\"",
+		test("./internal/node", "TestNilIsNoVoteWhereGETIsNotHonoured"), "Should not be: 0x1"},
+	{"a new connection is as proven as the one before", "internal/node/ability.go",
+		"a.word.CompareAndSwap(before, (before>>proofBits+1)<<proofBits)", "a.word.CompareAndSwap(before, before)",
+		test("./internal/node", "TestACommandThatGoesOverANewConnectionIsNoVoteByNilAlone|TestScriptsAreProvenAgainOnANewConnection"), "Should not be: 0x1"},
+	{"a plain SET before any script has succeeded", pipeline,
+		"c.IsPlain() && p != unproven", "c.IsPlain()",
+		test("./internal/node", "TestAServerWithoutScriptsRefusesTheFirstAcquire"), "its own: [EVAL EVALSHA]"},
+	{"scripts are taken for proven although they are denied", pipeline,
+		"if sent == asScript { // a plain", "if false { // a plain",
+		test("./internal/node", "TestAUserThatMayNoLongerRunScriptsTakesNoKey"), "TestAUserThatMayNoLonger"},
+	{"a replica keeps its connection", "internal/node/redial.go",
+		"s.connections.close()", "s.connections.changed()",
+		test("./internal/node", "TestAPingOfAReplicaFailsAndHasItDialledAgain"), "waited in vain"},
+	{"a replica is dialled again without a pause", "internal/node/redial.go",
+		"now.Sub(s.redialled) < redialPause", "now.Sub(s.redialled) < 0",
+		test("./internal/node", "TestAServerThatStaysAReplicaIsDialledOnceASecond"), "is not greater than or equal to"},
 	{"a name that the library uses is a lock key", acquire,
 		"err := node.Reserved(key); err != nil", "err := node.Reserved(key); err != nil && false",
 		test(".", "TestNamesThatTheLibraryUsesAreNoKeys"), "TestNamesThatTheLibraryUsesAreNoKeys"},
