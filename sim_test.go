@@ -68,6 +68,7 @@ type world struct {
 	calm bool       // no more faults
 
 	quarantine time.Duration // by the restart guard; 0: there is none
+	ways       [][]*way      // by process and node; none if all are near
 }
 
 func simulate(t *testing.T, seed uint64) (summary history.Summary) {
@@ -102,12 +103,21 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 			w.quarantine = w.ttl + 2*skew
 			all = append(all, redlock.WithRestartGuard(w.ttl, skew))
 		}
-		for i := range 2 {
+		far := seed%2 == 1 // the processes are far, slow now and then, or cut off
+		processes := 2
+		if far {
+			processes = 3
+		}
+		for i := range processes {
+			nodes := stores
+			if far {
+				nodes = w.way(n)
+			}
 			opts := []redlock.Option{redlock.WithNodeTimeout(w.ttl / 4), redlock.WithLocalHandoff(w.random.IntN(3))}
 			if i == 1 && seed%4 == 0 { // as a process of a version that knew no queue
 				opts = append(opts, redlock.WithoutWaitQueue())
 			}
-			l, err := redlock.NewOver(stores, append(opts, all...)...)
+			l, err := redlock.NewOver(nodes, append(opts, all...)...)
 			require.NoError(t, err)
 			c.Lockers = append(c.Lockers, l)
 		}
@@ -119,6 +129,9 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 		ctx, cancel := context.WithTimeout(context.Background(), 8*w.ttl)
 		var plague sync.WaitGroup
 		plague.Go(func() { w.plague(ctx) })
+		for _, ways := range w.ways {
+			plague.Go(func() { w.estrange(ctx, ways) })
+		}
 		c.Run(ctx)
 		cancel()
 		plague.Wait()
@@ -233,6 +246,39 @@ func (w *world) plague(ctx context.Context) {
 	}
 }
 
+// way returns the nodes as one more process has them.
+func (w *world) way(n int) (nodes []node.Store) {
+	ways := make([]*way, n)
+	for i, s := range w.stores {
+		ways[i] = newWay(s, time.Duration(w.random.Int64N(int64(10*ms))))
+		nodes = append(nodes, ways[i])
+	}
+	w.ways = append(w.ways, ways)
+	return nodes
+}
+
+// estrange has the ways of one process be slow for a while, or cut, to some nodes or all.
+func (w *world) estrange(ctx context.Context, ways []*way) {
+	for ctx.Err() == nil {
+		w.mu.Lock()
+		how, some := w.random.IntN(3), w.random.IntN(1<<len(ways))
+		late := time.Duration(w.random.Int64N(int64(2 * w.ttl)))
+		lasts := time.Duration(w.random.Int64N(int64(3 * w.ttl)))
+		w.mu.Unlock()
+		for i, way := range ways {
+			switch {
+			case some&(1<<i) == 0 || how == 2:
+				way.trip.Store(int64(ms))
+			case how == 1:
+				way.trip.Store(int64(late))
+			default:
+				way.trip.Store(-1)
+			}
+		}
+		wait(ctx, lasts)
+	}
+}
+
 func (w *world) setAway(i int, away bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -245,6 +291,11 @@ func (w *world) heal() {
 	w.mu.Unlock()
 	for _, s := range w.stores {
 		s.Resume()
+	}
+	for _, ways := range w.ways {
+		for _, way := range ways {
+			way.trip.Store(int64(ms))
+		}
 	}
 	time.Sleep(4 * w.ttl) // what is delayed comes through, and what it left expires
 }

@@ -53,8 +53,11 @@ func (c *Contention) Run(ctx context.Context) {
 func (c *Contention) turn(ctx context.Context, l *redlock.Locker, id int, random *rand.Rand) {
 	hold := history.Hold{Key: c.Keys[random.IntN(len(c.Keys))], Contender: id, Need: c.Need}
 	policy := redlock.ExponentialRetry(5*time.Millisecond, c.TTL/2)
-	if random.IntN(2) == 0 { // longer than any hold: it waits for a grant
+	switch random.IntN(5) {
+	case 0, 1: // longer than any hold: it waits for a grant
 		policy = redlock.FixedRetry(3*c.TTL, c.TTL, -1)
+	case 2: // split votes are settled at once
+		policy = redlock.NoRetry()
 	}
 	opts := []redlock.LockOption{redlock.WithRetry(policy)}
 	work := time.Duration(random.Int64N(int64(2 * c.TTL)))
@@ -86,7 +89,7 @@ func (c *Contention) turn(ctx context.Context, l *redlock.Locker, id int, random
 		return
 	}
 	c.History.AddWait(history.Wait{Contender: id, Sent: hold.Sent, Took: c.History.Now() - hold.Sent, Err: err.Error()})
-	if errors.Is(err, redlock.ErrNoQuorum) { // as a user would: not at once again
+	if errors.Is(err, redlock.ErrNoQuorum) || errors.Is(err, redlock.ErrNotAcquired) { // as a user would: not at once again
 		timer := time.NewTimer(c.TTL / 10)
 		defer timer.Stop()
 		select {
