@@ -13,10 +13,11 @@ import (
 
 // The errors of this package, for [errors.Is].
 var (
-	// ErrNotAcquired means that the lock was not acquired because others hold it.
+	// ErrNotAcquired means that the lock was not acquired because another owner has a
+	// quorum of the nodes, or may have one.
 	ErrNotAcquired = errors.New("redlock: lock not acquired")
 	// ErrNoQuorum means that so many nodes failed or timed out that there was no
-	// decision.
+	// decision, or that keys which processes left when they died leave no quorum.
 	ErrNoQuorum = errors.New("redlock: no quorum of nodes")
 	// ErrLost means that the lock ended before it was released. The cause of the
 	// lock's context matches it too.

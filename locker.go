@@ -152,11 +152,14 @@ func configure(nodes int, opts []Option) (lockerConfig, error) {
 // Any key is accepted but the empty string and the names that the library keeps beside
 // locks: those that end in :waiters, :waiting or :fence, and redlock:guard.
 //
-// The lock is not extended unless [Lock.AutoExtend] is called. [With] does that
-// and releases the lock too.
+// The lock is valid for at least nine tenths of what the ttl gives, less the drift
+// allowance ([WithDriftFactor]), or for all but one round trip where that takes longer. It is
+// not extended unless [Lock.AutoExtend] is called. [With] does that and releases the lock
+// too.
 //
-// The error matches [ErrNotAcquired] if others hold the lock, and [ErrNoQuorum]
-// if so many nodes failed or timed out that there was no decision. If ctx ended
+// The error matches [ErrNotAcquired] if another owner holds the lock, or may, and
+// [ErrNoQuorum] if none can: so many nodes failed or timed out that there was no decision,
+// or processes that died have left keys on too many nodes. If ctx ended
 // the wait, it matches ctx's error too. It matches [ErrAlreadyHeld] if ctx already
 // holds the key, and [ErrClosed] after [Locker.Close]. What each node said is in
 // a [QuorumError].
@@ -164,7 +167,9 @@ func (l *Locker) Acquire(ctx context.Context, key string, ttl time.Duration, opt
 	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl, wait: true}, opts)
 }
 
-// TryAcquire is [Locker.Acquire] with a single attempt.
+// TryAcquire is [Locker.Acquire] with a single attempt. Of several that are made at the same
+// moment for a free lock, one succeeds: if the nodes' votes are split, the attempts settle
+// them, by age, within a few round trips and the node timeout ([WithNodeTimeout]).
 func (l *Locker) TryAcquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl}, opts)
 }

@@ -86,7 +86,8 @@ func WithNodeTimeout(d time.Duration) Option {
 // node that does not let its user publish and subscribe (see SECURITY.md).
 //
 // The queue of the key k is kept in the keys k:waiters and k:waiting, which no lock can
-// have. While anybody queues for a lock, it is never free: [Locker.TryAcquire],
+// have. A ttl below about three round trips to the nodes has no place in a queue, and the
+// error says so. While a process queues for a lock, it is never free: [Locker.TryAcquire],
 // [Locker.AcquireAll] of several keys and Lockers without queues rarely get it.
 func WithoutWaitQueue() Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.noQueue = true; return c })
