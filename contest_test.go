@@ -18,7 +18,7 @@ import (
 	"github.com/redis-kit/redlock/internal/sim"
 )
 
-var simTicks = flag.Int("sim.ticks", 300, "ticks to simulate, in each of which several contenders try once")
+var simTicks = flag.Int("sim.ticks", 100, "ticks to simulate, in each of which several contenders try once")
 
 // way is the way from one client to a node: every call and push takes some time.
 type way struct {

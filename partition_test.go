@@ -16,7 +16,7 @@ import (
 	"github.com/redis-kit/redlock/internal/sim"
 )
 
-var simPartitions = flag.Int("sim.partitions", 20, "histories of partitions and slow ways to simulate, of 30 s each")
+var simPartitions = flag.Int("sim.partitions", 5, "histories of partitions and slow ways to simulate, of 30 s each")
 
 // free measures how long a lock is free at most while a client waits for it that reaches a
 // majority of the nodes.
@@ -153,10 +153,13 @@ func partitioned(t *testing.T, seed uint64, lasts time.Duration) (longest time.D
 		}
 	}
 	var lockers []*redlock.Locker
-	for i := range 2 + int(seed%2) {
+	var waysOf [][]*way
+	for range 2 + int(seed%2) {
 		l, ways := client()
-		lockers = append(lockers, l)
-		p := new(patience)
+		lockers, waysOf = append(lockers, l), append(waysOf, ways)
+	}
+	for i, l := range lockers {
+		ways, p := waysOf[i], new(patience)
 		all.Go(func() { work(l, i == 0, p) })
 		if i == 0 {
 			continue

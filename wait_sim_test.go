@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,7 +76,10 @@ func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 		first, second := waitFor(other, 10*time.Second, redlock.WithGrace(time.Second)), waitFor(one, 10*time.Second)
 		third := waitFor(open(), 10*time.Second)
 		for _, s := range stores {
-			s.Faults(noExtensions)
+			var lost atomic.Bool // the first, which is that of the first waiter
+			s.Faults(func(op sim.Op, _ int) sim.Fault {
+				return sim.Fault{LoseRequest: op == sim.Extend && !lost.Swap(true)}
+			})
 		}
 		released := time.Now()
 		// Not handed over: the next in this process has a lock of its own.
@@ -86,9 +90,6 @@ func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 		g = <-third
 		require.NoError(t, g.err)
 		require.Less(t, g.at.Sub(released), 20*ms)
-		for _, s := range stores {
-			s.Faults(nil)
-		}
 		require.NoError(t, g.lock.Release(t.Context()))
 		g = <-first
 		require.NoError(t, g.err)
