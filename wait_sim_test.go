@@ -67,20 +67,39 @@ func waitFor(l *redlock.Locker, ttl time.Duration, opts ...redlock.LockOption) <
 
 func noExtensions(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Extend} }
 
+// withoutExtensions is a node on which one process's extensions are lost for a while.
+type withoutExtensions struct {
+	*sim.Store
+	lost *atomic.Bool
+}
+
+func (w withoutExtensions) Do(ctx context.Context, batch []node.Command) error {
+	if batch[0].Kind != node.Extend || !w.lost.Load() {
+		return w.Store.Do(ctx, batch)
+	}
+	for i := range batch {
+		batch[i].Err = sim.ErrLost
+	}
+	return nil
+}
+
 // A grace beyond the window takes an extension before the lock is any good.
 func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
-		one, other := open(), open()
+		var lost atomic.Bool
+		var nodes []node.Store
+		for _, s := range stores {
+			nodes = append(nodes, withoutExtensions{s, &lost})
+		}
+		other, err := redlock.NewOver(nodes)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, other.Close()) }()
+		one := open()
 		lock, err := one.TryAcquire(t.Context(), "k", 10*time.Second)
 		require.NoError(t, err)
 		first, second := waitFor(other, 10*time.Second, redlock.WithGrace(time.Second)), waitFor(one, 10*time.Second)
 		third := waitFor(open(), 10*time.Second)
-		for _, s := range stores {
-			var lost atomic.Bool // the first, which is that of the first waiter
-			s.Faults(func(op sim.Op, _ int) sim.Fault {
-				return sim.Fault{LoseRequest: op == sim.Extend && !lost.Swap(true)}
-			})
-		}
+		lost.Store(true)
 		released := time.Now()
 		// Not handed over: the next in this process has a lock of its own.
 		require.NoError(t, lock.Release(t.Context()))
@@ -90,6 +109,7 @@ func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 		g = <-third
 		require.NoError(t, g.err)
 		require.Less(t, g.at.Sub(released), 20*ms)
+		lost.Store(false)
 		require.NoError(t, g.lock.Release(t.Context()))
 		g = <-first
 		require.NoError(t, g.err)
