@@ -4,13 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
-
-	"github.com/redis-kit/redlock/internal/quorum"
 )
 
 const (
@@ -49,7 +46,7 @@ type server struct {
 	heard    time.Time // the last answer, or when the first of those in flight was sent
 	silent   time.Time // the first look at the latest silence
 	trip     fastest
-	flights  []*flight // the pipelines under way
+	flights  flights
 
 	failures  int       // pipelines that broke off since the last that was answered
 	down      error     // why the server cannot be connected to; nil if it can: see breaker.go
@@ -105,45 +102,6 @@ type lane struct {
 	ready sync.Cond // signalled when it is not to be idle any more
 }
 
-// flight is the pipeline that a worker has under way. It is guarded by the Node's mutex.
-// A worker uses one for all its pipelines, one after the other: whoever asks for the
-// progress of an earlier one has been answered.
-type flight struct {
-	server *server
-	sent   time.Time
-	since  time.Time // when something was answered last that was sent no later; or else sent
-}
-
-var _ quorum.Progress = (*flight)(nil)
-
-// Since implements quorum.Progress.
-func (f *flight) Since() time.Time {
-	f.server.node.mu.Lock()
-	defer f.server.node.mu.Unlock()
-	return f.since
-}
-
-// leave notes that the pipeline of f has been sent.
-func (s *server) leave(f *flight, now time.Time) {
-	f.sent, f.since = now, now
-	s.flights = append(s.flights, f)
-}
-
-// land notes that the pipeline of f is over and, if it was answered, that the server gets
-// on with those that were sent after it. One that was sent before, and is still under way,
-// is on another connection, which may hang.
-func (s *server) land(f *flight, now time.Time, answered bool) {
-	s.flights = slices.DeleteFunc(s.flights, func(other *flight) bool { return other == f })
-	if !answered {
-		return
-	}
-	for _, other := range s.flights {
-		if !other.sent.Before(f.sent) {
-			other.since = now
-		}
-	}
-}
-
 // push queues an acquisition or a release, and returns what it found dead in a
 // queue that grows.
 func (s *server) push(c Command) (dropped []Command) {
@@ -193,7 +151,7 @@ func (s *server) waiting(w which) int {
 func (s *server) serve(w which) {
 	n := s.node
 	var batch, dropped []Command
-	flight := &flight{server: s}
+	flight := &flight{flights: &s.flights}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for {
@@ -235,18 +193,19 @@ func (s *server) serve(w which) {
 // need not wait any more, as the connection was found to be.
 func (s *server) send(f *flight, batch []Command, now time.Time, dropped []Command) []Command {
 	n, seen := s.node, s.failures
-	s.leave(f, now)
 	n.mu.Unlock()
+	f.prepare(now)
 	for i := range batch {
 		if v := batch[i].voter; v != nil {
 			v.Sent(n.index, f)
 		}
 	}
+	f.leave()
 	err := n.store.Do(n.ctx, batch)
 	end := time.Now()
+	f.land(end, err == nil)
 	n.mu.Lock()
 	s.inFlight -= len(batch)
-	s.land(f, end, err == nil)
 	if err == nil {
 		s.trip.add(end.Sub(now))
 		s.heard = end
