@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"math"
 	"net"
 	"strconv"
 	"strings"
@@ -109,6 +110,27 @@ func TestFencesAreExact(t *testing.T) {
 	require.EqualValues(t, largest-1, one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("one", largest-1, "k"), TTL: time.Minute}).Fence)
 	do(t, s, node.Release, 0, node.NewClaim([]string{"k"}, "one", 1))
 	require.EqualValues(t, largest, one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("two", 1, "k"), TTL: time.Minute}).Fence)
+}
+
+// A client whose clock is beyond what a counter holds gets no lock, and the counters stay as
+// they are for the others.
+func TestAFloorThatLeavesNoRoomToCountIsRefused(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	listening(t, s)
+	for _, floor := range []int64{1<<53 - 1, 1 << 53, math.MaxInt64} {
+		c := one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("wrong", floor, "k"), TTL: time.Minute})
+		require.Equal(t, node.Unknown, c.Outcome)
+		require.ErrorContains(t, c.Err, "the clock of the client is wrong")
+		c = enter(t, s, fenced("waits", 1, "k"), 0, 1, floor)
+		require.Equal(t, node.Unknown, c.Outcome)
+		_, held := server.Get(t, "k")
+		require.False(t, held)
+		_, counted := server.Get(t, "{k}:fence")
+		require.False(t, counted)
+	}
+	right := one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("right", 5, "k"), TTL: time.Minute})
+	require.EqualValues(t, 5, right.Fence)
 }
 
 // enter joins the queue of "k" with a fence of at least floor. The first join of a claim
