@@ -35,7 +35,9 @@ type server struct {
 	MaxMemory       string  `json:"maxmemory,omitempty"`
 	MaxMemoryPolicy string  `json:"maxmemory_policy,omitempty"`
 
-	run   string // as the marker of restart guards names it
+	// As markers of restart guards name them: the server's history, and the one before it.
+	history, before string
+
 	Guard *guard `json:"guard,omitempty"` // of WithRestartGuard; none if no Locker has used one here
 
 	Denied  []denial `json:"denied,omitempty"`  // what the library needs and the user may not
@@ -70,12 +72,15 @@ type guard struct {
 // it uses no restart guard.
 func (s *server) readGuard(ctx context.Context, client rueidis.Client) {
 	marker, err := client.Do(ctx, client.B().Get().Key("redlock:guard").Build()).ToString()
-	run, text, _ := strings.Cut(marker, " ")
+	its, text, _ := strings.Cut(marker, " ")
 	since, invalid := strconv.ParseInt(text, 10, 64)
-	if err != nil || invalid != nil || s.run == "" {
+	if err != nil || invalid != nil || s.RunID == "" {
 		return
 	}
-	s.Guard = &guard{Known: run == s.run}
+	run, history, _ := strings.Cut(its, "-")
+	history, _, _ = strings.Cut(history, "-")
+	// A healthy master has a new history and none before it when it has dropped its backlog.
+	s.Guard = &guard{Known: run == s.RunID && (history == s.history || strings.Trim(s.before, "0") == "" && s.before != "")}
 	if since > 0 {
 		began := time.UnixMilli(since).UTC()
 		s.Guard.Since = &began
@@ -213,7 +218,7 @@ func (s *server) readInfo(info map[string]string) {
 		}
 	}
 	s.Mode, s.Role, s.RunID = info["redis_mode"], info["role"], info["run_id"]
-	s.run = s.RunID + info["master_replid2"]
+	s.history, s.before = info["master_replid"], info["master_replid2"]
 	s.MaxMemory, s.MaxMemoryPolicy = info["maxmemory"], info["maxmemory_policy"]
 	switch info["aof_enabled"] {
 	case "0":
