@@ -9,11 +9,12 @@ import "time"
 // holds wait without one. That bound does not depend on how many are held.
 //
 // But what Config.Extend does is up to the user, and a node may hang. Neither may hold up
-// the extensions of other holds, so after turn a goroutine does not count any more. However
-// many are stuck, maxTurns others are started in every turn.
+// the extensions of other holds, so one that takes far longer than others did is stuck, and
+// does not count any more. However many are, maxTurns others are started in that time.
 const (
-	maxTurns = 4096
-	turn     = 200 * time.Millisecond
+	maxTurns  = 4096
+	shortest  = 250 * time.Millisecond // before which none is stuck
+	overtaken = 4                      // how often others end in the time after which one is
 )
 
 // taken is the turn that a hold has.
@@ -24,10 +25,11 @@ type taken struct {
 
 // turns are those of a Keeper. Its mutex guards them.
 type turns struct {
-	most    int      // maxTurns, but for tests
-	taken   []*taken // as they were taken, some of which may be over
-	count   int      // that are not
-	waiting []*Hold  // for a turn, as they became due; but for those that are not queued any more
+	most    int           // maxTurns, but for tests
+	taken   []*taken      // as they were taken, some of which may be over
+	count   int           // that are not
+	usual   time.Duration // how long those took that were not stuck, the last ones most
+	waiting []*Hold       // for a turn, as they became due; but for those that are not queued any more
 }
 
 // begin has h extended through Config.Extend, as soon as it is its turn. k.mu is held.
@@ -47,7 +49,8 @@ func (h *Hold) unqueue() {
 // takeTurns starts what waits for its turn, and returns when to look again. k.mu is held.
 func (k *Keeper) takeTurns(now Instant) Instant {
 	t := &k.turns
-	for len(t.taken) > 0 && (t.taken[0].over || now.Sub(t.taken[0].since) >= turn) {
+	stuck := max(shortest, overtaken*t.usual)
+	for len(t.taken) > 0 && (t.taken[0].over || now.Sub(t.taken[0].since) >= stuck) {
 		t.end(t.taken[0])
 		t.taken = t.taken[1:]
 	}
@@ -75,7 +78,7 @@ func (k *Keeper) takeTurns(now Instant) Instant {
 		t.waiting = nil
 		return never
 	}
-	return t.taken[0].since.Add(turn)
+	return t.taken[0].since.Add(stuck)
 }
 
 func (t *turns) end(taken *taken) {
@@ -87,7 +90,10 @@ func (t *turns) end(taken *taken) {
 
 // endTurn lets another hold have the turn of h. k.mu is held.
 func (k *Keeper) endTurn(h *Hold) {
-	k.turns.end(h.turn)
+	if t := &k.turns; !h.turn.over {
+		t.usual += (k.clock.now().Sub(h.turn.since) - t.usual) / 64
+		t.end(h.turn)
+	}
 	if len(k.turns.waiting) > 0 {
 		k.look()
 	}
