@@ -70,6 +70,8 @@ func TestExtensionsThatAreStuckHoldUpNoOthers(t *testing.T) {
 			run(t, 3, func(t *testing.T, b *bench) {
 				var stuck sync.Map
 				over := make(chan struct{})
+				end := sync.OnceFunc(func() { close(over) })
+				defer end()
 				var all sync.WaitGroup
 				b.through(func(h *Hold) error {
 					all.Add(1)
@@ -91,7 +93,7 @@ func TestExtensionsThatAreStuckHoldUpNoOthers(t *testing.T) {
 				for _, h := range holds[3*fewTurns:] {
 					require.Greater(t, time.Until(h.Until()), ttl/2)
 				}
-				close(over)
+				end()
 				synctest.Wait()
 				for _, h := range holds {
 					h.End(errReleased)

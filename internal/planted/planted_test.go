@@ -163,7 +163,7 @@ var mistakes = []mistake{
 		"if t.count == t.most {", "if t.count < 0 {",
 		test("./internal/keeper", "TestExtensionsThroughAMiddlewareAreBounded"), "TestExtensionsThrough"},
 	{"extensions that are stuck hold up all others", "internal/keeper/turns.go",
-		"t.taken[0].over || now.Sub(t.taken[0].since) >= stuck", "t.taken[0].over",
+		"stuck := max(shortest,", "stuck := max(time.Hour,",
 		test("./internal/keeper", "TestExtensionsThatAreStuckHoldUpNoOthers"), "TestExtensionsThatAreStuck"},
 	{"a grace costs tries", scheduler,
 		"(h.threshold-h.terms.Grace)/tries", "h.threshold/tries",
