@@ -32,10 +32,29 @@ func (l *Lock) Fence() int64 { return l.fence }
 // process, whatever its clock does.
 type floors struct{ last atomic.Int64 }
 
+// maxFloor bounds the floors, and so the year that a clock may show, to 2112. A floor near
+// 2^53 would leave the counters of its keys no room to count, for every client and for as
+// long as the nodes keep them. A lower floor instead of a refusal would not be safe: a node
+// that has lost its counter could give a fence twice.
+const maxFloor = 1 << 52
+
+// checkClock refuses a wall clock that gives no floor.
+func checkClock(now time.Time) error {
+	if now.UnixMicro() < maxFloor {
+		return nil
+	}
+	return argumentError("WithFence: the clock of this machine says %s: must be before %s", now.UTC().Format(time.DateOnly), time.UnixMicro(maxFloor).UTC().Format(time.DateOnly))
+}
+
+// next returns a floor. If the clock has become wrong since checkClock it is one that the
+// nodes refuse, and that later ones are not above.
 func (f *floors) next() int64 {
 	for {
-		last := f.last.Load()
-		floor := max(time.Now().UnixMicro(), last+1)
+		now, last := time.Now().UnixMicro(), f.last.Load()
+		if now >= maxFloor {
+			return 1 << 53
+		}
+		floor := max(now, last+1)
 		if f.last.CompareAndSwap(last, floor) {
 			return floor
 		}

@@ -3,6 +3,7 @@ package redlock
 import (
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -14,6 +15,20 @@ func TestFloorsDoNotGoBackWithTheClock(t *testing.T) {
 	f.last.Store(ahead) // the clock has been set back by an hour since
 	require.Equal(t, ahead+1, f.next())
 	require.Equal(t, ahead+2, f.next())
+}
+
+// A clock that is far off for a while leaves nothing behind in the process.
+func TestAFloorIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f floors
+		require.NoError(t, checkClock(time.Now()))
+		before := f.next()
+		require.Less(t, before, int64(maxFloor))
+		time.Sleep(time.Until(time.UnixMicro(maxFloor)))
+		require.EqualError(t, checkClock(time.Now()), "redlock: WithFence: the clock of this machine says 2112-09-17: must be before 2112-09-17")
+		require.EqualValues(t, 1<<53, f.next(), "which the nodes refuse")
+		require.Equal(t, before, f.last.Load())
+	})
 }
 
 func TestNoTwoClaimsOfAProcessHaveTheSameFloor(t *testing.T) {

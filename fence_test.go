@@ -495,3 +495,20 @@ func TestAnExtensionMakesNoNodeAgreeOnAFence(t *testing.T) {
 		require.NoError(t, g.lock.Release(t.Context()))
 	})
 }
+
+// A client whose clock is wrong by a century counts nothing up for the others: it is refused
+// before anything is sent.
+func TestAFenceNeedsAClockThatCanBeRight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stores, l := inMemory(t, 3)
+		asked := 0
+		for _, s := range stores {
+			s.Faults(func(sim.Op, int) sim.Fault { asked++; return sim.Fault{} })
+		}
+		time.Sleep(time.Until(time.Date(2113, 1, 1, 0, 0, 0, 0, time.UTC)))
+		_, err := l.TryAcquire(t.Context(), "k", time.Minute, redlock.WithFence())
+		require.EqualError(t, err, `redlock: acquire "k": WithFence: the clock of this machine says 2113-01-01: must be before 2112-09-17`)
+		require.Zero(t, asked)
+		require.NoError(t, l.Close())
+	})
+}

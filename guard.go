@@ -17,7 +17,7 @@ import (
 // Without it, a node that crashes and comes back without its last writes votes twice: two
 // clients can hold one lock. The guard sees restarts, failovers to a replica, and FLUSHALL:
 // each node keeps a marker in the key redlock:guard, which says which run of the server it is
-// for. It needs the command INFO, and servers or Sentinel groups as nodes: a Cluster is an
+// for, and which history of its data. It needs the command INFO, and servers or Sentinel groups as nodes: a Cluster is an
 // error.
 //
 // A node in quarantine counts as failed, and its error is a [QuarantineError]. New nodes

@@ -223,6 +223,9 @@ func (c lockConfig) check() error {
 	if err := node.CheckMetadata(c.metadata); err != nil {
 		return argumentError("WithMetadata: %w", err)
 	}
+	if c.fence {
+		return checkClock(time.Now())
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package redlock
 
 import (
+	"math"
 	"math/rand/v2"
 	"time"
 
@@ -18,9 +19,11 @@ type RetryPolicy func() backoff.BackOff
 
 // FixedRetry returns a policy that pauses for delay plus a random part of jitter.
 // It allows max more attempts after the first; if max is negative, as many as ctx
-// allows. A negative delay or jitter counts as 0.
+// allows. A negative delay or jitter counts as 0. No pause is longer than the longest
+// [time.Duration].
 func FixedRetry(delay, jitter time.Duration, max int) RetryPolicy {
 	pause := fixed{delay: atLeast(delay, 0), jitter: atLeast(jitter, 0)}
+	pause.jitter = min(pause.jitter, math.MaxInt64-pause.delay)
 	return func() backoff.BackOff {
 		if max < 0 {
 			return pause

@@ -1,6 +1,7 @@
 package redlock_test
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -23,7 +24,11 @@ func TestRetryPolicies(t *testing.T) {
 		{"fixed, no jitter", redlock.FixedRetry(5*ms, 0, 4), 4, 5 * ms, 5 * ms},
 		{"fixed, for ever", redlock.FixedRetry(ms, ms, -1), -1, ms, 2 * ms},
 		{"fixed, negative", redlock.FixedRetry(-ms, -ms, 2), 2, 0, 0},
+		{"fixed, as long as can be", redlock.FixedRetry(math.MaxInt64, time.Second, -1), -1, math.MaxInt64, math.MaxInt64},
+		{"fixed, nearly so", redlock.FixedRetry(math.MaxInt64-ms, time.Second, -1), -1, math.MaxInt64 - ms, math.MaxInt64},
+		{"fixed, any pause at all", redlock.FixedRetry(0, math.MaxInt64, -1), -1, 0, math.MaxInt64},
 		{"exponential", redlock.ExponentialRetry(10*ms, time.Second), -1, 0, time.Second},
+		{"exponential, as long as can be", redlock.ExponentialRetry(math.MaxInt64, math.MaxInt64), -1, 0, math.MaxInt64},
 		{"exponential, max below initial", redlock.ExponentialRetry(10*ms, ms), -1, 0, 10 * ms},
 		{"exponential, negative", redlock.ExponentialRetry(-1, -1), -1, 0, ms},
 	} {

@@ -81,7 +81,7 @@ func exported(t *testing.T, b *bench) (metrics map[string]string, labels []strin
 			}
 		}
 		for set := range b.points(m.Name) {
-			for _, pair := range strings.Split(set, ",") {
+			for pair := range strings.SplitSeq(set, ",") {
 				key, _, _ := strings.Cut(pair, "=")
 				labels = append(labels, underscores.Replace(key))
 			}

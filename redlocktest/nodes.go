@@ -29,11 +29,17 @@ type Nodes struct {
 }
 
 // Start returns n nodes in memory. The options are those of their [Nodes.Locker].
+//
+// With [redlock.WithRestartGuard] the nodes vote at once, as those of a deployment do that
+// has been running for a while. They are never in quarantine after that, since they never
+// lose their data: not even by [Nodes.Down].
 func Start(tb testing.TB, n int, opts ...redlock.Option) *Nodes {
 	tb.Helper()
 	nodes := &Nodes{tb: tb}
 	for range n {
-		nodes.stores = append(nodes.stores, new(sim.Store))
+		store := new(sim.Store)
+		store.Trust()
+		nodes.stores = append(nodes.stores, store)
 	}
 	nodes.locker = nodes.NewLocker(opts...)
 	return nodes

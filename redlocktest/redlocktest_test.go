@@ -270,3 +270,24 @@ func TestEverythingMayBeCalledConcurrently(t *testing.T) {
 		require.Equal(t, lock.Token(), nodes.Owner("k"))
 	})
 }
+
+// The options of production work here too, those of the guard included.
+func TestNodesVoteUnderARestartGuard(t *testing.T) {
+	everywhere(t, func(t *testing.T) {
+		guard := redlock.WithRestartGuard(time.Minute, time.Second)
+		nodes := redlocktest.Start(t, 3, guard)
+		lock, err := nodes.Locker().TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		require.NoError(t, lock.Release(t.Context()))
+
+		nodes.Down(0)
+		nodes.Up()
+		require.NoError(t, nodes.NewLocker(guard).TrustNodes(t.Context()), "there is nothing to trust, and no harm in it")
+		lock, err = nodes.NewLocker(guard, redlock.WithFence()).TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		require.NoError(t, lock.Extend(t.Context(), 0))
+
+		_, err = nodes.Locker().TryAcquire(t.Context(), "long", 2*time.Minute)
+		require.ErrorContains(t, err, "must not be above the longest of WithRestartGuard, 1m0s")
+	})
+}

@@ -101,7 +101,7 @@ func TestDoctorKnowsANodeInQuarantine(t *testing.T) {
 	_, _, d = consult(t, s.Addr())
 	require.Equal(t, &guard{Known: true}, d.Servers[0].Guard)
 
-	_, err = s.Do("SET", "redlock:guard", "anotherrun 1700000000000")
+	_, err = s.Do("SET", "redlock:guard", "anotherrun-history-0 1700000000000")
 	require.NoError(t, err)
 	_, found, d = consult(t, s.Addr())
 	require.Equal(t, warning, found["guard "+s.Addr()])

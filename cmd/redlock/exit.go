@@ -78,5 +78,5 @@ func codeOf(err error) int {
 // say writes one line, with the tool's name in front.
 func say(w io.Writer, format string, args ...any) {
 	text := strings.TrimPrefix(fmt.Sprintf(format, args...), "redlock: ")
-	fmt.Fprintln(w, "redlock:", strings.ReplaceAll(text, "\n", "; "))
+	_, _ = fmt.Fprintln(w, "redlock:", strings.ReplaceAll(text, "\n", "; "))
 }

@@ -77,10 +77,24 @@ func (g restartGuard) set() bool { return g.maxTTL > 0 }
 // quarantine is how long a node does not vote after a loss of data.
 func (g restartGuard) quarantine() time.Duration { return g.maxTTL + 2*g.skew }
 
+// serverRun names a run of a server, and its data: by the history that it is in, and the one before.
+type serverRun struct{ id, history, before string }
+
+// runOf reads INFO.
+func runOf(info map[string]string) serverRun {
+	return serverRun{info["run_id"], info["master_replid"], info["master_replid2"]}
+}
+
 // marker is what restart guards leave on a server, as internal/node/guard.lua writes it.
 type marker struct {
-	run   string    // the run of the server that it is for
-	since time.Time // when the quarantine began, by the server's clock; zero if it was ended by Locker.TrustNodes
+	run, history string    // that it is for
+	since        time.Time // when the quarantine began, by the server's clock; zero if it was ended by Locker.TrustNodes
+}
+
+// knows reports whether the marker is for the run. A healthy master has a new history, and
+// none before it, when it has dropped its backlog.
+func (m marker) knows(r serverRun) bool {
+	return m.run == r.id && (m.history == r.history || r.before != "" && strings.Trim(r.before, "0") == "")
 }
 
 // readMarker reports false if there is none, or the user may not see it: who may not, uses
@@ -90,12 +104,13 @@ func readMarker(ctx context.Context, client rueidis.Client) (m marker, ok bool) 
 	if err != nil {
 		return m, false
 	}
-	run, since, _ := strings.Cut(text, " ")
+	its, since, _ := strings.Cut(text, " ")
 	ms, err := strconv.ParseInt(since, 10, 64)
 	if err != nil {
 		return m, false
 	}
-	m.run = run
+	m.run, its, _ = strings.Cut(its, "-")
+	m.history, _, _ = strings.Cut(its, "-")
 	if ms > 0 {
 		m.since = time.UnixMilli(ms).UTC()
 	}
@@ -104,9 +119,9 @@ func readMarker(ctx context.Context, client rueidis.Client) (m marker, ok bool) 
 
 // left is for how much longer a server does not vote that is in this run, with the marker m
 // if it is known. now is by the server's clock.
-func (g restartGuard) left(m marker, known bool, run string, now time.Time) time.Duration {
+func (g restartGuard) left(m marker, known bool, r serverRun, now time.Time) time.Duration {
 	switch {
-	case !known || m.run != run: // from the next acquire on
+	case !known || !m.knows(r): // from the next acquire on
 		return g.quarantine()
 	case m.since.IsZero():
 		return 0
@@ -127,6 +142,3 @@ func (g restartGuard) ask(ctx context.Context, client rueidis.Client) (time.Dura
 	m, known := readMarker(ctx, client)
 	return g.left(m, known, runOf(fieldsOf(info)), time.Unix(clock[0], clock[1]*1000)), nil
 }
-
-// runOf names the run of a server as the marker does.
-func runOf(info map[string]string) string { return info["run_id"] + info["master_replid2"] }

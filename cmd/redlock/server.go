@@ -36,8 +36,8 @@ type server struct {
 	MaxMemory       string  `json:"maxmemory,omitempty"`
 	MaxMemoryPolicy string  `json:"maxmemory_policy,omitempty"`
 
-	run   string // as the marker of restart guards names it
-	Guard *guard `json:"guard,omitempty"` // of WithRestartGuard; none if no Locker has used one here
+	run   serverRun // as the marker of restart guards names it
+	Guard *guard    `json:"guard,omitempty"` // of WithRestartGuard; none if no Locker has used one here
 
 	quarantine time.Duration // for how much longer it does not vote, by the guard that the tool was given
 
@@ -72,11 +72,11 @@ type guard struct {
 // readGuard reads the marker.
 func (s *server) readGuard(ctx context.Context, client rueidis.Client, g restartGuard) {
 	m, ok := readMarker(ctx, client)
-	if s.run == "" {
+	if s.run.id == "" {
 		return
 	}
 	if ok {
-		s.Guard = &guard{Known: m.run == s.run}
+		s.Guard = &guard{Known: m.knows(s.run)}
 		if !m.since.IsZero() {
 			s.Guard.Since = &m.since
 		}

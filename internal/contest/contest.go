@@ -109,7 +109,7 @@ type call struct {
 	read    bool
 }
 
-func (call) Sent(int, time.Time) {}
+func (call) Sent(int, quorum.Progress) {}
 
 // Cast never blocks: answers has room for the one call that each node has under way.
 func (c call) Cast(node int, r quorum.Reply) { c.answers <- answer{node, c.claim, c.read, r} }

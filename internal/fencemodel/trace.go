@@ -9,7 +9,7 @@ import (
 func (m *Model) tell(s state, steps []step) []string {
 	var begin []string
 	for n := range m.Nodes {
-		begin = append(begin, fmt.Sprint(s.columns[n].node.counter[:m.keys()]))
+		begin = append(begin, fmt.Sprintf("%d", s.columns[n].node.counter[:m.keys()]))
 	}
 	lines := []string{"counters: " + strings.Join(begin, " ")}
 	for _, at := range steps {
@@ -67,23 +67,23 @@ func (m *Model) describe(before, after *state, at step) string {
 
 // consequences says what a step meant for the attempts.
 func consequences(before, after *state) string {
-	text := ""
+	var text strings.Builder
 	for i := range maxAttempts {
 		was, is := before.attempts[i], after.attempts[i]
 		if was.phase == idle && is.phase != idle {
-			text += fmt.Sprintf("; %s has begun with floor %d", name(i), is.floor)
+			fmt.Fprintf(&text, "; %s has begun with floor %d", name(i), is.floor)
 		}
 		if is.confirmed > was.confirmed {
-			text += fmt.Sprintf("; %s sends confirms for %d", name(i), is.confirmed)
+			fmt.Fprintf(&text, "; %s sends confirms for %d", name(i), is.confirmed)
 		}
 		if was.phase != completed && is.phase == completed {
-			text += fmt.Sprintf("; %s completes with token %d", name(i), is.token)
+			fmt.Fprintf(&text, "; %s completes with token %d", name(i), is.token)
 		}
 		if !was.over && is.over {
-			text += fmt.Sprintf("; %s is over", name(i))
+			fmt.Fprintf(&text, "; %s is over", name(i))
 		}
 	}
-	return text
+	return text.String()
 }
 
 // name is that of an attempt.

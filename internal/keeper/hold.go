@@ -57,7 +57,9 @@ type Hold struct {
 	round       *round        // the latest extension
 	slots       []node.Slot   // by node; nil before the first extension
 	index       int32         // in keeper.schedule, or -1
-	extending   bool          // Config.Extend is running
+	extending   bool          // Config.Extend is running, or is to be run when it is the hold's turn
+	queued      bool          // the latter
+	turn        *taken        // the latest
 	extendAgain bool          // and is to be run again
 	done        bool          // Done was called
 	parting     *time.Timer   // releases the claim at the end of validity; nil unless a grace keeps it
@@ -304,6 +306,9 @@ func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Ballot, bool) {
 	case <-k.stop:
 		waited = false
 	}
+	k.mu.Lock()
+	k.endTurn(h) // what the caller does after that is up to the caller
+	k.mu.Unlock()
 	return r.outcome(patience, waited)
 }
 

@@ -37,7 +37,7 @@ type Config struct {
 	Cause func(Loss) error
 	// Extend, if set, is called for each extension that is due, on a goroutine
 	// of its own, and at most once at a time for a hold. It calls ExtendDue, or
-	// returns why it did not.
+	// returns why it did not. See turns.
 	Extend func(*Hold) error
 	// Ended, if set, is called when a hold has ended without being released. It must
 	// not block.
@@ -62,6 +62,7 @@ type Keeper struct {
 	holds    map[*Hold]struct{}
 	emptied  sync.Cond // signalled when no hold is left
 	schedule schedule
+	turns    turns
 	planned  Instant // when the loop looks next
 }
 
@@ -74,6 +75,7 @@ func New(config Config) *Keeper {
 		stop:    make(chan struct{}),
 		holds:   make(map[*Hold]struct{}),
 		planned: never,
+		turns:   turns{most: maxTurns},
 	}
 	k.emptied.L = &k.mu
 	k.running.Go(k.run)

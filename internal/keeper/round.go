@@ -52,7 +52,7 @@ func (k *Keeper) dispatch(rounds ...*round) {
 }
 
 // Sent implements node.Voter.
-func (r *round) Sent(node int, _ time.Time) {
+func (r *round) Sent(node int, _ quorum.Progress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sent |= 1 << node

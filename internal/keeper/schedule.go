@@ -28,13 +28,14 @@ func (k *Keeper) startDue(now Instant) Instant {
 				h.round.giveUp(h.retry())
 			}
 			rounds = append(rounds, h.newRound(now, h.terms.TTL))
+		case h.queued: // it is still to be extended
 		case h.extending:
 			h.extendAgain = true // at once when this one is over
 		default:
-			h.extending = true
-			k.running.Go(func() { k.extendThrough(h) })
+			k.begin(h)
 		}
 	}
+	turns := k.takeTurns(now)
 	k.planned = never
 	if len(k.holds) > 0 {
 		k.planned = now.Add(tick)
@@ -42,6 +43,7 @@ func (k *Keeper) startDue(now Instant) Instant {
 	if len(k.schedule) > 0 {
 		k.planned = min(k.planned, k.schedule[0].due)
 	}
+	k.planned = min(k.planned, turns)
 	next := k.planned
 	k.mu.Unlock()
 	if len(rounds) > 0 {
@@ -64,7 +66,7 @@ func (k *Keeper) reschedule(h *Hold, last Instant) {
 	deadline := h.deadline.Load()
 	if h.threshold == 0 && h.raise == 0 || deadline < 0 || Instant(deadline).Add(h.terms.Grace) >= h.max {
 		k.unschedule(h)
-		h.extendAgain = false
+		h.unqueue()
 		return
 	}
 	h.due = Instant(deadline).Add(h.terms.Grace - h.threshold)
@@ -73,7 +75,7 @@ func (k *Keeper) reschedule(h *Hold, last Instant) {
 	}
 	if last > 0 { // with a threshold near the ttl, extensions would follow each other at once
 		h.due = max(h.due, last.Add(h.retry()))
-		h.extendAgain = false
+		h.unqueue()
 	}
 	if h.index < 0 {
 		heap.Push(&k.schedule, h)
@@ -95,6 +97,11 @@ func (k *Keeper) plan(due Instant) {
 		return
 	}
 	k.planned = due
+	k.look()
+}
+
+// look makes the loop look now.
+func (k *Keeper) look() {
 	select {
 	case k.wake <- struct{}{}:
 	default:
@@ -107,10 +114,12 @@ func (k *Keeper) extendThrough(h *Hold) {
 	defer func() { // also if Config.Extend ends its goroutine
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		h.extending = h.extendAgain && !h.over() && !k.closed
-		h.extendAgain = false
-		if h.extending {
-			k.running.Go(func() { k.extendThrough(h) })
+		k.endTurn(h)
+		again := h.extendAgain && !h.over() && !k.closed
+		h.extending, h.extendAgain = false, false
+		if again {
+			k.begin(h)
+			k.look()
 		}
 	}()
 	start := k.clock.now()

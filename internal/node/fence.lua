@@ -12,6 +12,9 @@ end
 -- them. Returns it.
 local function raise(keys, from, floor, step, retention)
   local least = tonumber(floor)
+  if least >= 2 ^ 53 - 1 then -- it would leave no room to count
+    error('the floor of the fence is not below 2^53: the clock of the client is wrong')
+  end
   local fence = least
   for i = from, #keys do
     fence = math.max(fence, counted(keys[i]) + step)

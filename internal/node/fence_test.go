@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"math"
 	"net"
 	"strconv"
 	"strings"
@@ -109,6 +110,27 @@ func TestFencesAreExact(t *testing.T) {
 	require.EqualValues(t, largest-1, one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("one", largest-1, "k"), TTL: time.Minute}).Fence)
 	do(t, s, node.Release, 0, node.NewClaim([]string{"k"}, "one", 1))
 	require.EqualValues(t, largest, one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("two", 1, "k"), TTL: time.Minute}).Fence)
+}
+
+// A client whose clock is beyond what a counter holds gets no lock, and the counters stay as
+// they are for the others.
+func TestAFloorThatLeavesNoRoomToCountIsRefused(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	listening(t, s)
+	for _, floor := range []int64{1<<53 - 1, 1 << 53, math.MaxInt64} {
+		c := one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("wrong", floor, "k"), TTL: time.Minute})
+		require.Equal(t, node.Unknown, c.Outcome)
+		require.ErrorContains(t, c.Err, "the clock of the client is wrong")
+		c = enter(t, s, fenced("waits", 1, "k"), 0, 1, floor)
+		require.Equal(t, node.Unknown, c.Outcome)
+		_, held := server.Get(t, "k")
+		require.False(t, held)
+		_, counted := server.Get(t, "{k}:fence")
+		require.False(t, counted)
+	}
+	right := one(t, s, node.Command{Kind: node.Acquire, Claim: fenced("right", 5, "k"), TTL: time.Minute})
+	require.EqualValues(t, 5, right.Fence)
 }
 
 // enter joins the queue of "k" with a fence of at least floor. The first join of a claim
@@ -221,50 +243,149 @@ func TestANodeThatMayHaveForgottenDoesNotVote(t *testing.T) {
 	})
 	refuses("it came back empty")
 	trust()
-	_, err = server.Do("SET", "redlock:guard", "0123456789abcdef 0")
+	_, err = server.Do("SET", "redlock:guard", "0123456789abcdef-0123456789abcdef-0 0")
 	require.NoError(t, err)
 	_, err = server.Do("DEL", "k1", "k2", "k3", "k4", "k5", "k6", "k7", "k8", "k9", "k10", "k11", "k12", "k13", "k14", "k15", "k16")
 	require.NoError(t, err)
 	refuses("its data is that of another run, as after a failover")
 }
 
+// pair is two servers of which either may follow the other, and drops its backlog after a
+// second without replicas; and a guarded node, which is the first of them.
+type pair struct {
+	t             *testing.T
+	first, second *redistest.Server
+	node          node.Store
+	keys          int
+}
+
+func newPair(t *testing.T) *pair {
+	args := []string{"--repl-backlog-ttl", "1", "--repl-diskless-sync-delay", "0"}
+	p := &pair{t: t, first: redistest.Start(t, args...), second: redistest.Start(t, args...)}
+	p.node = connect(t, p.first)
+	return p
+}
+
+// replication is a field of what a server says of its replication.
+func (p *pair) replication(s *redistest.Server, field string) string {
+	p.t.Helper()
+	info, err := s.Do("INFO", "replication")
+	require.NoError(p.t, err)
+	_, text, found := strings.Cut(info.(string), field+":")
+	require.True(p.t, found)
+	value, _, _ := strings.Cut(text, "\r\n")
+	return value
+}
+
+func (p *pair) follow(replica, master *redistest.Server) {
+	p.t.Helper()
+	host, port, err := net.SplitHostPort(master.Addr())
+	require.NoError(p.t, err)
+	_, err = replica.Do("REPLICAOF", host, port)
+	require.NoError(p.t, err)
+	eventually.True(p.t, "the replica follows", func() bool { return p.replication(replica, "master_link_status") == "up" })
+}
+
+func (p *pair) promote(s *redistest.Server) {
+	p.t.Helper()
+	_, err := s.Do("REPLICAOF", "NO", "ONE")
+	require.NoError(p.t, err)
+}
+
+const noHistory = "0000000000000000000000000000000000000000"
+
+// forgets waits until the first server has dropped its backlog.
+func (p *pair) forgets() {
+	p.t.Helper()
+	eventually.True(p.t, "it drops its backlog", func() bool { return p.replication(p.first, "repl_backlog_active") == "0" })
+	require.Equal(p.t, noHistory, p.replication(p.first, "master_replid2"))
+}
+
+func (p *pair) take() node.Command {
+	p.keys++
+	return one(p.t, p.node, node.Command{Kind: node.Acquire, Claim: guarded("one", time.Minute, "k"+strconv.Itoa(p.keys)), TTL: time.Minute})
+}
+
+func (p *pair) trust() {
+	p.t.Helper()
+	require.Equal(p.t, node.Done, one(p.t, p.node, node.Command{Kind: node.Trust, Claim: node.NewClaim([]string{"k"}, "", 1)}).Outcome)
+}
+
+func (p *pair) votes(why string) {
+	p.t.Helper()
+	require.Equal(p.t, node.Done, p.take().Outcome, why)
+}
+
+func (p *pair) refuses(why string) {
+	p.t.Helper()
+	for range 2 {
+		var q *node.Quarantined
+		require.ErrorAs(p.t, p.take().Err, &q, why)
+	}
+}
+
 // A group that fails over and back: its first master has taken over what the second one knew.
 func TestAMasterThatWasAReplicaMeanwhileDoesNotVote(t *testing.T) {
-	first, second := redistest.Start(t), redistest.Start(t)
-	s := connect(t, first)
-	for _, server := range []*redistest.Server{first, second} {
-		_, err := server.Do("CONFIG", "SET", "repl-diskless-sync-delay", "0")
-		require.NoError(t, err)
+	p := newPair(t)
+	p.trust()
+	for range 2 {
+		p.follow(p.second, p.first)
+		p.votes("a new replica changes nothing")
+		p.promote(p.second)
+		p.follow(p.first, p.second)
+		p.promote(p.first)
+		require.NotEqual(t, noHistory, p.replication(p.first, "master_replid2"))
+		p.refuses("it has the other's data")
+		p.trust()
+		p.votes("it is trusted")
 	}
-	take := func(key string) node.Command {
-		return one(t, s, node.Command{Kind: node.Acquire, Claim: guarded("one", time.Minute, key), TTL: time.Minute})
-	}
-	follow := func(replica, master *redistest.Server) {
-		host, port, err := net.SplitHostPort(master.Addr())
-		require.NoError(t, err)
-		_, err = replica.Do("REPLICAOF", host, port)
-		require.NoError(t, err)
-		eventually.True(t, "the replica follows", func() bool {
-			info, err := replica.Do("INFO", "replication")
-			return err == nil && strings.Contains(info.(string), "master_link_status:up")
-		})
-	}
-	promote := func(server *redistest.Server) {
-		_, err := server.Do("REPLICAOF", "NO", "ONE")
-		require.NoError(t, err)
-	}
-	one(t, s, node.Command{Kind: node.Trust, Claim: node.NewClaim([]string{"k"}, "", 1)})
-	follow(second, first)
-	require.Equal(t, node.Done, take("a").Outcome)
-	promote(second)
-	follow(first, second)
-	promote(first)
-	var q *node.Quarantined
-	require.ErrorAs(t, take("b").Err, &q)
+}
 
-	one(t, s, node.Command{Kind: node.Trust, Claim: node.NewClaim([]string{"k"}, "", 1)})
-	follow(second, first)
-	require.Equal(t, node.Done, take("c").Outcome, "a new replica changes nothing")
+// Nor does it if it is asked only when it has dropped the backlog of that time, and has no
+// master_replid2 any more.
+func TestAMasterThatWasAReplicaLongAgoDoesNotVote(t *testing.T) {
+	p := newPair(t)
+	p.trust()
+	p.follow(p.second, p.first)
+	p.votes("it was never a replica")
+	p.promote(p.second)
+	p.follow(p.first, p.second)
+	p.promote(p.first)
+	p.forgets()
+	p.refuses("nobody knows what it has forgotten")
+}
+
+// A promoted master passes one quarantine, and not a second one when it drops its backlog.
+func TestAPromotedMasterIsQuarantinedOnce(t *testing.T) {
+	p := newPair(t)
+	p.follow(p.first, p.second)
+	p.promote(p.first)
+	p.refuses("it was a replica")
+	p.trust()
+	p.votes("its quarantine is over")
+	p.forgets()
+	p.votes("nothing has happened to it")
+	p.follow(p.second, p.first) // which begins another history
+	p.votes("a new replica changes nothing")
+	p.promote(p.second)
+	p.forgets()
+	p.votes("nor does one that leaves")
+
+	p.follow(p.first, p.second)
+	p.promote(p.first)
+	p.refuses("it was a replica again")
+}
+
+// What drops a backlog ends no quarantine either.
+func TestAQuarantineOutlivesTheBacklog(t *testing.T) {
+	p := newPair(t)
+	p.follow(p.first, p.second)
+	p.promote(p.first)
+	var before, after *node.Quarantined
+	require.ErrorAs(t, p.take().Err, &before)
+	p.forgets()
+	require.ErrorAs(t, p.take().Err, &after)
+	require.WithinDuration(t, before.Until, after.Until, time.Second, "it is the same one")
 }
 
 func TestAQuarantineEnds(t *testing.T) {
@@ -287,7 +408,7 @@ func TestANodeInQuarantineGrantsToNobodyInItsQueue(t *testing.T) {
 	one(t, s, node.Command{Kind: node.Trust, Claim: node.NewClaim([]string{"k"}, "", 1)})
 	holding(t, server, "holder")
 	require.Equal(t, node.Refused, enter(t, s, guarded("waiter", time.Minute, "k"), 0, 1, 0).Outcome)
-	_, err := server.Do("SET", "redlock:guard", "0123456789abcdef 0")
+	_, err := server.Do("SET", "redlock:guard", "0123456789abcdef-0123456789abcdef-0 0")
 	require.NoError(t, err)
 	c := enter(t, s, guarded("holder", time.Minute, "k"), 0, 1, 0)
 	var q *node.Quarantined

@@ -22,7 +22,7 @@ type ear struct {
 	late       atomic.Bool // sent after it was cast
 }
 
-func (e *ear) Sent(int, time.Time) {
+func (e *ear) Sent(int, quorum.Progress) {
 	e.sent.Add(1)
 	if e.cast.Load() > 0 {
 		e.late.Store(true)

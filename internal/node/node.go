@@ -39,7 +39,7 @@ func unasked(err error) error { return marked{err, ErrUnasked} }
 // lock of the Node's, and must not block for long: other commands' votes wait.
 type Voter interface {
 	// Sent is called when the command leaves the queue. It may never be called.
-	Sent(node int, at time.Time)
+	Sent(node int, sent quorum.Progress)
 	// Cast is called once, with the node's reply.
 	Cast(node int, reply quorum.Reply)
 }

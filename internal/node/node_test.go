@@ -538,3 +538,42 @@ func TestASilenceIsBelievedAtTheSecondLook(t *testing.T) {
 		require.Empty(t, first)
 	})
 }
+
+// sent is a voter that keeps the progress of what it waits for.
+type sent struct {
+	progress chan quorum.Progress
+	reply    sim.Voter
+}
+
+func newSent() sent { return sent{make(chan quorum.Progress, 1), make(sim.Voter, 1)} }
+
+func (s sent) Sent(_ int, p quorum.Progress) { s.progress <- p }
+func (s sent) Cast(node int, r quorum.Reply) { s.reply.Cast(node, r) }
+
+// What a server answers is progress with what it was sent after that, and not with what it
+// was sent long before: that may be on a connection of its own, which hangs.
+func TestAnAnswerIsProgressWithWhatWasSentLaterOnly(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+		var trips []time.Duration
+		s.Faults(func(sim.Op, int) sim.Fault {
+			trip := trips[0]
+			trips = trips[1:]
+			return sim.Fault{Reply: trip}
+		})
+		trips = []time.Duration{50 * ms, time.Hour, 50 * ms, 500 * ms, 50 * ms}
+		require.Equal(t, quorum.Granted, acquire(n, claim(0), time.Hour).Vote, "it is far")
+		start := time.Now()
+		var all []sent
+		for i := range 4 { // at 0, 200, 400 and 600 ms
+			v := newSent()
+			n.Acquire(claim(1+i), time.Hour, v)
+			all = append(all, v)
+			time.Sleep(200 * ms)
+		}
+		// At 250 ms the second was answered, and at 650 ms the fourth.
+		require.Equal(t, start.Add(250*ms), (<-all[0].progress).Since(), "the second might have overtaken it")
+		require.Equal(t, start.Add(650*ms), (<-all[2].progress).Since())
+		require.Len(t, all[1].reply, 1)
+		require.Len(t, all[3].reply, 1)
+	})
+}

@@ -68,7 +68,7 @@ type ping struct {
 	done    atomic.Bool
 }
 
-func (p *ping) Sent(int, time.Time) { p.sent.Store(true) }
+func (p *ping) Sent(int, quorum.Progress) { p.sent.Store(true) }
 
 func (p *ping) Cast(_ int, r quorum.Reply) {
 	p.done.Store(true)

@@ -46,6 +46,7 @@ type server struct {
 	heard    time.Time // the last answer, or when the first of those in flight was sent
 	silent   time.Time // the first look at the latest silence
 	trip     fastest
+	flights  flights
 
 	failures  int       // pipelines that broke off since the last that was answered
 	down      error     // why the server cannot be connected to; nil if it can: see breaker.go
@@ -150,6 +151,7 @@ func (s *server) waiting(w which) int {
 func (s *server) serve(w which) {
 	n := s.node
 	var batch, dropped []Command
+	flight := &flight{flights: &s.flights}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for {
@@ -177,7 +179,7 @@ func (s *server) serve(w which) {
 			continue
 		}
 		s.work(w) // another, where the server is far
-		dropped = s.send(batch, now, dropped[:0])
+		dropped = s.send(flight, batch, now, dropped[:0])
 		n.mu.Unlock()
 		n.cast(batch)
 		n.cast(dropped)
@@ -189,16 +191,19 @@ func (s *server) serve(w which) {
 
 // send sends a pipeline and settles what comes of it. It returns the commands that
 // need not wait any more, as the connection was found to be.
-func (s *server) send(batch []Command, now time.Time, dropped []Command) []Command {
+func (s *server) send(f *flight, batch []Command, now time.Time, dropped []Command) []Command {
 	n, seen := s.node, s.failures
 	n.mu.Unlock()
+	f.prepare(now)
 	for i := range batch {
 		if v := batch[i].voter; v != nil {
-			v.Sent(n.index, now)
+			v.Sent(n.index, f)
 		}
 	}
+	f.leave()
 	err := n.store.Do(n.ctx, batch)
 	end := time.Now()
+	f.land(end, err == nil)
 	n.mu.Lock()
 	s.inFlight -= len(batch)
 	if err == nil {

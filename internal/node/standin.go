@@ -5,7 +5,7 @@ import "github.com/redis/rueidis"
 // standIn carries a Store through redlock.New, which takes clients. So redlocktest
 // needs nothing exported of redlock that users have no use for.
 type standIn struct {
-	rueidis.Client // nil: New asks a client for its Nodes only, and Wrap takes it off
+	rueidis.Client // nil: New asks a client for its Nodes and its Mode only, and Wrap takes it off
 
 	name  string
 	store Store
@@ -21,3 +21,6 @@ func StandIn(name string, store Store) rueidis.Client {
 func (c *standIn) Nodes() map[string]rueidis.Client {
 	return map[string]rueidis.Client{c.name: c}
 }
+
+// Mode implements rueidis.Client: a Store is one server.
+func (c *standIn) Mode() rueidis.ClientMode { return rueidis.ClientModeStandalone }

@@ -1,4 +1,5 @@
 -- Ends the node's quarantine.
 --- guard.lua
-redis.call('SET', marker, run() .. ' 0')
+local run, history = identity()
+mark(run, history, turns(), '0')
 return 1

@@ -39,9 +39,9 @@ type Poll struct {
 	outcome Verdict // Open until the question is settled
 	awaited uint64  // the nodes, as bits, for which Cast is still to be called
 	follow  func(node int, r Reply)
-	sent    []time.Time // by node; zero while the question has not left for it
-	closed  bool        // votes do not count any more
-	refs    int         // calls of Cast and Close that are still to come
+	sent    []Progress // by node; nil while the question has not left for it
+	closed  bool       // votes do not count any more
+	refs    int        // calls of Cast and Close that are still to come
 }
 
 // Unsent returns, for a node to which the question has not been sent yet, when that
@@ -59,18 +59,25 @@ func (p *Panel) Open() *Poll {
 			settled: make(chan struct{}, 1),
 			timer:   timer,
 			ballot:  Ballot{Replies: make([]Reply, p.n)},
-			sent:    make([]time.Time, p.n),
+			sent:    make([]Progress, p.n),
 		}
 	}
 	poll.start, poll.refs, poll.awaited = time.Now(), p.n+1, 1<<p.n-1 // for 64 nodes, all bits
 	return poll
 }
 
+// Progress tells how far a node is with questions that were sent to it together.
+type Progress interface {
+	// Since returns when the node last answered something that was sent before these
+	// questions, as far as that is known, or else when they were sent.
+	Since() time.Time
+}
+
 // Sent notes that the question has left for node: from then on it is for the
 // node to answer.
-func (p *Poll) Sent(node int, at time.Time) {
+func (p *Poll) Sent(node int, sent Progress) {
 	p.mu.Lock()
-	p.sent[node] = at
+	p.sent[node] = sent
 	p.mu.Unlock()
 }
 
@@ -111,13 +118,18 @@ func (p *Poll) Follow(follow func(node int, r Reply)) (votes *Ballot, outstandin
 	return p.ballot.Clone(), p.awaited
 }
 
+// starved is how late a look at the clock is that says more about this process than about
+// the nodes: their answers may be there, unread. They are given as long again.
+const starved = 10 * time.Millisecond
+
 // Wait returns the verdict as soon as the question is settled (invariant 5). If ctx
 // ends or stop is closed, it returns the verdict as it is then.
 //
-// A node to which the question was sent counts as failed if it does not answer within
-// timeout of that. A node to which it was not sent yet, because other questions are
-// before it, counts as failed if it has answered nothing at all for timeout: a busy
-// node is not a sick one. Once limit has passed since the start, an answer would be of
+// A busy node is not a sick one. A node to which the question was sent counts as failed
+// once it has answered neither this nor anything that was sent before for timeout. What
+// it answers to later questions, on another connection, is no progress with this one. A
+// node to which the question was not sent yet, because others are before it, counts as
+// failed if it has answered nothing at all for timeout. Once limit has passed since the start, an answer would be of
 // no use, and every node that has not answered has failed.
 func (p *Poll) Wait(ctx context.Context, stop <-chan struct{}, timeout, limit time.Duration, unsent Unsent) Verdict {
 	timeout = min(timeout, limit)
@@ -127,7 +139,12 @@ func (p *Poll) Wait(ctx context.Context, stop <-chan struct{}, timeout, limit ti
 		select {
 		case <-p.settled:
 			return p.verdict()
-		case <-p.timer.C:
+		case due := <-p.timer.C:
+			late, left := time.Since(due), limit-time.Since(p.start)
+			if late > starved && left > 0 {
+				p.timer.Reset(min(late, left))
+				continue
+			}
 			next := p.expire(timeout, limit, unsent)
 			if next <= 0 {
 				return p.verdict()
@@ -148,8 +165,8 @@ func (p *Poll) verdict() Verdict {
 }
 
 // expire counts the nodes that are overdue as failed. It returns the time until the
-// next one is overdue, or 0 if the question is settled. It calls unsent under p.mu,
-// which takes the node's mutex: docs/design.md has the order.
+// next one is overdue, or 0 if the question is settled. It calls unsent and
+// Progress.Since under p.mu, which take the node's mutex: docs/design.md has the order.
 func (p *Poll) expire(timeout, limit time.Duration, unsent Unsent) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,14 +177,12 @@ func (p *Poll) expire(timeout, limit time.Duration, unsent Unsent) time.Duration
 		if r.Vote != Pending {
 			continue
 		}
+		var since time.Time
 		var reason error
-		since := p.sent[i]
-		if since.IsZero() {
-			if since, reason = unsent(i); since.Before(p.start) {
-				since = p.start
-			}
-		} else {
-			reason = fmt.Errorf("%w within %v", ErrNoReply, timeout)
+		if sent := p.sent[i]; sent != nil {
+			since, reason = sent.Since(), fmt.Errorf("%w within %v", ErrNoReply, timeout)
+		} else if since, reason = unsent(i); since.Before(p.start) {
+			since = p.start
 		}
 		switch due := since.Add(timeout); {
 		case !due.After(now) || !over.After(now):

@@ -21,6 +21,21 @@ type answer struct {
 	reply       Reply
 }
 
+// noProgress is that of a question before which nothing else is answered: since it was sent.
+type noProgress time.Time
+
+func (p noProgress) Since() time.Time { return time.Time(p) }
+
+// progress is that of a question before which others are answered, until a time.
+type progress struct{ until time.Time }
+
+func (p progress) Since() time.Time {
+	if now := time.Now(); now.Before(p.until) {
+		return now
+	}
+	return p.until
+}
+
 // give has the answers come, in virtual time.
 func give(p *Poll, answers []answer) *sync.WaitGroup {
 	all := new(sync.WaitGroup)
@@ -28,7 +43,7 @@ func give(p *Poll, answers []answer) *sync.WaitGroup {
 		all.Go(func() {
 			if a.sent >= 0 {
 				time.Sleep(a.sent)
-				p.Sent(i, time.Now())
+				p.Sent(i, noProgress(time.Now()))
 			}
 			time.Sleep(a.after - max(a.sent, 0))
 			p.Cast(i, a.reply)
@@ -87,6 +102,39 @@ func TestWhatWaitsForABusyNodeIsNotUnanswered(t *testing.T) {
 		require.Equal(t, 2950*ms, time.Since(start))
 		p.Close()
 	})
+}
+
+// What was sent to a node that is still busy with what it was sent before is not unanswered.
+// Once the node gets no further it is, after the timeout.
+func TestWhatWasSentToABusyNodeIsNotUnanswered(t *testing.T) {
+	for name, c := range map[string]struct {
+		busy, answered time.Duration
+		verdict        Verdict
+		took           time.Duration
+	}{
+		"and answers":       {900 * ms, 950 * ms, Carried, 950 * ms},
+		"and hangs at last": {900 * ms, time.Hour, Unreachable, 1000 * ms},
+		"for too long":      {time.Hour, time.Hour, Unreachable, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := NewPanel(2).Open()
+				start := time.Now()
+				var all sync.WaitGroup
+				defer all.Wait()
+				for i := range 2 {
+					p.Sent(i, progress{start.Add(c.busy)})
+					all.Go(func() {
+						time.Sleep(c.answered)
+						p.Cast(i, Reply{Vote: Granted})
+					})
+				}
+				require.Equal(t, c.verdict, p.Wait(t.Context(), nil, 100*ms, time.Minute, quiet))
+				require.Equal(t, c.took, time.Since(start))
+				p.Close()
+			})
+		})
+	}
 }
 
 // Success may become impossible before a node is overdue.

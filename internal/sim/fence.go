@@ -89,6 +89,15 @@ func (s *Store) quarantined(quarantine time.Duration) time.Duration {
 	return max(0, time.Until(s.since.Add(s.local(quarantine))))
 }
 
+// Trust ends the node's quarantine, as trust.lua does.
+func (s *Store) Trust() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trust()
+}
+
+func (s *Store) trust() { s.marked, s.since = true, time.Time{} }
+
 // Votes reports whether the node votes, under a restart guard.
 func (s *Store) Votes(quarantine time.Duration) bool {
 	s.mu.Lock()

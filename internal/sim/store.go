@@ -303,7 +303,7 @@ func (s *Store) run(c *node.Command) node.Outcome {
 	case node.Confirm:
 		return s.confirm(c)
 	case node.Trust:
-		s.marked, s.since = true, time.Time{}
+		s.trust()
 		return node.Done
 	case node.Ping:
 		return node.Done

@@ -113,7 +113,7 @@ func New(k *keeper.Keeper, nodes []*node.Node, handoffs int, floor func() int64)
 	}
 	q.granted = queues >= q.need()
 	q.ears.queue = q
-	q.ears.ctx, q.ears.stop = context.WithCancel(context.Background())
+	q.ears.ctx, q.ears.stop = context.WithCancel(context.Background()) //nolint:fatcontext // the first of its line
 	return q
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -183,20 +184,11 @@ func (w *world) hold(key string) {
 // release is the release of the key by its owners.
 func (w *world) release(key string, nodes ...int) {
 	for i, s := range w.stores {
-		if len(nodes) == 0 || contains(nodes, i) {
+		if len(nodes) == 0 || slices.Contains(nodes, i) {
 			owner, _ := s.Get(key)
 			_ = s.Do(context.Background(), []node.Command{{Kind: node.Leave, Claim: node.NewClaim([]string{key}, owner, 1)}})
 		}
 	}
-}
-
-func contains(all []int, i int) bool {
-	for _, j := range all {
-		if i == j {
-			return true
-		}
-	}
-	return false
 }
 
 // owners is who holds the key, by node; "" for nobody.
@@ -212,7 +204,7 @@ func (w *world) owners(key string) []string {
 func (w *world) cut(nodes ...int) {
 	for i, s := range w.stores {
 		s.Faults(func(op sim.Op, _ int) sim.Fault {
-			return sim.Fault{LoseRequest: op == sim.Join && !contains(nodes, i)}
+			return sim.Fault{LoseRequest: op == sim.Join && !slices.Contains(nodes, i)}
 		})
 	}
 }

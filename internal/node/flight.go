@@ -1,0 +1,74 @@
+package node
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+// flights are the pipelines that are under way to one server. The Node's mutex is not used
+// for them: in a burst thousands of callers wait for that, and an answer that is there must
+// not look as if it were still to come.
+type flights struct {
+	mu  sync.Mutex // guards all, and the flights' fields
+	all []*flight
+}
+
+// flight is the pipeline that a worker has under way. A worker uses one for all its
+// pipelines, one after the other: whoever might ask for the progress of an earlier one has
+// been answered.
+type flight struct {
+	flights *flights
+	sent    time.Time
+	since   time.Time // when something was answered last that was sent no later than shuffle after; or else sent
+}
+
+// shuffle is how much later than another a pipeline may be sent, and leave before it: on a
+// busy machine the workers go on in any order.
+const shuffle = 250 * time.Millisecond
+
+var _ quorum.Progress = (*flight)(nil)
+
+// Since implements quorum.Progress.
+func (f *flight) Since() time.Time {
+	f.flights.mu.Lock()
+	defer f.flights.mu.Unlock()
+	return f.since
+}
+
+// prepare begins a flight of which its voters are about to hear.
+func (f *flight) prepare(now time.Time) {
+	f.flights.mu.Lock()
+	defer f.flights.mu.Unlock()
+	f.sent, f.since = now, now
+}
+
+// leave notes that the pipeline is sent now: the time that it took to get there, on a busy
+// machine, is none that the server had.
+func (f *flight) leave() {
+	f.flights.mu.Lock()
+	defer f.flights.mu.Unlock()
+	f.sent = time.Now()
+	f.since = f.sent
+	f.flights.all = append(f.flights.all, f)
+}
+
+// land notes that the pipeline is over and, if it was answered, that the server gets on with
+// those that were sent after it. One that was sent long before, and is still under way, is on
+// another connection, which may hang.
+func (f *flight) land(now time.Time, answered bool) {
+	fs := f.flights
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.all = slices.DeleteFunc(fs.all, func(other *flight) bool { return other == f })
+	if !answered {
+		return
+	}
+	for _, other := range fs.all {
+		if other.sent.Add(shuffle).After(f.sent) {
+			other.since = now
+		}
+	}
+}
