@@ -47,7 +47,7 @@ const (
 	pipeline  = "internal/node/pipeline.go"
 	scheduler = "internal/keeper/schedule.go"
 
-	contender = "internal/waiting/contender.go"
+	contender = "internal/waiting/candidate.go"
 	queue     = "internal/waiting/queue.go"
 	queueLua  = "internal/node/queue.lua"
 	fence     = "fence.go"
