@@ -58,10 +58,11 @@ func TestVotesThatMakeNoQuorumAreGivenUp(t *testing.T) {
 				c.isolate(w, p)
 				waiter := p.enter("k", ttl, node.Terms{})
 				synctest.Wait()
-				require.NotEmpty(t, w.owners("k")[0], "it has a vote")
+				vote := w.owners("k")[0]
+				require.NotEmpty(t, vote)
 				time.Sleep(c.most)
 				synctest.Wait()
-				require.Empty(t, w.owners("k")[0], "it has given it up")
+				require.NotEqual(t, vote, w.owners("k")[0], "it has given it up, and may be back already")
 				busy := 0
 				for range 12_000 { // a minute
 					time.Sleep(5 * ms)
