@@ -109,6 +109,8 @@ func FuzzReplies(f *testing.F) {
 			{"SET", []Command{{Kind: Acquire, Claim: one}}, map[Outcome][]meaning{Done: {{kind: '+', text: "OK"}}, Refused: {{kind: '_'}}}},
 			{"SET GET", []Command{{Kind: Acquire, Claim: one}}, map[Outcome][]meaning{Done: {{kind: '_'}}, Refused: value(said, reply)}},
 			{"acquire", []Command{{Kind: Acquire, Claim: two}}, map[Outcome][]meaning{Done: {integer(1)}, Refused: {owner('*', '$'), owner('*', '+'), owner('~', '$'), owner('~', '+')}}},
+			{"acquire again", []Command{{Kind: Acquire, Claim: one, Script: true}}, map[Outcome][]meaning{Done: {integer(1)}, Refused: {owner('*', '$'), owner('*', '+'), owner('~', '$'), owner('~', '+')}}},
+			{"read", []Command{{Kind: Read, Claim: two}}, map[Outcome][]meaning{Done: {integer(1)}, Refused: {owner('*', '$'), owner('*', '+'), owner('~', '$'), owner('~', '+')}}},
 			{"extend", []Command{{Kind: Extend, Claim: two}, {Kind: Extend, Claim: two}}, map[Outcome][]meaning{Done: {integer(1)}, Refilled: {integer(2)}, Refused: {integer(0)}}},
 			{"release", []Command{{Kind: Release, Claim: two}, {Kind: Release, Claim: two}}, map[Outcome][]meaning{Done: {integer(2)}, Refused: {integer(0), integer(1)}}},
 			{"ping", []Command{{Kind: Ping, Claim: one}}, map[Outcome][]meaning{Done: {integer(1)}}},
@@ -154,7 +156,7 @@ func TestHalfAReplyHangsNobody(t *testing.T) {
 				s := Wrap(client)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				for _, kind := range []Kind{Acquire, Extend, Release, Ping, Look} {
+				for _, kind := range []Kind{Acquire, Extend, Release, Ping, Look, Read} {
 					name := fmt.Sprint("kind ", kind)
 					call := func() error {
 						batch := []Command{{Kind: kind, Claim: NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}}

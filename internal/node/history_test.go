@@ -92,11 +92,16 @@ func tellEachOnce(t *testing.T, seed uint64) {
 	}
 	for i := range claims {
 		start, life := delay(time.Second), delay(time.Second)
-		extensions, patient := some(3), some(2) == 0
+		extensions, asks, patient := some(3), some(3), some(2) == 0
 		all.Go(func() {
 			a := claim(i)
 			time.Sleep(start)
 			n.Acquire(a, time.Hour, listen())
+			for range asks { // as in a contest
+				time.Sleep(delay(life/4 + 1))
+				n.AcquireAgain(a, time.Hour, listen())
+				n.Read(a, listen())
+			}
 			for range extensions {
 				time.Sleep(delay(life + 1))
 				n.Extend(node.Extension{Slot: new(node.Slot), Claim: a, TTL: time.Hour, Due: time.Now().Add(time.Second), Voter: listen()})

@@ -103,6 +103,98 @@ func TestAQueueGrantsInOrder(t *testing.T) {
 	require.Empty(t, server.Keys(t))
 }
 
+// pushes returns a channel of all that is pushed on "pushes".
+func pushes(t *testing.T, s *node.Redis) <-chan node.Push {
+	heard, ready := make(chan node.Push, 100), make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Listen(ctx, "pushes", func() { close(ready) }, func(p node.Push) { heard <- p })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	<-ready
+	return heard
+}
+
+// Every push carries the nonce that the claim gave this node. A grant has the second of those
+// who still wait join again: it is soon the first.
+func TestAGrantHasTheNextButOneJoinAgain(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	heard := pushes(t, s)
+	hears := func(want ...node.Push) {
+		t.Helper()
+		_, err := server.Do("PUBLISH", "pushes", "end - 1 0")
+		require.NoError(t, err)
+		var got []node.Push
+		for {
+			select {
+			case p := <-heard:
+				if p.Token == "end" {
+					require.Equal(t, want, got)
+					return
+				}
+				got = append(got, p)
+			case <-time.After(10 * time.Second):
+				require.FailNow(t, "not heard", "%+v", got)
+			}
+		}
+	}
+	grant := func(token string, number int64) node.Push {
+		return node.Push{Token: token, Nonce: "nonce-of-" + token, Number: number}
+	}
+	now := time.Now().UnixMilli()
+	wait := func(tokens ...string) {
+		for i, token := range tokens {
+			c := join(t, s, token, node.Entry{Order: now - 500 + int64(i), Channel: "pushes"})
+			require.Equal(t, node.Refused, c.Outcome)
+			require.Equal(t, i, c.Rank, "%s: so many are before it", token)
+		}
+	}
+	holding(t, server, "holder")
+	wait("a", "b", "c", "d")
+	require.Equal(t, node.Done, leave(t, s, "holder"))
+	hears(grant("a", 1), grant("c", 0))
+	leave(t, s, "a")
+	hears(grant("b", 1), grant("d", 0))
+	leave(t, s, "b")
+	hears(grant("c", 1)) // d is the only one, and joins often
+	leave(t, s, "c")
+	hears(grant("d", 1))
+	leave(t, s, "d")
+	hears()
+
+	// A join that finds the key free has it granted to the first. The caller has just joined.
+	for caller, told := range map[string][]node.Push{"b": {grant("a", 1), grant("c", 0)}, "c": {grant("a", 1)}} {
+		holding(t, server, "holder")
+		wait("a", "b", "c")
+		_, err := server.Do("DEL", "k")
+		require.NoError(t, err)
+		c := join(t, s, caller, node.Entry{Channel: "pushes", Number: 1})
+		require.Equal(t, node.Refused, c.Outcome)
+		require.Equal(t, "a", c.Owner)
+		hears(told...)
+		_, err = server.Do("FLUSHALL")
+		require.NoError(t, err)
+	}
+}
+
+// A candidate that comes back with another token is as old as it was, though no clock is
+// believed to be further behind than the wait has lasted.
+func TestAPlaceIsKeptAcrossAChangeOfTheToken(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	now := time.Now().UnixMilli()
+	holding(t, server, "holder")
+	ago := func(d time.Duration) int64 { return now - d.Milliseconds() }
+	require.Equal(t, 0, join(t, s, "later", node.Entry{Order: ago(10 * time.Second), Waited: 10 * time.Second}).Rank)
+	require.Equal(t, 0, join(t, s, "elder", node.Entry{Order: ago(30 * time.Second), Waited: 30 * time.Second}).Rank)
+	require.Equal(t, 2, join(t, s, "says so", node.Entry{Order: ago(60 * time.Second)}).Rank, "it has not waited that long")
+	leave(t, s, "elder")
+	require.Equal(t, 0, join(t, s, "elder, again", node.Entry{Order: ago(30 * time.Second), Waited: 30 * time.Second}).Rank)
+}
+
 // later returns in a later millisecond, by the server's clock.
 func later(t *testing.T, server *redistest.Server) {
 	t.Helper()

@@ -41,6 +41,7 @@ type process struct {
 	world *world
 	name  string
 	gate  *gate
+	links []*link
 }
 
 // gate is what a process sends and hears through: while it is stopped, that waits.
@@ -75,16 +76,77 @@ func (g *gate) resume() {
 type link struct {
 	*sim.Store
 	gate *gate
+
+	mu    sync.Mutex    // guards what follows
+	trip  time.Duration // of every call; a push takes half of it
+	back  time.Duration // what an answer takes beside
+	late  time.Duration // what a push takes beside
+	cut   bool          // there is no connection
+	deaf  bool          // the answers to joins get lost
+	joins []joined
 }
 
-func (l link) Do(ctx context.Context, batch []node.Command) error {
+// joined is a Join that was sent.
+type joined struct {
+	node.Entry
+	token, nonce string
+	at           time.Time
+}
+
+// change changes how a process has a node, or all.
+func (p *process) change(change func(l *link), nodes ...int) {
+	for i, l := range p.links {
+		if len(nodes) == 0 || contains(nodes, i) {
+			l.mu.Lock()
+			change(l)
+			l.mu.Unlock()
+		}
+	}
+}
+
+// joins is what the process has sent to a node.
+func (p *process) joins(i int) (joins []joined) {
+	p.change(func(l *link) { joins = append(joins, l.joins...) }, i)
+	return joins
+}
+
+func (l *link) Do(ctx context.Context, batch []node.Command) error {
 	l.gate.pass()
 	defer l.gate.pass()
-	return l.Store.Do(ctx, batch)
+	l.mu.Lock()
+	trip, back, cut, deaf := l.trip, l.back, l.cut, l.deaf
+	for _, c := range batch {
+		if c.Kind == node.Join {
+			l.joins = append(l.joins, joined{*c.Entry, c.Claim.Token, c.Nonce, time.Now()})
+		}
+	}
+	l.mu.Unlock()
+	if cut {
+		for i := range batch {
+			batch[i].Err = node.NotConnected(sim.ErrDown)
+		}
+		return node.NotConnected(sim.ErrDown)
+	}
+	time.Sleep(trip / 2)
+	err := l.Store.Do(ctx, batch)
+	time.Sleep(trip - trip/2 + back)
+	for i := range batch {
+		if c := &batch[i]; deaf && c.Kind == node.Join {
+			c.Outcome, c.Err = node.Unknown, sim.ErrLost
+		}
+	}
+	return err
 }
 
-func (l link) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
-	return l.Store.Listen(ctx, channel, ready, func(p node.Push) { l.gate.pass(); heard(p) })
+func (l *link) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
+	return l.Store.Listen(ctx, channel, ready, func(p node.Push) {
+		l.mu.Lock()
+		late := l.trip/2 + l.late
+		l.mu.Unlock()
+		time.Sleep(late)
+		l.gate.pass()
+		heard(p)
+	})
 }
 
 // run runs a test over n nodes in virtual time. All that is left of the processes
@@ -115,15 +177,17 @@ func (w *world) process(name string, handoffs int) *process {
 // processOver is a process for which so many nodes have queues.
 func (w *world) processOver(name string, handoffs, queues int) *process {
 	var nodes []*node.Node
+	var links []*link
 	var g gate
 	for i, s := range w.stores {
-		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), link{s, &g}, i < queues))
+		links = append(links, &link{Store: s, gate: &g})
+		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), links[i], i < queues))
 	}
 	k := keeper.New(keeper.Config{
 		Nodes: nodes, Panel: quorum.NewPanel(len(nodes)), Drift: 0.01,
 		Cause: func(keeper.Loss) error { return errors.New("lost") },
 	})
-	p := &process{New(k, nodes, handoffs, nil), w, name, &g}
+	p := &process{New(k, nodes, handoffs, nil), w, name, &g, links}
 	w.processes = append(w.processes, p)
 	return p
 }
