@@ -96,7 +96,7 @@ type joined struct {
 // change changes how a process has a node, or all.
 func (p *process) change(change func(l *link), nodes ...int) {
 	for i, l := range p.links {
-		if len(nodes) == 0 || contains(nodes, i) {
+		if len(nodes) == 0 || slices.Contains(nodes, i) {
 			l.mu.Lock()
 			change(l)
 			l.mu.Unlock()
