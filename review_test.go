@@ -378,3 +378,31 @@ func TestReviewTicksLossy(t *testing.T) {
 		}
 	})
 }
+
+// One that comes to the front of the queues notices a dead holder.
+func TestReviewTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
+	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		for _, s := range stores { // of a process that has died
+			s.Set("k", node.AttemptToken(node.NewAge()), 8*time.Second)
+		}
+		expires := time.Now().Add(8 * time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 40 {
+			l, _ := open(2 * ms)
+			all.Go(func() { _, _ = l.Acquire(ctx, "k", 10*time.Second, queued) })
+			time.Sleep(ms)
+		}
+		last, _ := open(2 * ms)
+		here := waitFor(last, 10*time.Second)
+		time.Sleep(time.Until(expires.Add(-3 * time.Second)))
+		cancel()
+		all.Wait()
+		g := <-here
+		require.NoError(t, g.err)
+		require.NoError(t, g.lock.Release(t.Context()))
+		if free := g.at.Sub(expires); free > 500*ms {
+			t.Errorf("free for %v", free)
+		}
+	})
+}
