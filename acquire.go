@@ -159,9 +159,12 @@ func (l *Locker) keep(ctx context.Context, w *wait, lock *Lock, start, end keepe
 			return &refusal{ballot: unconfirmed, reason: ErrNoQuorum}
 		}
 	}
-	// The attempt has taken a round trip to a quorum at least.
-	until := start.Add(l.keeper.Validity(r.ttl))
-	terms, err := l.freshen(ctx, r, lock.claim, start, until, l.keeper.Now().Sub(start), WaitNone)
+	validity := l.keeper.Validity(r.ttl)
+	trip := l.keeper.Now().Sub(start) // at most: the attempt has taken a round trip to a quorum
+	if trip > validity/20 {           // it may have settled split votes, or agreed on a fence
+		trip = min(trip, l.trip())
+	}
+	terms, err := l.freshen(ctx, r, lock.claim, start, start.Add(validity), trip, WaitNone)
 	if err != nil {
 		return &refusal{reason: ErrNoQuorum, why: err}
 	}

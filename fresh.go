@@ -43,7 +43,7 @@ func (l *Locker) freshen(ctx context.Context, r *request, claim *node.Claim, sta
 		short = true
 	}
 	if gain := full - trip - left; !short || gain <= slack {
-		return terms, l.lasts(r, left, trip)
+		return terms, l.lasts(r, left, full, trip)
 	}
 	extended := l.extendGrant(ctx, r, claim, until)
 	switch {
@@ -52,13 +52,17 @@ func (l *Locker) freshen(ctx context.Context, r *request, claim *node.Claim, sta
 	case !r.auto:
 		return terms, errNotExtended
 	}
-	return terms, l.lasts(r, terms.Until.Sub(l.keeper.Now()), trip)
+	return terms, l.lasts(r, terms.Until.Sub(l.keeper.Now()), full, trip)
 }
 
 var errNotExtended = fmt.Errorf("the nodes did not extend it to its ttl in time")
 
 // lasts says why a lock that is extended automatically would not last until it is extended.
-func (l *Locker) lasts(r *request, left, trip time.Duration) error {
+// One that has all that WithMaxHold allows is not to be extended.
+func (l *Locker) lasts(r *request, left, full, trip time.Duration) error {
+	if left >= full {
+		return nil
+	}
 	if left -= r.config.grace; !r.auto || left >= 3*trip {
 		return nil
 	}

@@ -51,6 +51,7 @@ type candidate struct {
 	sent   [remembered]keeper.Instant // when it was made, by number
 	seats  []seat                     // by node
 	timer  *time.Timer                // of the next call
+	due    keeper.Instant             // when that is, unless it rests
 	phase  phase
 	pause  time.Duration // until the next call while there are votes, but no quorum
 	asked  int           // how often it has asked in this phase
@@ -212,9 +213,11 @@ func (c *candidate) overdue(i int, now keeper.Instant) bool {
 
 // wake sets the timer, but not beyond the moment at which the votes are hopeless.
 func (c *candidate) wake(d time.Duration) {
+	now := c.queue.keeper.Now()
 	if c.voted > 0 {
-		d = min(d, max(c.voted.Add(c.patience()).Sub(c.queue.keeper.Now()), 0))
+		d = min(d, max(c.voted.Add(c.patience()).Sub(now), 0))
 	}
+	c.due = now.Add(d)
 	c.timer.Reset(d)
 }
 
@@ -246,6 +249,9 @@ func (c *candidate) Joined(i int, command *node.Command) {
 		s.floor, s.owner, s.told, s.rank = max(s.floor, number), command.Owner, command.Owner, max(command.Rank, 0)
 		if command.Owner != c.holder {
 			c.away = 0
+		}
+		if beat := c.heartbeat(); c.phase == calm && q.keeper.Now().Add(beat) < c.due {
+			c.wake(beat) // it has come nearer to the front
 		}
 		if c.rank() <= 1 && command.Held >= 0 && command.Held < c.heartbeat() && c.phase == calm {
 			// A dead holder wakes no waiter.

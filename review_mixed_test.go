@@ -1,0 +1,263 @@
+package redlock_test
+
+import (
+	"context"
+	"flag"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+var simMixed = flag.Int("sim.mixed", 100, "mixed histories")
+var simMixedSeed = flag.Uint64("sim.mixedseed", 1, "seed")
+
+// mixed has Lockers come and go, that try once, wait, and wait without queues, over ways
+// that lose, delay and are cut. No two locks are valid at once, fences grow, and a Locker that
+// is closed leaves no key.
+func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
+	r := rand.New(rand.NewPCG(seed, 11))
+	var mu sync.Mutex
+	random := func(n int) int { mu.Lock(); defer mu.Unlock(); return r.IntN(n) }
+	n := []int{1, 2, 3, 3, 3, 4, 5, 7}[r.IntN(8)]
+	fenced := r.IntN(2) == 0
+	faulty := r.IntN(3) > 0
+	stores := make([]*sim.Store, n)
+	healed := false
+	for i := range stores {
+		stores[i] = &sim.Store{Mute: r.IntN(3) == 0, Rate: 0.9905 + 0.019*r.Float64()}
+		bad := r.Float64() * 0.2
+		if !faulty {
+			bad = 0
+		}
+		stores[i].Faults(func(sim.Op, int) sim.Fault {
+			mu.Lock()
+			defer mu.Unlock()
+			f := sim.Fault{Request: time.Duration(r.Int64N(int64(ms))), Reply: time.Duration(r.Int64N(int64(ms)))}
+			if !healed && r.Float64() < bad {
+				switch r.IntN(5) {
+				case 0:
+					f.LoseRequest = true
+				case 1:
+					f.LoseReply = true
+				case 2:
+					f.Reply = time.Duration(r.Int64N(int64(800 * ms)))
+				case 3:
+					f.Request = time.Duration(r.Int64N(int64(800 * ms)))
+				case 4:
+					f.NotRun = true
+				}
+			}
+			return f
+		})
+		stores[i].Pushes(func() (time.Duration, bool) {
+			mu.Lock()
+			defer mu.Unlock()
+			if !healed && r.Float64() < bad {
+				return time.Duration(r.Int64N(int64(800 * ms))), r.IntN(3) == 0
+			}
+			return time.Duration(r.Int64N(int64(ms))), false
+		})
+	}
+	var lockers []*redlock.Locker
+	lifetime := func(d int) time.Duration {
+		if open {
+			return time.Hour
+		}
+		return time.Duration(1+d) * ms
+	}
+	var current []*redlock.Lock
+	var lastFence int64
+	got := func(lock *redlock.Lock, began time.Time, fenceBefore int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		locks++
+		alive := current[:0]
+		for _, c := range current {
+			if c.Valid() {
+				if lock.Valid() {
+					t.Errorf("seed %d: two valid locks: %s until %v, %s until %v, now %v", seed, c.Token(), c.Until(), lock.Token(), lock.Until(), time.Now())
+				}
+				alive = append(alive, c)
+			}
+		}
+		current = append(alive, lock)
+		if fenced && lock.Fence() <= fenceBefore {
+			t.Errorf("seed %d: fence %d after %d", seed, lock.Fence(), fenceBefore)
+		}
+		lastFence = max(lastFence, lock.Fence())
+	}
+	fence := func() int64 { mu.Lock(); defer mu.Unlock(); return lastFence }
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Second)
+	defer cancel()
+	var all sync.WaitGroup
+	for range 2 + r.IntN(4) {
+		all.Go(func() {
+			for ctx.Err() == nil {
+				var ways []*way
+				var nodes []node.Store
+				for _, s := range stores {
+					w := newWay(s, time.Duration(random(int(5*ms))))
+					ways, nodes = append(ways, w), append(nodes, w)
+				}
+				opts := []redlock.Option{redlock.WithLocalHandoff(random(4))}
+				if fenced {
+					opts = append(opts, redlock.WithFence())
+				}
+				if random(4) == 0 {
+					opts = append(opts, redlock.WithoutWaitQueue())
+				}
+				l, err := redlock.NewOver(nodes, opts...)
+				require.NoError(t, err)
+				life, end := context.WithTimeout(ctx, lifetime(random(4000)))
+				var work sync.WaitGroup
+				work.Go(func() {
+					for life.Err() == nil && faulty {
+						wait(life, time.Duration(random(1500))*ms)
+						how := random(4)
+						for i, w := range ways {
+							switch how {
+							case 0:
+								w.trip.Store(-1)
+							case 1:
+								w.trip.Store(int64(random(int(400 * ms))))
+							case 2:
+								if i > n/3 {
+									w.trip.Store(-1)
+								}
+							default:
+								w.trip.Store(int64(2 * ms))
+							}
+						}
+					}
+				})
+				for range 1 + random(3) {
+					work.Go(func() {
+						for life.Err() == nil {
+							ttl := []time.Duration{30 * time.Second, 30 * time.Second, time.Second, 10 * ms, 100 * ms}[random(5)]
+							var o []redlock.LockOption
+							if random(4) == 0 {
+								o = append(o, redlock.WithMetadata("x"))
+							}
+							if random(4) == 0 {
+								o = append(o, redlock.WithGrace(ttl/4))
+							}
+							if random(6) == 0 {
+								o = append(o, redlock.WithMaxHold(ttl/2))
+							}
+							began, f := time.Now(), fence()
+							c, stop := life, context.CancelFunc(func() {})
+							if random(3) == 0 {
+								c, stop = context.WithTimeout(life, time.Duration(random(500))*ms)
+							}
+							switch random(4) {
+							case 0:
+								if lock, err := l.TryAcquire(c, "k", ttl, o...); err == nil {
+									got(lock, began, f)
+									wait(life, time.Duration(random(20))*ms)
+									_ = lock.Release(context.Background())
+								}
+							case 1:
+								if lock, err := l.Acquire(c, "k", ttl, append(o, patientPolicy)...); err == nil {
+									got(lock, began, f)
+									wait(life, time.Duration(random(20))*ms)
+									if open || random(8) > 0 {
+										_ = lock.Release(context.Background())
+									}
+								}
+							case 2:
+								if lock, err := l.Acquire(c, "k", ttl, o...); err == nil {
+									got(lock, began, f)
+									wait(life, time.Duration(random(20))*ms)
+									_ = lock.Release(context.Background())
+								}
+							default:
+								_ = redlock.Do(c, l, "k", ttl, func(ctx context.Context) error {
+									lock, _ := redlock.FromContext(ctx)
+									got(lock, began, f)
+									wait(ctx, time.Duration(random(20))*ms)
+									return nil
+								}, o...)
+							}
+							stop()
+							wait(life, time.Duration(random(30))*ms)
+						}
+					})
+				}
+				if open { // until all is healed
+					<-ctx.Done()
+					end()
+					work.Wait()
+					for _, w := range ways {
+						w.trip.Store(int64(ms))
+					}
+					mu.Lock()
+					lockers = append(lockers, l)
+					mu.Unlock()
+					return
+				}
+				if random(2) == 0 { // it is closed in the middle
+					<-life.Done()
+				} else {
+					wait(life, time.Duration(random(2000))*ms)
+				}
+				for _, w := range ways {
+					w.trip.Store(int64(ms))
+				}
+				done := make(chan struct{})
+				go func() {
+					if err := l.Close(); err != nil && !faulty {
+						t.Errorf("seed %d: close: %v", seed, err)
+					}
+					close(done)
+				}()
+				select {
+				case <-done:
+				case <-time.After(20 * time.Second):
+					t.Errorf("seed %d: Close hangs", seed)
+				}
+				end()
+				work.Wait()
+			}
+		})
+	}
+	all.Wait()
+	mu.Lock()
+	healed = true
+	mu.Unlock()
+	time.Sleep(6 * time.Second)
+	for i, s := range stores {
+		if s.Len() > 0 {
+			left++
+			tok, _ := s.Get("k")
+			if !faulty || open {
+				t.Errorf("seed %d: keys left on node %d of %d: %s", seed, i, n, tok)
+			}
+		}
+	}
+	for _, l := range lockers {
+		if err := l.Close(); err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+	}
+	time.Sleep(time.Minute)
+	return locks, left
+}
+
+func TestReviewMixed(t *testing.T) {
+	locks, left := 0, 0
+	for i := range *simMixed {
+		synctest.Test(t, func(t *testing.T) {
+			a, b := mixed(t, *simMixedSeed+uint64(i), i%2 == 0)
+			locks, left = locks+a, left+b*(i%2)
+		})
+	}
+	t.Logf("%d locks, keys left on %d nodes (faulty histories, after Close)", locks, left)
+}

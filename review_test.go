@@ -1,0 +1,408 @@
+package redlock_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/sim"
+)
+
+// younger is the token of a contender that came after all that there are.
+func younger() string { return node.AttemptToken(node.NewAge() + 1<<40) }
+
+// Invariant 12: an attempt that had to wait for its rivals has used up some of its validity.
+func TestReviewTheEldestThatSettledLongHasFullValidity(t *testing.T) {
+	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		l, _ := open(2 * ms)
+		stores[1].Set("k", younger(), 200*ms)
+		stores[2].Set("k", younger(), 200*ms)
+		lock, err := l.TryAcquire(t.Context(), "k", time.Second)
+		require.NoError(t, err)
+		left := time.Until(lock.Until())
+		require.GreaterOrEqual(t, left, 888*ms, "nine tenths of the validity; a round trip takes 2 ms")
+		require.NoError(t, lock.Release(t.Context()))
+	})
+}
+
+// The same with automatic extension: it is not thrown away for round trips that it never saw.
+func TestReviewDoAfterALongContestIsNotThrownAway(t *testing.T) {
+	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		l, _ := open(2*ms, redlock.WithNodeTimeout(500*ms))
+		stores[1].Set("k", younger(), 200*ms)
+		stores[2].Set("k", younger(), 200*ms)
+		err := redlock.Do(t.Context(), l, "k", 700*ms, func(context.Context) error { return nil }, redlock.WithRetry(redlock.NoRetry()))
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// WithMaxHold limits a hold on purpose.
+func TestReviewAMaxHoldBelowThreeRoundTripsIsNotRefusedForTheTTL(t *testing.T) {
+	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		l, _ := open(40 * ms)
+		err := redlock.Do(t.Context(), l, "k", 30*time.Second, func(context.Context) error { return nil }, redlock.WithRetry(redlock.NoRetry()), redlock.WithMaxHold(100*ms))
+		require.NoError(t, err)
+	})
+}
+
+// A waiter whose majority was away for a while acquires when it is back.
+func TestReviewAWaiterAcquiresSoonAfterAnOutage(t *testing.T) {
+	for _, how := range []string{"down", "cut off"} {
+		var worst, sum time.Duration
+		for range 40 {
+			overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+				l, ways := open(2 * ms)
+				other, _ := open(2 * ms)
+				holder, err := other.TryAcquire(t.Context(), "k", 2*time.Second)
+				require.NoError(t, err)
+				here := make(chan got, 1)
+				go func() {
+					lock, err := l.Acquire(context.Background(), "k", 10*time.Second, patientPolicy)
+					here <- got{lock, err, time.Now()}
+				}()
+				time.Sleep(100 * ms)
+				for i, s := range stores[:2] {
+					if how == "down" {
+						s.Down()
+					} else {
+						ways[i].trip.Store(-1)
+					}
+				}
+				time.Sleep(60 * time.Second)
+				for i, s := range stores[:2] {
+					s.Up()
+					ways[i].trip.Store(int64(2 * ms))
+				}
+				healed := time.Now()
+				g := <-here
+				require.NoError(t, g.err)
+				worst, sum = max(worst, g.at.Sub(healed)), sum+g.at.Sub(healed)
+				require.NoError(t, g.lock.Release(t.Context()))
+				<-holder.Context().Done()
+			})
+		}
+		t.Logf("%s: the lock was free for %v after the nodes were back, %v in the mean", how, worst, sum/40)
+		if worst > 2*time.Second {
+			t.Errorf("%s: the lock was free for %v after the nodes were back, with one client that waits", how, worst)
+		}
+	}
+}
+
+// stoppable is a way of a process that can be stopped: what comes meanwhile is read after.
+type stoppable struct {
+	*way
+	until *atomic.Pointer[time.Time]
+}
+
+func (s *stoppable) Do(ctx context.Context, batch []node.Command) error {
+	err := s.way.Do(ctx, batch)
+	time.Sleep(time.Until(*s.until.Load()))
+	return err
+}
+
+func (s *stoppable) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
+	return s.way.Listen(ctx, channel, ready, func(p node.Push) {
+		time.Sleep(time.Until(*s.until.Load()))
+		heard(p)
+	})
+}
+
+// A process that was stopped for a while stands in the queues again soon after.
+func TestReviewAProcessThatWasStoppedQueuesAgain(t *testing.T) {
+	var worst time.Duration
+	for _, stopped := range []time.Duration{2 * time.Second, 5 * time.Second, 30 * time.Second} {
+		overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+			ctx, cancel := context.WithCancel(t.Context())
+			var all sync.WaitGroup
+			for range 4 { // others keep the key busy
+				o, _ := open(2 * ms)
+				all.Go(func() {
+					for ctx.Err() == nil {
+						lock, err := o.Acquire(ctx, "k", 10*time.Second, patientPolicy)
+						if err != nil {
+							return
+						}
+						time.Sleep(20 * ms)
+						_ = lock.Release(context.Background())
+					}
+				})
+			}
+			var until atomic.Pointer[time.Time]
+			now := time.Now()
+			until.Store(&now)
+			nodes := make([]node.Store, 3)
+			for i, s := range stores {
+				nodes[i] = &stoppable{newWay(s, 2*ms), &until}
+			}
+			l, err := redlock.NewOver(nodes)
+			require.NoError(t, err)
+			time.Sleep(time.Second)
+			here := make(chan got, 1)
+			go func() {
+				lock, err := l.Acquire(context.Background(), "k", 10*time.Second, patientPolicy)
+				here <- got{lock, err, time.Now()}
+			}()
+			time.Sleep(30 * ms)
+			end := time.Now().Add(stopped)
+			until.Store(&end)
+			g := <-here
+			require.NoError(t, g.err)
+			require.NoError(t, g.lock.Release(t.Context()))
+			time.Sleep(time.Second)
+			began := time.Now()
+			ctx2, cancel2 := context.WithTimeout(context.Background(), 5*time.Minute)
+			defer cancel2()
+			lock, err := l.Acquire(ctx2, "k", 10*time.Second, patientPolicy)
+			t.Logf("stopped for %v: acquired %v after; and a second later in %v", stopped, g.at.Sub(end), time.Since(began))
+			if took := time.Since(began); err != nil || took > 2*time.Second {
+				worst = max(worst, took)
+			}
+			g.err, g.lock = err, lock
+			cancel()
+			all.Wait()
+			if g.err == nil {
+				_ = g.lock.Release(t.Context())
+			}
+			require.NoError(t, l.Close())
+			time.Sleep(2 * stopped)
+		})
+	}
+	if worst > 2*time.Second {
+		t.Errorf("a process that was stopped waited for %v", worst)
+	}
+}
+
+// Many waiters die with the holder; one is left.
+func TestReviewTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
+	var worst time.Duration
+	for _, dead := range []int{5, 20, 40} {
+		overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+			holder, _ := open(2 * ms)
+			lock, err := holder.TryAcquire(t.Context(), "k", 20*time.Second)
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			var all sync.WaitGroup
+			var cut [][]*way
+			for range dead {
+				l, ways := open(2 * ms)
+				cut = append(cut, ways)
+				all.Go(func() { _, _ = l.Acquire(ctx, "k", 10*time.Second, queued) })
+				time.Sleep(10 * ms)
+			}
+			last, _ := open(2 * ms)
+			here := waitFor(last, 10*time.Second)
+			time.Sleep(10 * time.Second)
+			for _, ways := range cut { // their machine is gone
+				for _, w := range ways {
+					w.trip.Store(-1)
+				}
+			}
+			time.Sleep(10 * ms)
+			require.NoError(t, lock.Release(t.Context()))
+			released := time.Now()
+			g := <-here
+			require.NoError(t, g.err)
+			t.Logf("%d dead: free for %v", dead, g.at.Sub(released))
+			worst = max(worst, g.at.Sub(released))
+			require.NoError(t, g.lock.Release(t.Context()))
+			for _, ways := range cut {
+				for _, w := range ways {
+					w.trip.Store(int64(2 * ms))
+				}
+			}
+			time.Sleep(time.Second)
+			cancel()
+			all.Wait()
+		})
+	}
+	require.Less(t, worst, 3*time.Second)
+}
+
+// A waiter that took what its holder does not have, and does not see all of the holder's
+// nodes, keeps quiet.
+func TestReviewAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
+	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		one, _ := open(2 * ms)
+		two, _ := open(2 * ms)
+		first, err := one.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		granted := waitFor(two, time.Minute)
+		time.Sleep(10 * ms)
+		require.NoError(t, first.Release(t.Context()))
+		g := <-granted // its token is a candidate's
+		require.NoError(t, g.err)
+		stores[2].Wipe() // it was restarted
+		var commands atomic.Int64
+		nodes := make([]node.Store, 3)
+		for i, s := range stores {
+			w := newWay(s, 2*ms)
+			if i == 1 {
+				w.trip.Store(-1)
+			}
+			nodes[i] = &counted{w, func(b []node.Command) { commands.Add(int64(len(b))) }}
+		}
+		l, err := redlock.NewOver(nodes)
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 11*time.Second)
+		defer cancel()
+		go func() { time.Sleep(time.Second); commands.Store(0) }()
+		_, err = l.Acquire(ctx, "k", time.Minute, queued)
+		require.Error(t, err)
+		t.Logf("%d commands a second", commands.Load()/10)
+		if n := commands.Load() / 10; n > 40 {
+			t.Errorf("%d commands a second", n)
+		}
+		require.NoError(t, l.Close())
+		require.NoError(t, g.lock.Release(t.Context()))
+	})
+}
+
+func reviewTicks(t *testing.T, n int, trips func(*rand.Rand) time.Duration, fault func(*rand.Rand) func(sim.Op, int) sim.Fault) {
+	none, many, liars, left := 0, 0, 0, 0
+	for seed := range n {
+		synctest.Test(t, func(t *testing.T) {
+			r := rand.New(rand.NewPCG(uint64(seed), 99))
+			k := randomTick(uint64(seed))
+			k.ghosts = false
+			stores := make([]*sim.Store, k.nodes)
+			for i := range stores {
+				stores[i] = &sim.Store{Mute: k.mute}
+				if fault != nil {
+					stores[i].Faults(fault(r))
+				}
+			}
+			var lockers []*redlock.Locker
+			for range k.contenders {
+				var ways []node.Store
+				for _, s := range stores {
+					ways = append(ways, newWay(s, trips(r)))
+				}
+				l, err := redlock.NewOver(ways, k.opts...)
+				require.NoError(t, err)
+				lockers = append(lockers, l)
+			}
+			var all sync.WaitGroup
+			var won, refused atomic.Int64
+			for _, l := range lockers {
+				late := time.Duration(0)
+				if k.apart > 0 {
+					late = time.Duration(r.Int64N(int64(k.apart)))
+				}
+				all.Go(func() {
+					time.Sleep(late)
+					lock, err := l.TryAcquireAll(t.Context(), append([]string(nil), k.keys...), 10*time.Second)
+					switch {
+					case err == nil:
+						won.Add(1)
+						_ = lock
+					case errors.Is(err, redlock.ErrNotAcquired):
+						refused.Add(1)
+					}
+				})
+			}
+			all.Wait()
+			switch {
+			case won.Load() > 1:
+				many++
+				t.Errorf("seed %d: %d winners", seed, won.Load())
+			case won.Load() == 0:
+				none++
+				if refused.Load() == int64(k.contenders) {
+					liars++
+					if liars < 6 {
+						t.Logf("seed %d: none of %d over %d nodes ran, and all are told that it is held (mute %v, apart %v, keys %d)", seed, k.contenders, k.nodes, k.mute, k.apart, len(k.keys))
+					}
+				}
+			}
+			for _, s := range stores {
+				s.Faults(nil)
+			}
+			for _, l := range lockers {
+				if err := l.Close(); err != nil {
+					t.Logf("seed %d: %v", seed, err)
+				}
+			}
+			time.Sleep(time.Second)
+			for i, s := range stores {
+				if s.Len() > 0 {
+					left++
+					tok, _ := s.Get(k.keys[0])
+					t.Logf("seed %d: %d keys left on node %d: %s; %v mute %v", seed, s.Len(), i, tok, k.keys, k.mute)
+				}
+			}
+		})
+	}
+	t.Logf("%d ticks: none ran in %d, in %d of them all were refused; keys left in %d", n, none, liars, left)
+}
+
+func TestReviewTicksFar(t *testing.T) {
+	for _, most := range []time.Duration{60 * ms, 100 * ms, 150 * ms} {
+		t.Log(most)
+		reviewTicks(t, *simTicks, func(r *rand.Rand) time.Duration { return time.Duration(r.Int64N(int64(most))) }, nil)
+	}
+}
+
+func TestReviewTicksLossy(t *testing.T) {
+	reviewTicks(t, *simTicks, func(r *rand.Rand) time.Duration { return time.Duration(r.Int64N(int64(5 * ms))) }, func(r *rand.Rand) func(sim.Op, int) sim.Fault {
+		var mu sync.Mutex
+		return func(sim.Op, int) sim.Fault {
+			mu.Lock()
+			defer mu.Unlock()
+			f := sim.Fault{Request: time.Duration(r.Int64N(int64(ms))), Reply: time.Duration(r.Int64N(int64(ms)))}
+			if r.IntN(10) == 0 {
+				switch r.IntN(5) {
+				case 0:
+					f.LoseRequest = true
+				case 1:
+					f.LoseReply = true
+				case 2:
+					f.Reply = time.Duration(r.Int64N(int64(300 * ms)))
+				case 3:
+					f.Request = time.Duration(r.Int64N(int64(100 * ms)))
+				case 4:
+					f.NotRun = true
+				}
+			}
+			return f
+		}
+	})
+}
+
+// One that comes to the front of the queues notices a dead holder.
+func TestReviewTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
+	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		for _, s := range stores { // of a process that has died
+			s.Set("k", node.AttemptToken(node.NewAge()), 8*time.Second)
+		}
+		expires := time.Now().Add(8 * time.Second)
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		for range 40 {
+			l, _ := open(2 * ms)
+			all.Go(func() { _, _ = l.Acquire(ctx, "k", 10*time.Second, queued) })
+			time.Sleep(ms)
+		}
+		last, _ := open(2 * ms)
+		here := waitFor(last, 10*time.Second)
+		time.Sleep(time.Until(expires.Add(-3 * time.Second)))
+		cancel()
+		all.Wait()
+		g := <-here
+		require.NoError(t, g.err)
+		require.NoError(t, g.lock.Release(t.Context()))
+		if free := g.at.Sub(expires); free > 500*ms {
+			t.Errorf("free for %v", free)
+		}
+	})
+}
