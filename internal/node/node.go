@@ -289,6 +289,15 @@ func (n *Node) releaseOf(c *Claim) Kind {
 // It takes no lock.
 func (n *Node) Trip() time.Duration { return time.Duration(n.trip.Load()) }
 
+// Answers reports whether the server of the keys takes commands, as far as is known: it is
+// not down, and not silent.
+func (n *Node) Answers(keys []string) bool {
+	name := n.store.Server(keys)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.server(name).refusal() == nil
+}
+
 // Unsent says of a command for the claim that is still queued since when nothing
 // has been heard from its server, and why it has not been sent. See
 // quorum.Unsent.

@@ -19,7 +19,7 @@ const (
 	usualWindow = 500 * time.Millisecond
 	// longestHeartbeat is the longest pause between the joins of a candidate that is far
 	// back in the queues, unless half a window is longer.
-	longestHeartbeat = 5 * time.Second
+	longestHeartbeat = 2 * time.Second
 	// longestRest is how many windows a candidate stays away, at most, after it has given
 	// up votes that made no quorum.
 	longestRest = 16
@@ -53,10 +53,12 @@ type candidate struct {
 	timer  *time.Timer                // of the next call
 	due    keeper.Instant             // when that is, unless it rests
 	phase  phase
-	pause  time.Duration // until the next call while there are votes, but no quorum
-	asked  int           // how often it has asked in this phase
-	holder string        // the token of the owner that was found to hold the key
-	away   uint64        // the nodes, as bits, that the candidate left to the holder
+	rested keeper.Instant // the end of a rest, unless it ends sooner
+	outage bool           // the rest is for nodes that could not be reached
+	pause  time.Duration  // until the next call while there are votes, but no quorum
+	asked  int            // how often it has asked in this phase
+	holder string         // the token of the owner that was found to hold the key
+	away   uint64         // the nodes, as bits, that the candidate left to the holder
 }
 
 // seat is what is known of one node.
@@ -88,6 +90,7 @@ func newCandidate(q *Queue, w *Waiter, order int64, since keeper.Instant) *candi
 	c.timer = time.AfterFunc(time.Hour, c.beat)
 	c.timer.Stop()
 	c.renew()
+	c.calm()
 	return c
 }
 
@@ -108,7 +111,7 @@ func (c *candidate) renew() *node.Claim {
 	c.claim.Ask(c.terms)
 	c.window, _ = q.windowOf(c.ttl)
 	c.base, c.voted = c.number, 0
-	c.calm()
+	c.phase, c.asked = calm, 0 // and the pause goes on growing, if the next claim fares no better
 	for i := range c.seats {
 		s := &c.seats[i]
 		s.nonce, s.vote, s.fence, s.floor, s.owner = rand.Text()[:16], 0, 0, 0, ""
@@ -181,7 +184,7 @@ func (c *candidate) join(to int) {
 	c.sent[c.number%remembered] = now // before it is sent
 	entry := &node.Entry{
 		Number: c.number, Order: c.order, Waited: now.Sub(c.since), Channel: q.channel, Window: c.window,
-		Lease: 3 * c.heartbeat(),
+		Lease: c.heartbeat() + c.window, // one that joins later comes back to its place
 	}
 	if c.terms.Floor > 0 {
 		entry.Floor = q.floor()
@@ -389,6 +392,10 @@ func (c *candidate) beat() {
 	next := c.heartbeat()
 	switch c.phase {
 	case resting:
+		if now < c.rested && !c.reachable() {
+			c.timer.Reset(min(c.window/4, c.rested.Sub(now)))
+			return
+		}
 		c.calm()
 		c.window, _ = q.windowOf(c.ttl) // the claim is new, and no node knows it
 		q.contend(c.line)               // the nodes may be too far by now
@@ -397,9 +404,10 @@ func (c *candidate) beat() {
 		}
 	case calm:
 		if c.voted > 0 && now.Sub(c.voted) >= c.patience() {
-			c.giveUp()
+			c.giveUp(now)
 			return
 		}
+		c.calm()
 	case waiting:
 		next = c.pause
 		if c.asked++; c.asked == 1 {
@@ -418,7 +426,7 @@ func (c *candidate) beat() {
 			q.releaseLater(c.renew())
 			next = c.heartbeat()
 		case now.Sub(c.voted) >= c.patience(), c.asked > 1 && c.unreachable(now):
-			c.giveUp()
+			c.giveUp(now)
 			return
 		}
 	}
@@ -433,12 +441,25 @@ func (c *candidate) beat() {
 
 // giveUp releases votes that make no quorum (invariant 13): another process may reach more
 // nodes, or have a faster way to them. The candidate stays away for a random time, which
-// grows, and comes back as old as it is.
-func (c *candidate) giveUp() {
+// grows, and comes back as old as it is. If it gave up since nodes could not be reached, it
+// comes back as soon as enough of them can.
+func (c *candidate) giveUp(now keeper.Instant) {
+	c.outage = c.unreachable(now)
 	c.queue.releaseLater(c.renew())
 	c.line.rest = min(max(2*c.line.rest, c.window), longestRest*c.window)
-	c.phase = resting
-	c.timer.Reset(mathrand.N(c.line.rest))
+	c.phase, c.rested = resting, now.Add(mathrand.N(c.line.rest))
+	c.timer.Reset(min(c.window/4, c.rested.Sub(now)))
+}
+
+// reachable reports whether the outage is over for which the candidate rests.
+func (c *candidate) reachable() bool {
+	up := 0
+	for _, n := range c.queue.nodes {
+		if n.Answers(c.claim.Keys) {
+			up++
+		}
+	}
+	return c.outage && up >= c.queue.need()
 }
 
 // hasRival reports whether one that came before holds the vote of some node.

@@ -18,8 +18,12 @@ type trip struct {
 // longWindow is the window above which it does not grow for the sake of late pushes.
 const longWindow = 4 * time.Second
 
-// stale is how old a trip may be, unless it was so long itself that a later one takes longer.
-const stale = 2 * time.Second
+// A trip is too old after stale, or after four times itself if that is longer: a later one
+// would not be known sooner. But one of minutes says that this process was stopped.
+const (
+	stale       = 2 * time.Second
+	stalestTrip = 10 * time.Second
+)
 
 // Trip is about the round trip to a quorum of the nodes; 0 if it is not known.
 func (q *Queue) Trip() time.Duration {
@@ -35,7 +39,7 @@ func (q *Queue) trip() time.Duration {
 	trips, now := room[:len(q.nodes)], q.keeper.Now()
 	for i, n := range q.nodes {
 		trips[i] = n.Trip()
-		if t := q.trips[i]; t.took > trips[i] && now.Sub(t.at) <= max(stale, 4*t.took) {
+		if t := q.trips[i]; t.took > trips[i] && now.Sub(t.at) <= max(stale, min(4*t.took, stalestTrip)) {
 			trips[i] = t.took
 		}
 	}

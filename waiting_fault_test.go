@@ -21,7 +21,7 @@ import (
 func younger() string { return node.AttemptToken(node.NewAge() + 1<<40) }
 
 // Invariant 12: an attempt that had to wait for its rivals has used up some of its validity.
-func TestReviewTheEldestThatSettledLongHasFullValidity(t *testing.T) {
+func TestTheEldestThatSettledLongHasFullValidity(t *testing.T) {
 	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		l, _ := open(2 * ms)
 		stores[1].Set("k", younger(), 200*ms)
@@ -35,7 +35,7 @@ func TestReviewTheEldestThatSettledLongHasFullValidity(t *testing.T) {
 }
 
 // The same with automatic extension: it is not thrown away for round trips that it never saw.
-func TestReviewDoAfterALongContestIsNotThrownAway(t *testing.T) {
+func TestDoAfterALongContestIsNotThrownAway(t *testing.T) {
 	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		l, _ := open(2*ms, redlock.WithNodeTimeout(500*ms))
 		stores[1].Set("k", younger(), 200*ms)
@@ -48,7 +48,7 @@ func TestReviewDoAfterALongContestIsNotThrownAway(t *testing.T) {
 }
 
 // WithMaxHold limits a hold on purpose.
-func TestReviewAMaxHoldBelowThreeRoundTripsIsNotRefusedForTheTTL(t *testing.T) {
+func TestAMaxHoldBelowThreeRoundTripsIsNotRefusedForTheTTL(t *testing.T) {
 	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		l, _ := open(40 * ms)
 		err := redlock.Do(t.Context(), l, "k", 30*time.Second, func(context.Context) error { return nil }, redlock.WithRetry(redlock.NoRetry()), redlock.WithMaxHold(100*ms))
@@ -57,7 +57,7 @@ func TestReviewAMaxHoldBelowThreeRoundTripsIsNotRefusedForTheTTL(t *testing.T) {
 }
 
 // A waiter whose majority was away for a while acquires when it is back.
-func TestReviewAWaiterAcquiresSoonAfterAnOutage(t *testing.T) {
+func TestAWaiterAcquiresSoonAfterAnOutage(t *testing.T) {
 	for _, how := range []string{"down", "cut off"} {
 		var worst, sum time.Duration
 		for range 40 {
@@ -119,7 +119,7 @@ func (s *stoppable) Listen(ctx context.Context, channel string, ready func(), he
 }
 
 // A process that was stopped for a while stands in the queues again soon after.
-func TestReviewAProcessThatWasStoppedQueuesAgain(t *testing.T) {
+func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 	var worst time.Duration
 	for _, stopped := range []time.Duration{2 * time.Second, 5 * time.Second, 30 * time.Second} {
 		overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
@@ -184,7 +184,7 @@ func TestReviewAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 }
 
 // Many waiters die with the holder; one is left.
-func TestReviewTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
+func TestTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
 	var worst time.Duration
 	for _, dead := range []int{5, 20, 40} {
 		overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
@@ -231,7 +231,7 @@ func TestReviewTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T)
 
 // A waiter that took what its holder does not have, and does not see all of the holder's
 // nodes, keeps quiet.
-func TestReviewAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
+func TestAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
 	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		one, _ := open(2 * ms)
 		two, _ := open(2 * ms)
@@ -346,14 +346,14 @@ func reviewTicks(t *testing.T, n int, trips func(*rand.Rand) time.Duration, faul
 	t.Logf("%d ticks: none ran in %d, in %d of them all were refused; keys left in %d", n, none, liars, left)
 }
 
-func TestReviewTicksFar(t *testing.T) {
+func TestTicksFar(t *testing.T) {
 	for _, most := range []time.Duration{60 * ms, 100 * ms, 150 * ms} {
 		t.Log(most)
 		reviewTicks(t, *simTicks, func(r *rand.Rand) time.Duration { return time.Duration(r.Int64N(int64(most))) }, nil)
 	}
 }
 
-func TestReviewTicksLossy(t *testing.T) {
+func TestTicksLossy(t *testing.T) {
 	reviewTicks(t, *simTicks, func(r *rand.Rand) time.Duration { return time.Duration(r.Int64N(int64(5 * ms))) }, func(r *rand.Rand) func(sim.Op, int) sim.Fault {
 		var mu sync.Mutex
 		return func(sim.Op, int) sim.Fault {
@@ -380,7 +380,7 @@ func TestReviewTicksLossy(t *testing.T) {
 }
 
 // One that comes to the front of the queues notices a dead holder.
-func TestReviewTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
+func TestTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
 	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		for _, s := range stores { // of a process that has died
 			s.Set("k", node.AttemptToken(node.NewAge()), 8*time.Second)

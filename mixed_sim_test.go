@@ -251,7 +251,7 @@ func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
 	return locks, left
 }
 
-func TestReviewMixed(t *testing.T) {
+func TestLockersThatComeAndGoShareTheLocks(t *testing.T) {
 	locks, left := 0, 0
 	for i := range *simMixed {
 		synctest.Test(t, func(t *testing.T) {
