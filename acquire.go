@@ -194,7 +194,7 @@ func newRefusal(verdict quorum.Verdict, ballot *quorum.Ballot) *refusal {
 	return f
 }
 
-var errLeftovers = errors.New("no owner has a quorum: keys that a process has left when it died end with their ttl")
+var errLeftovers = errors.New("no owner has a quorum: the votes are split, as by keys that a process left when it died and that end with their ttl")
 
 // abandon releases the keys of a claim that has ended, in the background.
 func (l *Locker) abandon(claim *node.Claim) {

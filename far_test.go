@@ -110,7 +110,7 @@ var patientPolicy = redlock.WithRetry(redlock.FixedRetry(200*ms, 100*ms, -1))
 // Callers that give up soon cost the others nothing: what is granted to one that leaves goes to
 // the next, and no attempt gets in the way.
 func TestTheDefaultPolicyKeepsUpOnAHotKeyFarAway(t *testing.T) {
-	c := crowd{processes: 1, goroutines: 400, trip: 20 * ms, hold: ms, lasts: 5 * time.Second}
+	c := crowd{processes: 1, goroutines: fewer(400, 100), trip: 20 * ms, hold: ms, lasts: 5 * time.Second}
 	byDefault := c.run(t)
 	c.opts = []redlock.LockOption{patientPolicy}
 	patient := c.run(t)
@@ -121,7 +121,7 @@ func TestTheDefaultPolicyKeepsUpOnAHotKeyFarAway(t *testing.T) {
 
 // What a hold costs hardly grows with how many processes wait for the next.
 func TestWaitingCostsLittleHoweverManyProcessesWait(t *testing.T) {
-	for _, n := range []int{10, 200} {
+	for _, n := range []int{10, fewer(200, 60)} {
 		c := crowd{processes: n, goroutines: 1, trip: 20 * ms, hold: ms, lasts: 10 * time.Second, opts: []redlock.LockOption{patientPolicy}}
 		o := c.run(t)
 		perHold := float64(o.commands) / 3 / float64(o.holds)

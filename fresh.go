@@ -3,7 +3,6 @@ package redlock
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/redis-kit/redlock/internal/keeper"
@@ -66,7 +65,11 @@ func (l *Locker) lasts(r *request, left, full, trip time.Duration) error {
 	if left -= r.config.grace; !r.auto || left >= 3*trip {
 		return nil
 	}
-	return fmt.Errorf("valid for %v, and to be extended it needs three round trips of %v: use a longer ttl", left, trip)
+	// By the distance: a node that is just busy may be faster with the extension.
+	if distance := node.Distance(l.nodes); left < 3*distance {
+		return fmt.Errorf("valid for %v, and to be extended it needs three round trips of %v: use a longer ttl", left, distance)
+	}
+	return nil
 }
 
 // extendGrant extends what was granted to its ttl, and returns the end of its
@@ -93,10 +96,5 @@ func (l *Locker) trip() time.Duration {
 	if l.queue != nil {
 		return l.queue.Trip()
 	}
-	trips := make([]time.Duration, len(l.nodes))
-	for i, n := range l.nodes {
-		trips[i] = n.Trip()
-	}
-	slices.Sort(trips)
-	return trips[quorum.Need(len(trips))-1]
+	return node.Distance(l.nodes)
 }

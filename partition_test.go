@@ -16,7 +16,7 @@ import (
 	"github.com/redis-kit/redlock/internal/sim"
 )
 
-var simPartitions = flag.Int("sim.partitions", 5, "histories of partitions and slow ways to simulate, of 30 s each")
+var simPartitions = flag.Int("sim.partitions", fewer(5, 2), "histories of partitions and slow ways to simulate, of 30 s each")
 
 // free measures how long a lock is free at most while a client waits for it that reaches a
 // majority of the nodes.

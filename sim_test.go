@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	simHistories = flag.Int("sim.histories", 1000, "histories to simulate")
+	simHistories = flag.Int("sim.histories", fewer(1000, 300), "histories to simulate")
 	simSeed      = flag.Uint64("sim.seed", 1, "seed of the first history; each has the next")
 	simFor       = flag.Duration("sim.for", 0, "simulate for this long, however many histories that makes")
 )

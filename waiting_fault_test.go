@@ -2,7 +2,6 @@ package redlock_test
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -268,115 +267,53 @@ func TestAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
 	})
 }
 
-func reviewTicks(t *testing.T, n int, trips func(*rand.Rand) time.Duration, fault func(*rand.Rand) func(sim.Op, int) sim.Fault) {
-	none, many, liars, left := 0, 0, 0, 0
-	for seed := range n {
-		synctest.Test(t, func(t *testing.T) {
-			r := rand.New(rand.NewPCG(uint64(seed), 99))
-			k := randomTick(uint64(seed))
-			k.ghosts = false
-			stores := make([]*sim.Store, k.nodes)
-			for i := range stores {
-				stores[i] = &sim.Store{Mute: k.mute}
-				if fault != nil {
-					stores[i].Faults(fault(r))
-				}
-			}
-			var lockers []*redlock.Locker
-			for range k.contenders {
-				var ways []node.Store
-				for _, s := range stores {
-					ways = append(ways, newWay(s, trips(r)))
-				}
-				l, err := redlock.NewOver(ways, k.opts...)
-				require.NoError(t, err)
-				lockers = append(lockers, l)
-			}
-			var all sync.WaitGroup
-			var won, refused atomic.Int64
-			for _, l := range lockers {
-				late := time.Duration(0)
-				if k.apart > 0 {
-					late = time.Duration(r.Int64N(int64(k.apart)))
-				}
-				all.Go(func() {
-					time.Sleep(late)
-					lock, err := l.TryAcquireAll(t.Context(), append([]string(nil), k.keys...), 10*time.Second)
-					switch {
-					case err == nil:
-						won.Add(1)
-						_ = lock
-					case errors.Is(err, redlock.ErrNotAcquired):
-						refused.Add(1)
+// However far or bad the ways are: the votes are not settled for two, and none are left.
+func TestOfThoseThatTryAtOnceOneWinsAtMostAndNoKeyIsLeft(t *testing.T) {
+	for name, worse := range map[string]func(k *tick){
+		"far":   func(k *tick) { k.trip = 150 * ms },
+		"lossy": func(k *tick) { k.trip, k.fault = 5*ms, lossy(k.random) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			none := 0
+			for i := range *simTicks {
+				synctest.Test(t, func(t *testing.T) {
+					k := randomTick(uint64(i))
+					worse(&k)
+					k.ghosts = false
+					switch won, _ := k.run(t); {
+					case won == 0:
+						none++
+					case won > 1:
+						t.Errorf("seed %d: %d winners", i, won)
 					}
 				})
 			}
-			all.Wait()
-			switch {
-			case won.Load() > 1:
-				many++
-				t.Errorf("seed %d: %d winners", seed, won.Load())
-			case won.Load() == 0:
-				none++
-				if refused.Load() == int64(k.contenders) {
-					liars++
-					if liars < 6 {
-						t.Logf("seed %d: none of %d over %d nodes ran, and all are told that it is held (mute %v, apart %v, keys %d)", seed, k.contenders, k.nodes, k.mute, k.apart, len(k.keys))
-					}
-				}
-			}
-			for _, s := range stores {
-				s.Faults(nil)
-			}
-			for _, l := range lockers {
-				if err := l.Close(); err != nil {
-					t.Logf("seed %d: %v", seed, err)
-				}
-			}
-			time.Sleep(time.Second)
-			for i, s := range stores {
-				if s.Len() > 0 {
-					left++
-					tok, _ := s.Get(k.keys[0])
-					t.Logf("seed %d: %d keys left on node %d: %s; %v mute %v", seed, s.Len(), i, tok, k.keys, k.mute)
-				}
-			}
+			t.Logf("%d ticks; none won in %d", *simTicks, none)
 		})
 	}
-	t.Logf("%d ticks: none ran in %d, in %d of them all were refused; keys left in %d", n, none, liars, left)
 }
 
-func TestTicksFar(t *testing.T) {
-	for _, most := range []time.Duration{60 * ms, 100 * ms, 150 * ms} {
-		t.Log(most)
-		reviewTicks(t, *simTicks, func(r *rand.Rand) time.Duration { return time.Duration(r.Int64N(int64(most))) }, nil)
-	}
-}
-
-func TestTicksLossy(t *testing.T) {
-	reviewTicks(t, *simTicks, func(r *rand.Rand) time.Duration { return time.Duration(r.Int64N(int64(5 * ms))) }, func(r *rand.Rand) func(sim.Op, int) sim.Fault {
-		var mu sync.Mutex
-		return func(sim.Op, int) sim.Fault {
-			mu.Lock()
-			defer mu.Unlock()
-			f := sim.Fault{Request: time.Duration(r.Int64N(int64(ms))), Reply: time.Duration(r.Int64N(int64(ms)))}
-			if r.IntN(10) == 0 {
-				switch r.IntN(5) {
-				case 0:
-					f.LoseRequest = true
-				case 1:
-					f.LoseReply = true
-				case 2:
-					f.Reply = time.Duration(r.Int64N(int64(300 * ms)))
-				case 3:
-					f.Request = time.Duration(r.Int64N(int64(100 * ms)))
-				case 4:
-					f.NotRun = true
-				}
-			}
-			return f
+// lossy is faults that befall one call in ten.
+func lossy(r *rand.Rand) func(sim.Op, int) sim.Fault {
+	var mu sync.Mutex // guards r
+	return func(sim.Op, int) sim.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		f := sim.Fault{Request: time.Duration(r.Int64N(int64(ms))), Reply: time.Duration(r.Int64N(int64(ms)))}
+		switch r.IntN(50) {
+		case 0:
+			f.LoseRequest = true
+		case 1:
+			f.LoseReply = true
+		case 2:
+			f.Reply = time.Duration(r.Int64N(int64(300 * ms)))
+		case 3:
+			f.Request = time.Duration(r.Int64N(int64(100 * ms)))
+		case 4:
+			f.NotRun = true
 		}
-	})
+		return f
+	}
 }
 
 // One that comes to the front of the queues notices a dead holder.

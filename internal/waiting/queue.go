@@ -43,6 +43,8 @@ type Queue struct {
 	// is to be done then waits in todo, for unlock.
 	mu         sync.Mutex
 	todo       []func()
+	busy       int                    // goroutines that do what was to be done
+	idle       sync.Cond              // signalled when there is none
 	held       map[string]*node.Claim // by key, of this Locker, where there is no line
 	lines      map[string]*line
 	candidates map[string]*candidate // by token
@@ -112,6 +114,7 @@ func New(k *keeper.Keeper, nodes []*node.Node, handoffs int, floor func() int64)
 		}
 	}
 	q.granted = queues >= q.need()
+	q.idle.L = &q.mu
 	q.ears.queue = q
 	q.ears.ctx, q.ears.stop = context.WithCancel(context.Background()) //nolint:fatcontext // the first of its line
 	return q
@@ -127,10 +130,20 @@ func (q *Queue) releaseLater(c *node.Claim) { q.later(func() { q.release(c) }) }
 // goroutine adds meanwhile, it does itself.
 func (q *Queue) unlock() {
 	todo := q.todo
+	if len(todo) == 0 {
+		q.mu.Unlock()
+		return
+	}
 	q.todo = nil
+	q.busy++
 	q.mu.Unlock()
 	for _, f := range todo {
 		f()
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.busy--; q.busy == 0 {
+		q.idle.Broadcast()
 	}
 }
 
@@ -427,7 +440,8 @@ func (q *Queue) Released(key string, claim *node.Claim) {
 	}
 }
 
-// Close ends every candidate. Nobody may wait any more.
+// Close ends every candidate. Nobody may wait any more. When it returns, the nodes know of
+// all that is to be released.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	q.closed = true
@@ -436,6 +450,11 @@ func (q *Queue) Close() {
 	}
 	q.unlock()
 	q.ears.close()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.busy > 0 {
+		q.idle.Wait()
+	}
 }
 
 // line returns the line of a key, with its holder. q.mu is held.

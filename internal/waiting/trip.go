@@ -52,20 +52,20 @@ func (q *Queue) trip() time.Duration {
 // push is valid for three, if it counts from a join of half a window ago. Above longWindow
 // it grows less, since a client that is cut off keeps the key for it; where not even the ttl
 // is enough, a long window would only keep others from the key. It reports false if grants
-// are over before the lock can be extended: then to wait in the queues is of no use
-// (invariant 13). q.mu is held.
+// are over before the lock can be extended, even when nothing is busy: then to wait in the
+// queues is of no use (invariant 13). q.mu is held.
 func (q *Queue) windowOf(ttl time.Duration) (time.Duration, bool) {
 	trip := q.trip()
 	window := min(max(usualWindow, min(8*trip, max(longWindow, 5*trip))), ttl)
 	if window < 3*trip {
 		window = min(usualWindow, ttl)
 	}
-	return window, q.keeper.Validity(window) > 3*trip
+	return window, q.keeper.Validity(window) > 3*node.Distance(q.nodes)
 }
 
 // tooFar is the error of a ttl for which windowOf reports false. q.mu is held.
 func (q *Queue) tooFar(ttl time.Duration) error {
 	window, _ := q.windowOf(ttl)
 	return fmt.Errorf("not queued: a grant for the ttl %v would be valid for %v, and three round trips to the nodes take %v: use a longer ttl",
-		ttl, q.keeper.Validity(window), (3 * q.trip()).Round(time.Microsecond))
+		ttl, q.keeper.Validity(window), (3 * node.Distance(q.nodes)).Round(time.Microsecond))
 }
