@@ -129,11 +129,17 @@ func TestACandidateThatRestsKeepsItsPlace(t *testing.T) {
 		second := younger.enter("k", ttl, node.Terms{})
 		time.Sleep(5 * time.Second)
 		w.release("k", 0)
-		time.Sleep(20 * time.Second)
+		for rests := false; !rests; time.Sleep(ms) {
+			elder.mu.Lock()
+			rests = elder.lines["k"].candidate.phase == resting
+			elder.mu.Unlock()
+		}
 		w.stores[0].Set("k", "holder", time.Hour)
-		time.Sleep(longestRest * usualWindow) // both are back
-		tokens, _, _ := elder.tokens(0)
-		require.Greater(t, len(tokens), 1, "it has rested")
+		time.Sleep(3 * usualWindow) // it is back
+		tokens, _, _ := elder.tokens(1)
+		require.Len(t, tokens, 2)
+		tokens, _, _ = younger.tokens(1)
+		require.Len(t, tokens, 1, "it has stayed")
 		w.release("k")
 		elder.Return("k", elder.got(first, 10*ms))
 		younger.Return("k", younger.got(second, 10*ms))
