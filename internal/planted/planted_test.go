@@ -57,8 +57,8 @@ const (
 )
 
 var mistakes = []mistake{
-	{"validity counted from the end of the attempt", keeper,
-		"deadline := start.Add(k.Lasts(terms))", "deadline := k.clock.now().Add(k.Lasts(terms))",
+	{"validity counted from the end of the attempt", acquire,
+		"until := start.Add(l.keeper.Validity(r.ttl))", "until := l.keeper.Now().Add(l.keeper.Validity(r.ttl))",
 		simulation("5000"), ": P"},
 	{"validity counted from the end of the extension", hold,
 		"h.advance(start.Add(k.Validity(ttl)))", "h.advance(k.clock.now().Add(k.Validity(ttl)))",
@@ -180,13 +180,13 @@ var mistakes = []mistake{
 		test(waiting, "TestAGrantIsValidForAsLongAsAQuorumIs"), "TestAGrantIsValid"},
 	{"both of two contenders think that they came first", candidate,
 		"return slices.ContainsFunc(c.seats,", "return false && slices.ContainsFunc(c.seats,",
-		test(waiting, "TestSplitVotesEnd"), "split for ever"},
+		test(waiting, "TestSplitVotesEnd"), "apart=100ms"},
 	{"of two that came at once both think that they were first", candidate,
 		" || order == c.order && token < c.claim.Token", "",
 		test(waiting, "TestSplitVotesEnd"), "apart=0s"},
 	{"one that waits keeps a vote from the holder", candidate,
 		"switch c.holder = c.held(); {", "switch {",
-		test(".", "TestOneThatWaitsKeepsNoVoteFromAHolder"), "node 0"},
+		test(".", "TestOneThatWaitsKeepsNoVoteFromAHolder"), "TestOneThatWaits"},
 	{"one that waits takes a vote again that it has left to the holder", candidate,
 		"c.away, next = away, c.heartbeat()", "_, next = away, c.heartbeat()",
 		test(".", "TestOneThatWaitsKeepsNoVoteFromAHolder"), "node 0"},
