@@ -383,6 +383,24 @@ func TestATTLForWhichTheNodesAreTooFarHasNoPlace(t *testing.T) {
 	})
 }
 
+// Nothing joins a node that seems to be too far, and so nothing shows that it is near again.
+func TestANodeThatHasHungIsNotTakenForFarForLong(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		p := w.process("p", 0)
+		w.stores[1].Pause()
+		w.stores[2].Pause()
+		waiter := p.enter("k", ttl, node.Terms{})
+		time.Sleep(2 * time.Minute)
+		w.stores[1].Resume()
+		w.stores[2].Resume()
+		time.Sleep(forgotten + longestRest*usualWindow)
+		waiter.Leave()
+		again, err := p.Enter("k", ttl, node.Terms{})
+		require.NoError(t, err)
+		p.Return("k", p.got(again, time.Second))
+	})
+}
+
 // Only what a node says to the claim it was given a nonce for, and of a call that was made,
 // is a vote.
 func TestAPushThatANodeCannotHaveMadeIsNoVote(t *testing.T) {

@@ -21,6 +21,10 @@ const longWindow = 4 * time.Second
 // stale is how old a trip may be, unless it was so long itself that a later one takes longer.
 const stale = 2 * time.Second
 
+// forgotten is how old it may be at most: a node that has hung for long is not far, and
+// where it seems to be, nothing joins it that would show how near it is.
+const forgotten = 20 * time.Second
+
 // Trip is about the round trip to a quorum of the nodes; 0 if it is not known.
 func (q *Queue) Trip() time.Duration {
 	q.mu.Lock()
@@ -35,7 +39,7 @@ func (q *Queue) trip() time.Duration {
 	trips, now := room[:len(q.nodes)], q.keeper.Now()
 	for i, n := range q.nodes {
 		trips[i] = n.Trip()
-		if t := q.trips[i]; t.took > trips[i] && now.Sub(t.at) <= max(stale, 4*t.took) {
+		if t := q.trips[i]; t.took > trips[i] && now.Sub(t.at) <= min(max(stale, 4*t.took), forgotten) {
 			trips[i] = t.took
 		}
 	}
