@@ -66,6 +66,19 @@ func waitFor(l *redlock.Locker, ttl time.Duration, opts ...redlock.LockOption) <
 
 func noExtensions(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Extend} }
 
+// soon receives a lock that was waited for, or fails: otherwise virtual time would go on for
+// ever.
+func soon(t *testing.T, c <-chan got) got {
+	t.Helper()
+	select {
+	case g := <-c:
+		return g
+	case <-time.After(time.Minute):
+		require.FailNow(t, "not acquired")
+		return got{}
+	}
+}
+
 // A grace beyond the window takes an extension before the lock is any good.
 func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
@@ -80,17 +93,17 @@ func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 		released := time.Now()
 		// Not handed over: the next in this process has a lock of its own.
 		require.NoError(t, lock.Release(t.Context()))
-		g := <-second
+		g := soon(t, second)
 		require.NoError(t, g.err)
 		require.NoError(t, g.lock.Release(t.Context()))
-		g = <-third
+		g = soon(t, third)
 		require.NoError(t, g.err)
 		require.Less(t, g.at.Sub(released), 20*ms)
 		for _, s := range stores {
 			s.Faults(nil)
 		}
 		require.NoError(t, g.lock.Release(t.Context()))
-		g = <-first
+		g = soon(t, first)
 		require.NoError(t, g.err)
 		require.Greater(t, time.Until(g.lock.Until()), 9*time.Second)
 		require.NoError(t, g.lock.Release(t.Context()))
