@@ -248,7 +248,7 @@ func TestThoseWhoWaitBehindALockThatIsLostGoOn(t *testing.T) {
 		next := waitFor(l, time.Second)
 		<-lock.Context().Done()
 		lost := time.Now()
-		g := <-next
+		g := soon(t, next)
 		require.NoError(t, g.err)
 		require.Less(t, g.at.Sub(lost), 20*ms)
 		require.NoError(t, g.lock.Release(t.Context()))

@@ -212,7 +212,7 @@ var mistakes = []mistake{
 		"left <= w.ttl && ", "",
 		test(".", "TestALockIsNotHandedOverForLongerThanAskedFor"), "TestALockIsNotHandedOver"},
 	{"a node tells of a grant before it has set the key", queueLua,
-		"    local fence = give(token, window, terms)\n    local heard = fence and ", "    local heard = redis.pcall('PUBLISH', channel, token .. ' ' .. number .. ' 0')\n    local fence = give(token, window, terms)\n    heard = heard and ",
+		"    local fence = give(token, window, terms)\n    local heard = fence and ", "    local heard = push(channel, token, nonce, number, 0)\n    local fence = give(token, window, terms)\n    heard = heard and ",
 		test("./internal/node", "TestAGrantThatFailsIsNotToldOf"), "TestAGrantThatFails"},
 	{"a node grants the key to one that nobody listens for", queueLua,
 		"type(heard) == 'number' and heard > 0", "type(heard) == 'number'",
