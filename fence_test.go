@@ -265,11 +265,11 @@ func TestAWaiterGetsTheFenceThatItAskedFor(t *testing.T) {
 		leave()
 		require.ErrorIs(t, <-gone, context.Canceled)
 		require.NoError(t, lock.Release(t.Context()))
-		g := <-fenced
+		g := soon(t, fenced)
 		require.NoError(t, g.err)
 		require.Positive(t, g.lock.Fence())
 		require.NoError(t, g.lock.Release(t.Context()))
-		g = <-plain
+		g = soon(t, plain)
 		require.NoError(t, g.err)
 		require.Zero(t, g.lock.Fence())
 		require.NoError(t, g.lock.Release(t.Context()))
