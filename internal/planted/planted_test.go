@@ -241,7 +241,7 @@ var mistakes = []mistake{
 		test(waiting, "TestAKeyIsPassedOnOnlyToTheSameMetadata"), "TestAKeyIsPassedOn"},
 	{"a waiter without a fence contends for one with", queue,
 		"c.fits(w)", "true",
-		test(".", "TestAWaiterGetsTheFenceThatItAskedFor"), "TestAWaiterGets"},
+		test(waiting, "TestAWaiterGetsACandidateOfItsOwnTerms"), "TestAWaiterGets"},
 	{"a node trusts what it held before its restart", "internal/node/guard.lua",
 		"if known ~= id then", "if not known then",
 		test("./internal/node", "TestANodeThatMayHaveForgottenDoesNotVote"), "of another run"},

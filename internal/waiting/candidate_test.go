@@ -639,3 +639,20 @@ func TestAGrantThatIsLeftGoesToTheNextHereOfUseToIt(t *testing.T) {
 		})
 	}
 }
+
+// The candidate was made for the first, who leaves.
+func TestAWaiterGetsACandidateOfItsOwnTerms(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		p := w.process("p", 0)
+		p.floor = func() int64 { return 1000 }
+		first, second := p.enter("k", ttl, node.Terms{}), p.enter("k", ttl, node.Terms{Floor: 1000})
+		time.Sleep(ms)
+		first.Leave()
+		w.release("k")
+		g := p.got(second, 10*ms)
+		require.True(t, g.Claim.Fenced())
+		require.Len(t, g.Fences, 3)
+		p.Return("k", g)
+	})
+}
