@@ -83,6 +83,19 @@ func (w withoutExtensions) Do(ctx context.Context, batch []node.Command) error {
 	return nil
 }
 
+// soon receives a lock that was waited for, or fails: otherwise virtual time would go on for
+// ever.
+func soon(t *testing.T, c <-chan got) got {
+	t.Helper()
+	select {
+	case g := <-c:
+		return g
+	case <-time.After(time.Minute):
+		require.FailNow(t, "not acquired")
+		return got{}
+	}
+}
+
 // A grace beyond the window takes an extension before the lock is any good.
 func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
@@ -103,15 +116,15 @@ func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 		released := time.Now()
 		// Not handed over: the next in this process has a lock of its own.
 		require.NoError(t, lock.Release(t.Context()))
-		g := <-second
+		g := soon(t, second)
 		require.NoError(t, g.err)
 		require.NoError(t, g.lock.Release(t.Context()))
-		g = <-third
+		g = soon(t, third)
 		require.NoError(t, g.err)
 		require.Less(t, g.at.Sub(released), 20*ms)
 		lost.Store(false)
 		require.NoError(t, g.lock.Release(t.Context()))
-		g = <-first
+		g = soon(t, first)
 		require.NoError(t, g.err)
 		require.Greater(t, time.Until(g.lock.Until()), 9*time.Second)
 		require.NoError(t, g.lock.Release(t.Context()))
@@ -256,7 +269,7 @@ func TestThoseWhoWaitBehindALockThatIsLostGoOn(t *testing.T) {
 		next := waitFor(l, time.Second)
 		<-lock.Context().Done()
 		lost := time.Now()
-		g := <-next
+		g := soon(t, next)
 		require.NoError(t, g.err)
 		require.Less(t, g.at.Sub(lost), 20*ms)
 		require.NoError(t, g.lock.Release(t.Context()))

@@ -343,3 +343,59 @@ func TestTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
 		}
 	})
 }
+
+// The joins of one process run, and their answers are lost. It keeps no key from another.
+func TestAWaiterWhoseAnswersAreLostGivesItsVotesUp(t *testing.T) {
+	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		other, _ := open(2 * ms)
+		var lost atomic.Bool
+		nodes := make([]node.Store, len(stores))
+		for i, s := range stores {
+			nodes[i] = &answersLost{newWay(s, 2*ms), &lost}
+		}
+		l, err := redlock.NewOver(nodes)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, l.Close()) }()
+		holder, err := other.TryAcquire(t.Context(), "k", 30*time.Second)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			_, _ = l.Acquire(ctx, "k", 30*time.Second, patientPolicy)
+		}()
+		time.Sleep(100 * ms)
+		lost.Store(true)
+		require.NoError(t, holder.Release(t.Context()))
+		g := soon(t, waitFor(other, 30*time.Second))
+		require.NoError(t, g.err)
+		require.NoError(t, g.lock.Release(t.Context()))
+		lost.Store(false)
+		cancel()
+		<-gone
+	})
+}
+
+// answersLost is a way on which the answers to joins are lost for a while, and the pushes.
+type answersLost struct {
+	*way
+	lost *atomic.Bool
+}
+
+func (a *answersLost) Do(ctx context.Context, batch []node.Command) error {
+	err := a.way.Do(ctx, batch)
+	for i := range batch {
+		if c := &batch[i]; c.Kind == node.Join && a.lost.Load() {
+			c.Outcome, c.Err = node.Unknown, sim.ErrLost
+		}
+	}
+	return err
+}
+
+func (a *answersLost) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
+	return a.way.Listen(ctx, channel, ready, func(p node.Push) {
+		if !a.lost.Load() {
+			heard(p)
+		}
+	})
+}

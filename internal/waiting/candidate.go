@@ -63,16 +63,17 @@ type candidate struct {
 
 // seat is what is known of one node.
 type seat struct {
-	nonce string         // what pushes of this node to this claim carry
-	at    keeper.Instant // of the last call
-	open  []int64        // the calls that are not answered, in order, whatever claim they were for
-	rank  int            // how many are before the candidate
-	vote  int64          // the highest number that a grant has carried; 0 if none
-	fence int64          // what the latest grant was numbered; 0 without a fence
-	floor int64          // votes with a lower number are void
-	owner string         // the token of the other owner that has the node's vote, by an answer to the last call; empty if that is not known
-	told  string         // owner, also while the answer to the last call is still to come
-	err   error          // of the last call
+	nonce   string         // what pushes of this node to this claim carry
+	at      keeper.Instant // of the last call
+	open    []int64        // the calls that are not answered, in order, whatever claim they were for
+	rank    int            // how many are before the candidate
+	vote    int64          // the highest number that a grant has carried; 0 if none
+	fence   int64          // what the latest grant was numbered; 0 without a fence
+	floor   int64          // votes with a lower number are void
+	owner   string         // the token of the other owner that has the node's vote, by an answer to the last call; empty if that is not known
+	told    string         // owner, also while the answer to the last call is still to come
+	err     error          // of the last call
+	unknown bool           // it may have run, and been granted
 }
 
 // phase is what the candidate's timer stands for.
@@ -114,7 +115,7 @@ func (c *candidate) renew() *node.Claim {
 	c.phase, c.asked = calm, 0 // and the pause goes on growing, if the next claim fares no better
 	for i := range c.seats {
 		s := &c.seats[i]
-		s.nonce, s.vote, s.fence, s.floor, s.owner = rand.Text()[:16], 0, 0, 0, ""
+		s.nonce, s.vote, s.fence, s.floor, s.owner, s.unknown = rand.Text()[:16], 0, 0, 0, "", false
 	}
 	q.candidates[c.claim.Token] = c
 	return old
@@ -245,6 +246,7 @@ func (c *candidate) Joined(i int, command *node.Command) {
 		return
 	}
 	s.err = command.Err
+	s.unknown = command.Outcome == node.Unknown && !errors.Is(command.Err, node.ErrNotRun)
 	switch command.Outcome {
 	case node.Done:
 		c.granted(i, number, command.Fence)
@@ -321,9 +323,10 @@ func (c *candidate) granted(i int, number, fence int64) {
 func (c *candidate) count() {
 	q, now := c.queue, c.queue.keeper.Now()
 	var valid []keeper.Instant
-	votes := false // void ones too
+	votes := false             // void ones too
+	lost := c.unreachable(now) // then joins whose answers were lost may have been granted
 	for _, s := range c.seats {
-		votes = votes || s.vote > 0 && s.vote >= s.floor
+		votes = votes || s.vote > 0 && s.vote >= s.floor || s.unknown && lost
 		if until := c.until(s); until > now {
 			valid = append(valid, until)
 		}

@@ -129,11 +129,17 @@ func TestACandidateThatRestsKeepsItsPlace(t *testing.T) {
 		second := younger.enter("k", ttl, node.Terms{})
 		time.Sleep(5 * time.Second)
 		w.release("k", 0)
-		time.Sleep(20 * time.Second)
+		for rests := false; !rests; time.Sleep(ms) {
+			elder.mu.Lock()
+			rests = elder.lines["k"].candidate.phase == resting
+			elder.mu.Unlock()
+		}
 		w.stores[0].Set("k", "holder", time.Hour)
-		time.Sleep(longestRest * usualWindow) // both are back
-		tokens, _, _ := elder.tokens(0)
-		require.Greater(t, len(tokens), 1, "it has rested")
+		time.Sleep(3 * usualWindow) // it is back
+		tokens, _, _ := elder.tokens(1)
+		require.Len(t, tokens, 2)
+		tokens, _, _ = younger.tokens(1)
+		require.Len(t, tokens, 1, "it has stayed")
 		w.release("k")
 		elder.Return("k", elder.got(first, 10*ms))
 		younger.Return("k", younger.got(second, 10*ms))
@@ -377,6 +383,24 @@ func TestATTLForWhichTheNodesAreTooFarHasNoPlace(t *testing.T) {
 	})
 }
 
+// Nothing joins a node that seems to be too far, and so nothing shows that it is near again.
+func TestANodeThatHasHungIsNotTakenForFarForLong(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		p := w.process("p", 0)
+		w.stores[1].Pause()
+		w.stores[2].Pause()
+		waiter := p.enter("k", ttl, node.Terms{})
+		time.Sleep(2 * time.Minute)
+		w.stores[1].Resume()
+		w.stores[2].Resume()
+		time.Sleep(forgotten + longestRest*usualWindow)
+		waiter.Leave()
+		again, err := p.Enter("k", ttl, node.Terms{})
+		require.NoError(t, err)
+		p.Return("k", p.got(again, time.Second))
+	})
+}
+
 // Only what a node says to the claim it was given a nonce for, and of a call that was made,
 // is a vote.
 func TestAPushThatANodeCannotHaveMadeIsNoVote(t *testing.T) {
@@ -387,7 +411,7 @@ func TestAPushThatANodeCannotHaveMadeIsNoVote(t *testing.T) {
 				p := w.process("p", 0)
 				p.floor = func() int64 { return floor + 1 }
 				waiter := p.enter("k", ttl, node.Terms{Floor: floor})
-				time.Sleep(time.Second)
+				time.Sleep(1100 * ms) // between two joins
 				c := p.candidate("k")
 				p.mu.Lock()
 				number, token := c.number, c.claim.Token
@@ -614,4 +638,21 @@ func TestAGrantThatIsLeftGoesToTheNextHereOfUseToIt(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The candidate was made for the first, who leaves.
+func TestAWaiterGetsACandidateOfItsOwnTerms(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		w.hold("k")
+		p := w.process("p", 0)
+		p.floor = func() int64 { return 1000 }
+		first, second := p.enter("k", ttl, node.Terms{}), p.enter("k", ttl, node.Terms{Floor: 1000})
+		time.Sleep(ms)
+		first.Leave()
+		w.release("k")
+		g := p.got(second, 10*ms)
+		require.True(t, g.Claim.Fenced())
+		require.Len(t, g.Fences, 3)
+		p.Return("k", g)
+	})
 }

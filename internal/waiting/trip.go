@@ -19,10 +19,11 @@ type trip struct {
 const longWindow = 4 * time.Second
 
 // A trip is too old after stale, or after four times itself if that is longer: a later one
-// would not be known sooner. But one of minutes says that this process was stopped.
+// would not be known sooner. After forgotten it is too old in any case: a node that has hung,
+// or a process that was stopped, is not far.
 const (
-	stale       = 2 * time.Second
-	stalestTrip = 10 * time.Second
+	stale     = 2 * time.Second
+	forgotten = 10 * time.Second
 )
 
 // Trip is about the round trip to a quorum of the nodes; 0 if it is not known.
@@ -39,7 +40,7 @@ func (q *Queue) trip() time.Duration {
 	trips, now := room[:len(q.nodes)], q.keeper.Now()
 	for i, n := range q.nodes {
 		trips[i] = n.Trip()
-		if t := q.trips[i]; t.took > trips[i] && now.Sub(t.at) <= max(stale, min(4*t.took, stalestTrip)) {
+		if t := q.trips[i]; t.took > trips[i] && now.Sub(t.at) <= min(max(stale, 4*t.took), forgotten) {
 			trips[i] = t.took
 		}
 	}
