@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/sim"
 )
 
@@ -152,13 +153,18 @@ func TestAStragglerThatCountedFurtherMakesTheFence(t *testing.T) {
 // Where nodes cannot agree before validity ends, there is no lock.
 func TestALockWithoutAnAgreedFenceIsNotAcquired(t *testing.T) {
 	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
-		l := open(redlock.WithFence())
+		var lost atomic.Bool
+		lost.Store(true)
+		var nodes []node.Store
+		for _, s := range stores {
+			nodes = append(nodes, without{s, node.Confirm, &lost})
+		}
+		l, err := redlock.NewOver(nodes, redlock.WithFence())
+		require.NoError(t, err)
+		defer func() { require.NoError(t, l.Close()) }()
 		stores[0].Count("k", time.Now().Add(time.Hour).UnixMicro())
 		stores[1].Count("k", time.Now().Add(2*time.Hour).UnixMicro())
-		for _, s := range stores {
-			s.Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Confirm} })
-		}
-		_, err := l.TryAcquire(t.Context(), "k", time.Second)
+		_, err = l.TryAcquire(t.Context(), "k", time.Second)
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
 		var failed *redlock.QuorumError
 		require.ErrorAs(t, err, &failed)

@@ -67,18 +67,20 @@ func waitFor(l *redlock.Locker, ttl time.Duration, opts ...redlock.LockOption) <
 
 func noExtensions(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Extend} }
 
-// withoutExtensions is a node on which one process's extensions are lost for a while.
-type withoutExtensions struct {
+// without is a node on which one process's commands of a kind are lost for a while.
+type without struct {
 	*sim.Store
+	kind node.Kind
 	lost *atomic.Bool
 }
 
-func (w withoutExtensions) Do(ctx context.Context, batch []node.Command) error {
-	if batch[0].Kind != node.Extend || !w.lost.Load() {
-		return w.Store.Do(ctx, batch)
-	}
+func (w without) Do(ctx context.Context, batch []node.Command) error {
 	for i := range batch {
-		batch[i].Err = sim.ErrLost
+		if batch[i].Kind == w.kind && w.lost.Load() {
+			batch[i].Err = sim.ErrLost
+		} else if err := w.Store.Do(ctx, batch[i:i+1]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -102,7 +104,7 @@ func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 		var lost atomic.Bool
 		var nodes []node.Store
 		for _, s := range stores {
-			nodes = append(nodes, withoutExtensions{s, &lost})
+			nodes = append(nodes, without{s, node.Extend, &lost})
 		}
 		other, err := redlock.NewOver(nodes)
 		require.NoError(t, err)

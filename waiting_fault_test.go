@@ -271,7 +271,7 @@ func TestAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
 func TestOfThoseThatTryAtOnceOneWinsAtMostAndNoKeyIsLeft(t *testing.T) {
 	for name, worse := range map[string]func(k *tick){
 		"far":   func(k *tick) { k.trip = 150 * ms },
-		"lossy": func(k *tick) { k.trip, k.fault = 5*ms, lossy(k.random) },
+		"lossy": func(k *tick) { k.trip, k.fault = 5*ms, lossy(rand.New(rand.NewPCG(k.random.Uint64(), 0))) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			none := 0

@@ -78,7 +78,7 @@ func TestTheInstrumentsAreTheOnesOfTheDoc(t *testing.T) {
 
 func TestDurationsAndAttemptsAreWhatTheyWere(t *testing.T) {
 	b := start(t, 1)
-	l := b.open(redlock.WithRetry(redlock.FixedRetry(100*ms, 0, 2)))
+	l := b.open(redlock.WithoutWaitQueue(), redlock.WithRetry(redlock.FixedRetry(100*ms, 0, 2)))
 	b.do(b.servers[0], "SET", "k", "another")
 	began := time.Now()
 	_, err := l.Acquire(t.Context(), "k", time.Minute)

@@ -105,6 +105,13 @@ func TestCtrlZStopsTheCommandAndItGoesOnWithTheLock(t *testing.T) {
 		now, err := unix.IoctlGetInt(int(s.keyboard.Fd()), unix.TIOCGPGRP)
 		return err == nil && now == group
 	})
+	// It was stopped when it first read. The SIGCONT that ends this would discard a stop that
+	// is still to be delivered.
+	eventually.True(t, "it reads", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", group))
+		_, state, _ := strings.Cut(string(stat), ") ")
+		return err == nil && strings.HasPrefix(state, "S")
+	})
 	s.types(ctrlZ)
 	s.shows("stopped with ")
 	s.types("one\n")

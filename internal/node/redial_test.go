@@ -145,9 +145,12 @@ func TestASentinelGroupsNewMasterIsFoundWhileTheOldOneLives(t *testing.T) {
 	<-s.Tried()
 	old := group.Master()
 	require.Equal(t, node.Done, take(t, s, "before", "ours").Outcome)
-	_, err := group.Sentinels()[0].Do("SENTINEL", "FAILOVER", redistest.MasterSet)
-	require.NoError(t, err)
+	var asked time.Time
 	eventually.True(t, "another server is the master", func() bool {
+		if time.Since(asked) > 10*time.Second { // on a busy machine the Sentinels may give a failover up
+			_, _ = group.Sentinels()[0].Do("SENTINEL", "FAILOVER", redistest.MasterSet)
+			asked = time.Now()
+		}
 		role, err := old.Do("ROLE")
 		return err == nil && role.([]any)[0] == "slave" // a server that becomes a replica breaks its connections off
 	})

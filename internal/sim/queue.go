@@ -103,7 +103,10 @@ func (s *Store) tell(w *waiter, number, fence int64) bool {
 			return true
 		}
 	}
-	time.AfterFunc(delay, func() { heard(push) })
+	go func() {
+		time.Sleep(delay)
+		heard(push)
+	}()
 	return true
 }
 
