@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/redistest"
 	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redistest"
 	"github.com/redis-kit/redlock/internal/sim"
 )
 
