@@ -49,10 +49,9 @@ type Attempt struct {
 
 // Split reports whether the votes of an attempt that was refused are split: it has some
 // itself, or may yet get some, and no owner is known to have a quorum.
-func Split(poll *quorum.Poll) (split bool) {
-	outstanding := poll.Outstanding() > 0
-	poll.Read(func(b *quorum.Ballot) { split = (b.Granted() > 0 || outstanding) && b.Owner() == "" })
-	return split
+func Split(poll *quorum.Poll) bool {
+	votes, outstanding := poll.Votes()
+	return (votes.Granted() > 0 || outstanding > 0) && votes.Owner() == ""
 }
 
 // Settle goes on with the attempt that poll has asked for. Carried means that a.Claim has a

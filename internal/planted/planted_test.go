@@ -352,7 +352,7 @@ var mistakes = []mistake{
 		" || c.drained > 0 {", " {",
 		test(contests, "TestOneThatYieldsAsksNoMoreAndWaitsForWhatIsUnderWay"), "TestOneThatYields"},
 	{"split votes are a refusal", settling,
-		"split = (b.Granted() > 0 || outstanding) && b.Owner() == \"\"", "split = false && outstanding",
+		"return (votes.Granted() > 0 || outstanding > 0) && votes.Owner() == \"\"", "return votes == nil && outstanding > 0",
 		test(".", "TestOneOfThoseThatTryAtOnceSucceeds"), "0 of "},
 	{"a settled attempt counts from its last ask", settling,
 		"			n.AcquireAgain(c.Claim, c.TTL, v)\n", "			c.Start = c.Now()\n			n.AcquireAgain(c.Claim, c.TTL, v)\n",

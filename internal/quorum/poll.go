@@ -22,8 +22,8 @@ func NewPanel(n int) *Panel { return &Panel{n: n} }
 // each node, Sent is called at most once, when the question leaves for it, and Cast
 // exactly once. Votes may come after Close; they do not count.
 //
-// Votes that come after the verdict count in the Ballot, and change no verdict. Follow
-// passes them on.
+// Votes that come after the verdict do not count. Follow has them, and passes on those that
+// are still to come.
 //
 // Polls are reused. refs counts the calls of Cast and Close that are still to come, and
 // only the last of them gives the Poll back. So a late vote never reaches the Poll of
@@ -38,6 +38,7 @@ type Poll struct {
 	ballot  Ballot
 	outcome Verdict // Open until the question is settled
 	awaited uint64  // the nodes, as bits, for which Cast is still to be called
+	late    []Reply // by node: the votes that came after the verdict
 	follow  func(node int, r Reply)
 	sent    []Progress // by node; nil while the question has not left for it
 	closed  bool       // votes do not count any more
@@ -59,6 +60,7 @@ func (p *Panel) Open() *Poll {
 			settled: make(chan struct{}, 1),
 			timer:   timer,
 			ballot:  Ballot{Replies: make([]Reply, p.n)},
+			late:    make([]Reply, p.n),
 			sent:    make([]Progress, p.n),
 		}
 	}
@@ -86,8 +88,11 @@ func (p *Poll) Cast(node int, r Reply) {
 	p.mu.Lock()
 	p.awaited &^= 1 << node
 	var follow func(int, Reply)
-	if !p.closed {
-		follow = p.follow
+	switch {
+	case p.closed:
+	case p.outcome != Open:
+		p.late[node], follow = r, p.follow
+	default:
 		p.ballot.Cast(node, r)
 		if p.settle() {
 			p.settled <- struct{}{} // happens once: there is room
@@ -108,14 +113,35 @@ func (p *Poll) settle() bool {
 	return p.outcome != Open
 }
 
-// Follow has each vote that comes from now on passed to follow, until Close. It returns
-// the votes so far, and, as bits, the nodes whose votes are still to come. follow is called
-// without a lock, and must not block.
+// Follow has each vote that comes from now on passed to follow, until Close, and returns
+// what Votes does. The question must be settled. follow is called without a lock, and must
+// not block.
 func (p *Poll) Follow(follow func(node int, r Reply)) (votes *Ballot, outstanding uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.follow = follow
-	return p.ballot.Clone(), p.awaited
+	return p.votes(), p.awaited
+}
+
+// Votes returns the votes so far, with those that came too late to count, and, as bits, the
+// nodes whose votes are still to come.
+func (p *Poll) Votes() (votes *Ballot, outstanding uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.votes(), p.awaited
+}
+
+func (p *Poll) votes() *Ballot {
+	b := NewBallot(len(p.late))
+	for i, r := range p.late {
+		if r.Vote == Pending {
+			r = p.ballot.Replies[i]
+		}
+		if r.Vote != Pending {
+			b.Cast(i, r) // one that was overdue may have answered after all
+		}
+	}
+	return b
 }
 
 // starved is how late a look at the clock is that says more about this process than about
@@ -212,13 +238,6 @@ func (p *Poll) Read(read func(*Ballot)) {
 	read(&p.ballot)
 }
 
-// Outstanding returns, as bits, the nodes whose votes are still to come.
-func (p *Poll) Outstanding() uint64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.awaited
-}
-
 // Close ends the poll for the one who asked. Votes may still come.
 func (p *Poll) Close() {
 	p.mu.Lock()
@@ -239,6 +258,7 @@ func (p *Poll) unref() {
 	}
 	p.ballot.Reset()
 	clear(p.sent)
+	clear(p.late)
 	p.closed, p.outcome, p.follow = false, Open, nil
 	p.mu.Unlock()
 	p.panel.polls.Put(p)
