@@ -2,6 +2,7 @@ package redlock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -54,7 +55,7 @@ func (l *Locker) freshen(ctx context.Context, r *request, claim *node.Claim, sta
 	return terms, l.lasts(r, terms.Until.Sub(l.keeper.Now()), full, trip)
 }
 
-var errNotExtended = fmt.Errorf("the nodes did not extend it to its ttl in time")
+var errNotExtended = errors.New("the nodes did not extend it to its ttl in time")
 
 // lasts says why a lock that is extended automatically would not last until it is extended.
 // One that has all that WithMaxHold allows is not to be extended.

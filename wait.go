@@ -306,13 +306,13 @@ func (w *wait) refused() *QuorumError {
 	if w.queued && ballot.Verdict() == quorum.Unreachable {
 		reason = ErrNoQuorum
 	}
-	e := l.quorumError("acquire", w.request.keys, ballot, reason)
+	reasons := []error{reason}
 	for _, why := range []error{last.why, w.far} {
 		if why != nil {
-			e.because([]error{why})
+			reasons = append(reasons, why)
 		}
 	}
-	return e
+	return l.quorumError("acquire", w.request.keys, ballot, reasons...)
 }
 
 // latest returns what a node said last: what is known of it now, if no attempt was made

@@ -130,7 +130,7 @@ func (l *Locker) know(job context.Context, key string) error {
 	if first := l.jobs[key]; first != nil && first != job && first.Err() == nil {
 		return fmt.Errorf("redlock: lock %q: another job runs this function, and has its name: give each a name of its own, with gocron.WithName", key)
 	}
-	l.jobs[key] = job
+	l.jobs[key] = job //nolint:fatcontext // kept to tell jobs apart, and not nested
 	return nil
 }
 

@@ -231,7 +231,7 @@ func TestDoctorFindsWhatTheUserMayNot(t *testing.T) {
 		for _, line := range append(security, furtherSecurity...) {
 			set(line...)
 		}
-		_, found, d = consult(t, nodes, "lock:a")
+		_, _, d = consult(t, nodes, "lock:a")
 		require.Empty(t, d.Servers[0].Denied, "%v", d.Findings)
 		_, err := s.Do("SET", "redlock:guard", "anotherrun 1700000000000")
 		require.NoError(t, err)

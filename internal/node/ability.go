@@ -36,7 +36,9 @@ const (
 	echoes                // a script has; and SET NX GET of a key that was ours was answered with its value
 	tells                 // and that of a key that was free with nil: nil is a vote
 	mute                  // a script has succeeded; SET does not tell the owner
+)
 
+const (
 	proofBits = 2
 	proofMask = 1<<proofBits - 1
 )
