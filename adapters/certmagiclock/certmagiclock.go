@@ -59,7 +59,7 @@ func (s *Storage) Lock(ctx context.Context, name string) error {
 	return s.keep(ctx, name, lock)
 }
 
-// TryLock acquires the lock of that name if nobody holds it.
+// TryLock acquires the lock of that name if no other owner holds it.
 func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	lock, err := s.locker.TryAcquire(ctx, name, s.ttl)
 	switch {
