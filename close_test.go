@@ -12,21 +12,13 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // inMemory is healthy nodes, and a Locker over them.
 func inMemory(t *testing.T, n int, opts ...redlock.Option) ([]*sim.Store, *redlock.Locker) {
-	var stores []*sim.Store
-	var nodes []node.Store
-	for range n {
-		s := new(sim.Store)
-		stores, nodes = append(stores, s), append(nodes, s)
-	}
-	l, err := redlock.NewOver(nodes, opts...)
-	require.NoError(t, err)
-	return stores, l
+	stores := lockertest.Stores(n)
+	return stores, lockertest.Over(t, stores, opts...)
 }
 
 func left(stores []*sim.Store) (keys int) {

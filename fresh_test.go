@@ -3,53 +3,21 @@ package redlock_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/sim"
 )
-
-// overWays runs a test over three nodes in memory, in virtual time, to which each process has a
-// way of its own.
-func overWays(t *testing.T, test func(t *testing.T, stores []*sim.Store, open func(trip time.Duration, opts ...redlock.Option) (*redlock.Locker, []*way))) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		stores := []*sim.Store{{}, {}, {}}
-		var lockers []*redlock.Locker
-		defer func() {
-			for _, l := range lockers {
-				require.NoError(t, l.Close())
-			}
-			time.Sleep(5 * time.Second) // what is late
-			for i, s := range stores {
-				require.Zero(t, s.Len(), "keys of node %d", i)
-			}
-		}()
-		test(t, stores, func(trip time.Duration, opts ...redlock.Option) (*redlock.Locker, []*way) {
-			ways, nodes := make([]*way, len(stores)), make([]node.Store, len(stores))
-			for i, s := range stores {
-				ways[i] = newWay(s, trip)
-				nodes[i] = ways[i]
-			}
-			l, err := redlock.NewOver(nodes, opts...)
-			require.NoError(t, err)
-			lockers = append(lockers, l)
-			return l, ways
-		})
-	})
-}
 
 // Whichever way a lock comes, it is valid for what its ttl promises.
 func TestALockStartsWithItsFullValidity(t *testing.T) {
 	const lasts, validity = 10 * time.Second, 9*time.Second + 898*ms
 	for _, trip := range []time.Duration{0, 20 * ms} {
-		overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
 			one, _ := open(trip)
 			other, _ := open(trip)
 			full := func(how string, lock *redlock.Lock) {
@@ -59,20 +27,20 @@ func TestALockStartsWithItsFullValidity(t *testing.T) {
 			first, err := one.Acquire(t.Context(), "k", lasts)
 			require.NoError(t, err)
 			full("free", first)
-			here := waitFor(one, lasts)
+			here := lockertest.WaitFor(one, lasts)
 			time.Sleep(3 * time.Second)
 			require.NoError(t, first.Release(t.Context()))
 			second := <-here
-			require.NoError(t, second.err)
-			require.Equal(t, first.Token(), second.lock.Token(), "it was handed over")
-			full("handed over", second.lock)
-			elsewhere := waitFor(other, lasts)
+			require.NoError(t, second.Err)
+			require.Equal(t, first.Token(), second.Lock.Token(), "it was handed over")
+			full("handed over", second.Lock)
+			elsewhere := lockertest.WaitFor(other, lasts)
 			time.Sleep(time.Second)
-			require.NoError(t, second.lock.Release(t.Context()))
+			require.NoError(t, second.Lock.Release(t.Context()))
 			third := <-elsewhere
-			require.NoError(t, third.err)
-			full("granted", third.lock)
-			require.NoError(t, third.lock.Release(t.Context()))
+			require.NoError(t, third.Err)
+			full("granted", third.Lock)
+			require.NoError(t, third.Lock.Release(t.Context()))
 		})
 	}
 }
@@ -80,7 +48,7 @@ func TestALockStartsWithItsFullValidity(t *testing.T) {
 // An attempt that had to settle split votes, or to agree on a fence, has used up some of
 // its validity.
 func TestALockThatTookLongToSettleIsExtendedFirst(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
 		l, _ := open(20 * ms)
 		stores[1].Set("k", "GHOST", time.Minute) // of a process that died: it is waited for first
 		stores[0].Set("k", "GHOST2", 60*ms)
@@ -95,7 +63,7 @@ func TestALockThatTookLongToSettleIsExtendedFirst(t *testing.T) {
 // What is extended automatically starts with enough for that, or not at all.
 func TestNoLockStartsThatIsLostBeforeItIsExtended(t *testing.T) {
 	for _, handoffs := range []int{32, 0} {
-		overWays(t, func(t *testing.T, _ []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		lockertest.OverWays(t, func(t *testing.T, _ []*sim.Store, open lockertest.FarOpener) {
 			l, _ := open(20*ms, redlock.WithLocalHandoff(handoffs))
 			for _, left := range []time.Duration{5 * ms, 15 * ms, 40 * ms, 70 * ms, 300 * ms} {
 				lock, err := l.Acquire(t.Context(), "k", time.Second)
@@ -109,7 +77,7 @@ func TestNoLockStartsThatIsLostBeforeItIsExtended(t *testing.T) {
 						}
 						wait(ctx, 3*time.Second)
 						return context.Cause(ctx)
-					}, queued)
+					}, lockertest.Queued)
 				}()
 				time.Sleep(time.Until(lock.Until()) - left)
 				require.NoError(t, lock.Release(t.Context()))
@@ -121,7 +89,7 @@ func TestNoLockStartsThatIsLostBeforeItIsExtended(t *testing.T) {
 
 // A ttl that is over before the lock could be extended is refused with the reason.
 func TestATTLThatIsTooShortForTheNodesIsAnErrorThatSaysSo(t *testing.T) {
-	overWays(t, func(t *testing.T, _ []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	lockertest.OverWays(t, func(t *testing.T, _ []*sim.Store, open lockertest.FarOpener) {
 		l, _ := open(30 * ms)
 		err := redlock.Do(t.Context(), l, "k", 60*ms, func(context.Context) error { return nil }, redlock.WithRetry(redlock.NoRetry()))
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
@@ -131,27 +99,27 @@ func TestATTLThatIsTooShortForTheNodesIsAnErrorThatSaysSo(t *testing.T) {
 
 // A lock without automatic extension that cannot be extended to its ttl is given back.
 func TestALockThatCannotBeExtendedToItsTTLIsNotReturned(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
 		one, _ := open(ms)
 		other, _ := open(ms)
 		lock, err := one.Acquire(t.Context(), "k", 10*time.Second)
 		require.NoError(t, err)
-		next := waitFor(other, 10*time.Second)
+		next := lockertest.WaitFor(other, 10*time.Second)
 		for _, s := range stores {
-			s.Faults(noExtensions)
+			s.Faults(lockertest.NoExtensions)
 		}
 		require.NoError(t, lock.Release(t.Context()))
 		g := <-next
-		require.NoError(t, g.err)
-		require.Greater(t, g.lock.Until().Sub(g.at), 9*time.Second, "by a later attempt")
-		require.NoError(t, g.lock.Release(t.Context()))
+		require.NoError(t, g.Err)
+		require.Greater(t, g.Lock.Until().Sub(g.At), 9*time.Second, "by a later attempt")
+		require.NoError(t, g.Lock.Release(t.Context()))
 	})
 }
 
 // A waiter whose ttl is too short for the nodes has no place in the queue, says so, and
 // is in no other's way.
 func TestEachWaiterHasAWindowOfItsOwn(t *testing.T) {
-	overWays(t, func(t *testing.T, _ []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	lockertest.OverWays(t, func(t *testing.T, _ []*sim.Store, open lockertest.FarOpener) {
 		l, _ := open(30 * ms)
 		other, _ := open(ms)
 		holder, err := other.TryAcquire(t.Context(), "k", 30*time.Second)
@@ -160,28 +128,28 @@ func TestEachWaiterHasAWindowOfItsOwn(t *testing.T) {
 		go func() {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			_, err := l.Acquire(ctx, "k", 50*ms, queued)
+			_, err := l.Acquire(ctx, "k", 50*ms, lockertest.Queued)
 			short <- err
 		}()
 		time.Sleep(300 * ms)
-		long := waitFor(l, 30*time.Second)
+		long := lockertest.WaitFor(l, 30*time.Second)
 		time.Sleep(100 * ms)
 		require.NoError(t, holder.Release(t.Context()))
 		released := time.Now()
 		g := <-long
-		require.NoError(t, g.err)
-		require.Less(t, g.at.Sub(released), 200*ms)
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(released), 200*ms)
 		err = <-short
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorContains(t, err, "not queued")
 		require.ErrorContains(t, err, "use a longer ttl")
-		require.NoError(t, g.lock.Release(t.Context()))
+		require.NoError(t, g.Lock.Release(t.Context()))
 	})
 }
 
 // A waiter that gives up when the lock is granted leaves it to the next of its process.
 func TestAGrantThatComesTooLateForOneWaiterGoesToTheNextHere(t *testing.T) {
-	overWays(t, func(t *testing.T, _ []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	lockertest.OverWays(t, func(t *testing.T, _ []*sim.Store, open lockertest.FarOpener) {
 		l, _ := open(20 * ms)
 		other, _ := open(20 * ms)
 		holder, err := other.TryAcquire(t.Context(), "k", 30*time.Second)
@@ -189,32 +157,23 @@ func TestAGrantThatComesTooLateForOneWaiterGoesToTheNextHere(t *testing.T) {
 		leaves, cancel := context.WithCancelCause(t.Context())
 		gone := make(chan error, 1)
 		go func() {
-			lock, err := l.Acquire(leaves, "k", 30*time.Second, queued)
+			lock, err := l.Acquire(leaves, "k", 30*time.Second, lockertest.Queued)
 			if err == nil {
 				err = errors.Join(errors.New("acquired"), lock.Release(t.Context()))
 			}
 			gone <- err
 		}()
 		time.Sleep(100 * ms)
-		next := waitFor(l, 30*time.Second)
+		next := lockertest.WaitFor(l, 30*time.Second)
 		time.Sleep(100 * ms)
 		go func() { _ = holder.Release(t.Context()) }()
 		time.Sleep(20*ms - 1) // the pushes are about to arrive
 		cancel(errors.New("enough"))
 		released := time.Now()
 		g := <-next
-		require.NoError(t, g.err)
-		require.Less(t, g.at.Sub(released), 100*ms)
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(released), 100*ms)
 		require.ErrorContains(t, <-gone, "enough")
-		require.NoError(t, g.lock.Release(t.Context()))
+		require.NoError(t, g.Lock.Release(t.Context()))
 	})
-}
-
-// While a process holds a lock itself, its waiters ask no node for it.
-func TestWaitersAskNoNodeForWhatTheirOwnProcessHolds(t *testing.T) {
-	c := crowd{processes: 1, goroutines: 1, trip: 0, hold: 30 * time.Second, lasts: 10 * time.Second}
-	alone := c.run(t)
-	c.goroutines = 500
-	crowded := c.run(t)
-	require.Equal(t, fmt.Sprint(alone.byKind), fmt.Sprint(crowded.byKind), "499 more wait")
 }

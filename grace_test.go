@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/sim"
 )
 
@@ -19,13 +20,13 @@ func TestNobodyElseHasTheLockDuringItsGrace(t *testing.T) {
 	for name, end := range ends {
 		for stops, within := range map[string]time.Duration{"at once": 0, "within the grace": grace / 2, "too late": 2 * grace} {
 			t.Run(name+", stops "+stops, func(t *testing.T) {
-				simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+				lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 					l, rival := open(), open()
-					var waiter <-chan got
+					var waiter <-chan lockertest.Acquired
 					var stopped, until time.Time
 					err := redlock.Do(t.Context(), l, "k", ttl, func(ctx context.Context) error {
 						lock, _ := redlock.FromContext(ctx)
-						waiter = waitFor(rival, ttl)
+						waiter = lockertest.WaitFor(rival, ttl)
 						<-ctx.Done()
 						until = lock.Until()
 						require.Equal(t, grace, time.Until(until))
@@ -35,13 +36,13 @@ func TestNobodyElseHasTheLockDuringItsGrace(t *testing.T) {
 					}, redlock.WithGrace(grace), end)
 					require.ErrorIs(t, err, redlock.ErrLost)
 					g := <-waiter
-					require.NoError(t, g.err)
+					require.NoError(t, g.Err)
 					free := stopped
 					if within > grace {
 						free = until
 					}
-					require.WithinRange(t, g.at, free, free.Add(20*ms), "lost %v ago", time.Since(until))
-					require.NoError(t, g.lock.Release(t.Context()))
+					require.WithinRange(t, g.At, free, free.Add(20*ms), "lost %v ago", time.Since(until))
+					require.NoError(t, g.Lock.Release(t.Context()))
 				})
 			})
 		}
@@ -49,7 +50,7 @@ func TestNobodyElseHasTheLockDuringItsGrace(t *testing.T) {
 }
 
 func TestCloseWaitsForNoGrace(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute, redlock.WithGrace(30*time.Second))
 		require.NoError(t, err)
@@ -66,7 +67,7 @@ func TestCloseWaitsForNoGrace(t *testing.T) {
 
 // A lock that nodes have definitely refused has nothing to be graceful about.
 func TestALockThatIsAnothersHasNoGrace(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Second, redlock.WithGrace(100*ms))
 		require.NoError(t, err)

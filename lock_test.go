@@ -28,6 +28,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const ms = time.Millisecond
 
+// wait lets d pass, or less if ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
 // nodes are real servers, each behind a proxy, and the oracle to all of them.
 type nodes struct {
 	t       testing.TB

@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/sim"
 )
@@ -58,7 +59,7 @@ func TestOneWhoIsRefusedLearnsWhoHoldsTheLock(t *testing.T) {
 }
 
 func TestOneWhoWaitsBehindItsOwnProcessLearnsWhoHoldsTheLock(t *testing.T) {
-	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, _ []*sim.Store, open lockertest.Opener) {
 		l := open()
 		lock, err := l.Acquire(t.Context(), "k", time.Minute, redlock.WithMetadata("request=1"))
 		require.NoError(t, err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 )
 
 func TestAPrefixedLockIsTheLockOfTheWholeKey(t *testing.T) {
@@ -82,7 +83,7 @@ func TestWaitersOfAPrefixedKeyStandInItsQueue(t *testing.T) {
 	require.NoError(t, err)
 	got := make(chan error)
 	go func() {
-		_, err := other.Acquire(t.Context(), "k", time.Minute, queued)
+		_, err := other.Acquire(t.Context(), "k", time.Minute, lockertest.Queued)
 		got <- err
 	}()
 	eventually.True(t, "it waits", ns.queue)

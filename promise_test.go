@@ -21,7 +21,6 @@ import (
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/redistest"
 	"github.com/redis-kit/redlock/internal/sim"
 )
@@ -86,12 +85,11 @@ func TestAnAcquisitionDoesNotOutliveItsValidity(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				stores := []*sim.Store{{}, {}, {}}
-				l, err := redlock.NewOver([]node.Store{stores[0], stores[1], stores[2]}, redlock.WithNodeTimeout(24*time.Hour))
-				require.NoError(t, err)
+				l := lockertest.Over(t, stores, redlock.WithNodeTimeout(24*time.Hour))
 				stores[1].Pause()
 				stores[2].Pause()
 				began := time.Now()
-				_, err = l.TryAcquire(t.Context(), "k", c.ttl, c.options...)
+				_, err := l.TryAcquire(t.Context(), "k", c.ttl, c.options...)
 				require.ErrorIs(t, err, redlock.ErrNoQuorum)
 				require.Equal(t, c.fails, time.Since(began))
 				stores[1].Resume()

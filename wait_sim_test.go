@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -16,56 +15,6 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/sim"
 )
-
-// simulated runs a test of Lockers over three nodes in memory, in virtual time.
-func simulated(t *testing.T, test func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		stores, nodes := make([]*sim.Store, 3), make([]node.Store, 3)
-		for i := range stores {
-			stores[i] = &sim.Store{}
-			nodes[i] = stores[i]
-		}
-		var lockers []*redlock.Locker
-		defer func() {
-			for _, s := range stores {
-				s.Faults(nil)
-			}
-			for _, l := range lockers {
-				require.NoError(t, l.Close())
-			}
-			for i, s := range stores {
-				require.Zero(t, s.Len(), "keys of node %d", i)
-			}
-		}()
-		test(t, stores, func(opts ...redlock.Option) *redlock.Locker {
-			l, err := redlock.NewOver(nodes, opts...)
-			require.NoError(t, err)
-			lockers = append(lockers, l)
-			return l
-		})
-	})
-}
-
-// got is a lock that was waited for.
-type got struct {
-	lock *redlock.Lock
-	err  error
-	at   time.Time
-}
-
-func waitFor(l *redlock.Locker, ttl time.Duration, opts ...redlock.LockOption) <-chan got {
-	c := make(chan got, 1)
-	go func() {
-		lock, err := l.Acquire(context.Background(), "k", ttl, append([]redlock.LockOption{queued}, opts...)...)
-		c <- got{lock, err, time.Now()}
-	}()
-	synctest.Wait()
-	time.Sleep(2 * ms)
-	return c
-}
-
-func noExtensions(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Extend} }
 
 // without is a node on which one process's commands of a kind are lost for a while.
 type without struct {
@@ -85,74 +34,60 @@ func (w without) Do(ctx context.Context, batch []node.Command) error {
 	return nil
 }
 
-// soon receives a lock that was waited for, or fails: otherwise virtual time would go on for
-// ever.
-func soon(t *testing.T, c <-chan got) got {
-	t.Helper()
-	select {
-	case g := <-c:
-		return g
-	case <-time.After(time.Minute):
-		require.FailNow(t, "not acquired")
-		return got{}
-	}
-}
-
 // A grace beyond the window takes an extension before the lock is any good.
 func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 		var lost atomic.Bool
 		var nodes []node.Store
 		for _, s := range stores {
 			nodes = append(nodes, without{s, node.Extend, &lost})
 		}
-		other, err := redlock.NewOver(nodes)
-		require.NoError(t, err)
+		other := lockertest.Over(t, nodes)
 		defer func() { require.NoError(t, other.Close()) }()
 		one := open()
 		lock, err := one.TryAcquire(t.Context(), "k", 10*time.Second)
 		require.NoError(t, err)
-		first, second := waitFor(other, 10*time.Second, redlock.WithGrace(time.Second)), waitFor(one, 10*time.Second)
-		third := waitFor(open(), 10*time.Second)
+		first, second := lockertest.WaitFor(other, 10*time.Second, redlock.WithGrace(time.Second)), lockertest.WaitFor(one, 10*time.Second)
+		third := lockertest.WaitFor(open(), 10*time.Second)
 		lost.Store(true)
 		released := time.Now()
 		// Not handed over: the next in this process has a lock of its own.
 		require.NoError(t, lock.Release(t.Context()))
-		g := soon(t, second)
-		require.NoError(t, g.err)
-		require.NoError(t, g.lock.Release(t.Context()))
-		g = soon(t, third)
-		require.NoError(t, g.err)
-		require.Less(t, g.at.Sub(released), 20*ms)
+		g := lockertest.Soon(t, second)
+		require.NoError(t, g.Err)
+		require.NoError(t, g.Lock.Release(t.Context()))
+		g = lockertest.Soon(t, third)
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(released), 20*ms)
 		lost.Store(false)
-		require.NoError(t, g.lock.Release(t.Context()))
-		g = soon(t, first)
-		require.NoError(t, g.err)
-		require.Greater(t, time.Until(g.lock.Until()), 9*time.Second)
-		require.NoError(t, g.lock.Release(t.Context()))
+		require.NoError(t, g.Lock.Release(t.Context()))
+		g = lockertest.Soon(t, first)
+		require.NoError(t, g.Err)
+		require.Greater(t, time.Until(g.Lock.Until()), 9*time.Second)
+		require.NoError(t, g.Lock.Release(t.Context()))
 	})
 }
 
 // What is handed over is what is left of the lock, until it is extended.
 func TestALockThatIsHandedOverIsNoFresher(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", 10*time.Second)
 		require.NoError(t, err)
-		next := waitFor(l, 10*time.Second)
+		next := lockertest.WaitFor(l, 10*time.Second)
 		for _, s := range stores {
-			s.Faults(noExtensions)
+			s.Faults(lockertest.NoExtensions)
 		}
 		time.Sleep(500 * ms)
 		until := lock.Until()
 		require.NoError(t, lock.Release(t.Context()))
 		require.ErrorIs(t, context.Cause(lock.Context()), redlock.ErrReleased)
 		g := <-next
-		require.NoError(t, g.err)
-		require.Equal(t, lock.Token(), g.lock.Token())
-		require.Equal(t, until, g.lock.Until())
-		<-g.lock.Context().Done()
-		require.ErrorIs(t, context.Cause(g.lock.Context()), redlock.ErrLost)
+		require.NoError(t, g.Err)
+		require.Equal(t, lock.Token(), g.Lock.Token())
+		require.Equal(t, until, g.Lock.Until())
+		<-g.Lock.Context().Done()
+		require.ErrorIs(t, context.Cause(g.Lock.Context()), redlock.ErrLost)
 		require.WithinDuration(t, until, time.Now(), ms)
 	})
 }
@@ -161,7 +96,7 @@ func TestALockThatIsHandedOverIsNoFresher(t *testing.T) {
 // process that comes has its turn.
 func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 	for _, extended := range []bool{true, false} {
-		simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 			for _, s := range stores {
 				s.Faults(func(op sim.Op, _ int) sim.Fault {
 					return sim.Fault{Request: ms, Reply: ms, LoseRequest: op == sim.Extend && !extended}
@@ -191,7 +126,7 @@ func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 							}
 							time.Sleep(ms)
 							return nil
-						}, queued)
+						}, lockertest.Queued)
 						if err != nil {
 							if !errors.Is(err, context.DeadlineExceeded) {
 								t.Error(err)
@@ -207,7 +142,7 @@ func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 				err := redlock.Do(t.Context(), other, "k", 2*time.Second, func(context.Context) error {
 					require.Less(t, time.Since(began), 100*ms)
 					return nil
-				}, queued)
+				}, lockertest.Queued)
 				require.NoError(t, err)
 			}
 			waited := turns()
@@ -224,28 +159,28 @@ func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 
 // Whoever is handed a lock and dies keeps others from it for its own ttl.
 func TestALockIsNotHandedOverForLongerThanAskedFor(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Hour)
 		require.NoError(t, err)
-		next := waitFor(l, time.Second)
+		next := lockertest.WaitFor(l, time.Second)
 		require.NoError(t, lock.Release(t.Context()))
 		g := <-next
-		require.NoError(t, g.err)
-		require.NotEqual(t, lock.Token(), g.lock.Token())
-		require.NoError(t, g.lock.Release(t.Context()))
+		require.NoError(t, g.Err)
+		require.NotEqual(t, lock.Token(), g.Lock.Token())
+		require.NoError(t, g.Lock.Release(t.Context()))
 	})
 }
 
 // A node that has lost a held key gives it to whoever waits. That one gives it back,
 // or the lock would hang on fewer nodes for as long as anybody waits.
 func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 		lock, err := open().TryAcquire(t.Context(), "k", time.Second)
 		require.NoError(t, err)
 		require.NoError(t, lock.AutoExtend(0))
 		time.Sleep(ms) // on all nodes, not on a bare quorum, which would not survive what follows
-		next := waitFor(open(), time.Second)
+		next := lockertest.WaitFor(open(), time.Second)
 		time.Sleep(100 * ms)
 		// The moment decides which of the two sets the key first. If it is the candidate, it
 		// has done so after a heartbeat (250 ms), and the next extension (333 ms later at
@@ -262,40 +197,40 @@ func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
 		released := time.Now()
 		require.NoError(t, lock.Release(t.Context()))
 		g := <-next
-		require.NoError(t, g.err)
-		require.Less(t, g.at.Sub(released), 2*ms)
-		require.NoError(t, g.lock.Release(t.Context()))
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(released), 2*ms)
+		require.NoError(t, g.Lock.Release(t.Context()))
 	})
 }
 
 // A lock that was lost is nobody's here: those who wait in this process go on.
 func TestThoseWhoWaitBehindALockThatIsLostGoOn(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Second)
 		require.NoError(t, err)
-		next := waitFor(l, time.Second)
+		next := lockertest.WaitFor(l, time.Second)
 		<-lock.Context().Done()
 		lost := time.Now()
-		g := soon(t, next)
-		require.NoError(t, g.err)
-		require.Less(t, g.at.Sub(lost), 20*ms)
-		require.NoError(t, g.lock.Release(t.Context()))
+		g := lockertest.Soon(t, next)
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(lost), 20*ms)
+		require.NoError(t, g.Lock.Release(t.Context()))
 	})
 }
 
 // The shortest ttl, where the window is the ttl and a heartbeat half of it, and a
 // hold that may be no longer than that.
 func TestWaitingWithTheShortestTTL(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 		one, other := open(redlock.WithLocalHandoff(0)), open()
 		lock, err := one.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
-		waits := []<-chan got{
-			waitFor(other, redlock.MinTTL),
-			waitFor(one, redlock.MinTTL, redlock.WithGrace(ms)),
-			waitFor(other, time.Minute, redlock.WithMaxHold(redlock.MinTTL)),
-			waitFor(one, time.Minute, redlock.WithGrace(5*time.Second), redlock.WithMaxHold(10*time.Second)),
+		waits := []<-chan lockertest.Acquired{
+			lockertest.WaitFor(other, redlock.MinTTL),
+			lockertest.WaitFor(one, redlock.MinTTL, redlock.WithGrace(ms)),
+			lockertest.WaitFor(other, time.Minute, redlock.WithMaxHold(redlock.MinTTL)),
+			lockertest.WaitFor(one, time.Minute, redlock.WithGrace(5*time.Second), redlock.WithMaxHold(10*time.Second)),
 		}
 		time.Sleep(time.Second)
 		began := time.Now()
@@ -303,12 +238,12 @@ func TestWaitingWithTheShortestTTL(t *testing.T) {
 		// Processes take turns, but for what is handed over.
 		for _, i := range []int{0, 2, 1, 3} {
 			g := <-waits[i]
-			require.NoError(t, g.err)
-			t.Logf("%d: after %v, valid for %v", i, g.at.Sub(began), g.lock.Until().Sub(g.at))
+			require.NoError(t, g.Err)
+			t.Logf("%d: after %v, valid for %v", i, g.At.Sub(began), g.Lock.Until().Sub(g.At))
 			if i != 3 {
-				require.LessOrEqual(t, g.lock.Until().Sub(g.at), redlock.MinTTL)
+				require.LessOrEqual(t, g.Lock.Until().Sub(g.At), redlock.MinTTL)
 			}
-			require.NoError(t, g.lock.Release(t.Context()))
+			require.NoError(t, g.Lock.Release(t.Context()))
 		}
 		require.Less(t, time.Since(began), 50*ms)
 	})
@@ -316,68 +251,68 @@ func TestWaitingWithTheShortestTTL(t *testing.T) {
 
 // One key given to AcquireAll is one key; several are asked for by pauses.
 func TestSeveralKeysAreAskedForByPauses(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 		one, other := open(), open()
 		lock, err := one.TryAcquireAll(t.Context(), []string{"k", "l"}, time.Minute)
 		require.NoError(t, err)
-		several := make(chan got, 1)
+		several := make(chan lockertest.Acquired, 1)
 		go func() {
 			lock, err := other.AcquireAll(t.Context(), []string{"k", "l"}, time.Minute, redlock.WithRetry(redlock.FixedRetry(100*ms, 0, -1)))
-			several <- got{lock, err, time.Now()}
+			several <- lockertest.Acquired{Lock: lock, Err: err, At: time.Now()}
 		}()
 		time.Sleep(50 * ms)
 		released := time.Now()
 		require.NoError(t, lock.Release(t.Context()))
 		g := <-several
-		require.NoError(t, g.err)
-		require.Equal(t, 50*ms, g.at.Sub(released))
-		single := make(chan got, 1)
+		require.NoError(t, g.Err)
+		require.Equal(t, 50*ms, g.At.Sub(released))
+		single := make(chan lockertest.Acquired, 1)
 		go func() {
-			lock, err := one.AcquireAll(t.Context(), []string{"k", "k"}, time.Minute, queued)
-			single <- got{lock, err, time.Now()}
+			lock, err := one.AcquireAll(t.Context(), []string{"k", "k"}, time.Minute, lockertest.Queued)
+			single <- lockertest.Acquired{Lock: lock, Err: err, At: time.Now()}
 		}()
 		time.Sleep(50 * ms)
 		released = time.Now()
-		require.NoError(t, g.lock.Release(t.Context()))
+		require.NoError(t, g.Lock.Release(t.Context()))
 		g = <-single
-		require.NoError(t, g.err)
-		require.Less(t, g.at.Sub(released), 260*ms, "a release of several keys wakes nobody")
-		require.NoError(t, g.lock.Release(t.Context()))
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(released), 260*ms, "a release of several keys wakes nobody")
+		require.NoError(t, g.Lock.Release(t.Context()))
 	})
 }
 
 // A middleware that refuses what was acquired leaves it to whoever waits.
 func TestALockThatAMiddlewareRefusesGoesToTheNext(t *testing.T) {
 	refused := errors.New("refused")
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 		one, third := open(), open()
 		other := open(redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			return errors.Join(next(ctx, op), refused)
 		})))
 		lock, err := one.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
-		first, second, last := waitFor(other, time.Minute), waitFor(other, time.Minute), waitFor(third, time.Minute)
+		first, second, last := lockertest.WaitFor(other, time.Minute), lockertest.WaitFor(other, time.Minute), lockertest.WaitFor(third, time.Minute)
 		released := time.Now()
 		require.NoError(t, lock.Release(t.Context()))
-		require.ErrorIs(t, (<-first).err, refused)
+		require.ErrorIs(t, (<-first).Err, refused)
 		g := <-last // processes take turns
-		require.NoError(t, g.err)
-		require.Less(t, g.at.Sub(released), 20*ms)
-		require.NoError(t, g.lock.Release(t.Context()))
-		require.ErrorIs(t, (<-second).err, refused)
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(released), 20*ms)
+		require.NoError(t, g.Lock.Release(t.Context()))
+		require.ErrorIs(t, (<-second).Err, refused)
 	})
 }
 
 func TestCloseEndsWaits(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
 		one, other := open(), open()
 		lock, err := one.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
-		waits := []<-chan got{waitFor(other, time.Minute), waitFor(one, time.Minute), waitFor(other, time.Minute)}
+		waits := []<-chan lockertest.Acquired{lockertest.WaitFor(other, time.Minute), lockertest.WaitFor(one, time.Minute), lockertest.WaitFor(other, time.Minute)}
 		require.NoError(t, other.Close())
 		require.NoError(t, one.Close(), "which holds the lock")
 		for _, wait := range waits {
-			require.ErrorIs(t, (<-wait).err, redlock.ErrClosed)
+			require.ErrorIs(t, (<-wait).Err, redlock.ErrClosed)
 		}
 		require.ErrorIs(t, context.Cause(lock.Context()), redlock.ErrClosed)
 	})

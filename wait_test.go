@@ -12,10 +12,8 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
 )
-
-// queued waits by pauses so long that only a queue can end them in time.
-var queued = redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1))
 
 // queue tells whether somebody waits for k on most of the nodes.
 func (ns *nodes) queue() bool {
@@ -39,7 +37,7 @@ func TestAReleaseGivesTheLockToWhoeverWaits(t *testing.T) {
 				require.NoError(t, err)
 				got := make(chan *redlock.Lock)
 				go func() {
-					lock, err := other.Acquire(t.Context(), "k", time.Minute, queued)
+					lock, err := other.Acquire(t.Context(), "k", time.Minute, lockertest.Queued)
 					if err != nil {
 						t.Error(err)
 					}
@@ -66,7 +64,7 @@ func TestTheLockOfADeadHolderGoesToWhoeverWaits(t *testing.T) {
 		require.NoError(t, err)
 	}
 	began := time.Now()
-	lock, err := l.Acquire(t.Context(), "k", time.Minute, queued)
+	lock, err := l.Acquire(t.Context(), "k", time.Minute, lockertest.Queued)
 	require.NoError(t, err)
 	t.Logf("after %v", time.Since(began))
 	require.NoError(t, lock.Release(t.Context()))
@@ -88,7 +86,7 @@ func TestGoroutinesOfAProcessTakeTurns(t *testing.T) {
 					total.Add(1)
 					inside.Add(-1)
 					return nil
-				}, queued)
+				}, lockertest.Queued)
 				if err != nil {
 					t.Error(err)
 				}
@@ -109,7 +107,7 @@ func TestAWaiterThatGivesUpLeavesTheQueue(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*ms)
 	defer cancel()
-	_, err = other.Acquire(ctx, "k", time.Minute, queued)
+	_, err = other.Acquire(ctx, "k", time.Minute, lockertest.Queued)
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NoError(t, lock.Release(t.Context()))

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/history"
+	"github.com/redis-kit/redlock/proof/history"
 )
 
 // Contention is contenders for the same keys.

@@ -1,19 +1,15 @@
-package redlock_test
+package simulation
 
 import (
 	"context"
 	"flag"
-	"math/rand/v2"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/lockertest"
 )
 
 var simPartitions = flag.Int("sim.partitions", fewer(5, 2), "histories of partitions and slow ways to simulate, of 30 s each")
@@ -87,34 +83,15 @@ func (p *patience) change(ctx context.Context, bad bool) {
 // partitioned is a history: some clients are cut off, or slow, now and then; one is not.
 func partitioned(t *testing.T, seed uint64, lasts time.Duration) (longest time.Duration, locks int) {
 	t.Helper()
-	r := rand.New(rand.NewPCG(seed, 3))
-	n := []int{3, 3, 5}[r.IntN(3)]
-	stores := make([]*sim.Store, n)
-	for i := range stores {
-		stores[i] = &sim.Store{}
-	}
-	client := func() (*redlock.Locker, []*way) {
-		ways, nodes := make([]*way, n), make([]node.Store, n)
-		for i, s := range stores {
-			ways[i] = newWay(s, time.Duration(r.Int64N(int64(5*ms))))
-			nodes[i] = ways[i]
-		}
-		l, err := redlock.NewOver(nodes)
-		require.NoError(t, err)
-		return l, ways
-	}
-	ttl := []time.Duration{2 * time.Second, 5 * time.Second, 30 * time.Second}[r.IntN(3)]
-	patient := redlock.WithRetry(redlock.FixedRetry(200*ms, 100*ms, -1))
+	d := newDice(seed, 3)
+	n := []int{3, 3, 5}[d.below(3)]
+	stores := lockertest.Stores(n)
+	ttl := []time.Duration{2 * time.Second, 5 * time.Second, 30 * time.Second}[d.below(3)]
 	f := &free{since: time.Now()}
 	ctx, cancel := context.WithTimeout(t.Context(), lasts)
 	defer cancel()
-	var mu sync.Mutex // guards r, holder
+	var mu sync.Mutex // guards holds and locks
 	holds := 0
-	random := func(most time.Duration) time.Duration {
-		mu.Lock()
-		defer mu.Unlock()
-		return time.Duration(r.Int64N(int64(most)))
-	}
 	var all sync.WaitGroup
 	work := func(l *redlock.Locker, healthy bool, p *patience) {
 		for ctx.Err() == nil {
@@ -122,7 +99,7 @@ func partitioned(t *testing.T, seed uint64, lasts time.Duration) (longest time.D
 				f.waits()
 			}
 			p.begin(ctx)
-			lock, err := l.Acquire(ctx, "k", ttl, patient)
+			lock, err := l.Acquire(ctx, "k", ttl, lockertest.Patient)
 			if err != nil {
 				return
 			}
@@ -136,7 +113,7 @@ func partitioned(t *testing.T, seed uint64, lasts time.Duration) (longest time.D
 			p.end()
 			f.taken(healthy)
 			select {
-			case <-time.After(random(20 * ms)):
+			case <-time.After(d.within(20 * ms)):
 			case <-lock.Context().Done():
 			}
 			mu.Lock()
@@ -149,14 +126,14 @@ func partitioned(t *testing.T, seed uint64, lasts time.Duration) (longest time.D
 			mu.Lock()
 			f.released(from, holds)
 			mu.Unlock()
-			wait(ctx, random(30*ms))
+			wait(ctx, d.within(30*ms))
 		}
 	}
 	var lockers []*redlock.Locker
-	var waysOf [][]*way
+	var waysOf [][]*lockertest.Way
 	for range 2 + int(seed%2) {
-		l, ways := client()
-		lockers, waysOf = append(lockers, l), append(waysOf, ways)
+		ways := lockertest.Ways(stores, func() time.Duration { return d.within(5 * ms) })
+		lockers, waysOf = append(lockers, lockertest.Over(t, ways)), append(waysOf, ways)
 	}
 	for i, l := range lockers {
 		ways, p := waysOf[i], new(patience)
@@ -166,30 +143,26 @@ func partitioned(t *testing.T, seed uint64, lasts time.Duration) (longest time.D
 		}
 		all.Go(func() { // its ways
 			for ctx.Err() == nil {
-				mu.Lock()
-				how, few := r.IntN(2), 1+r.IntN((n-1)/2)
-				mu.Unlock()
+				how, few := d.below(2), 1+d.below((n-1)/2)
 				bad := !p.bad // only this goroutine changes it
 				p.change(ctx, bad)
 				if !bad {
 					how = 2
 				}
-				late := 600*ms + random(2400*ms)
+				late := 600*ms + d.within(2400*ms)
 				for i, w := range ways {
 					switch {
 					case how == 0 && i >= few: // it reaches a minority
-						w.trip.Store(-1)
+						w.Cut()
 					case how == 1: // all its answers are late
-						w.trip.Store(int64(late))
+						w.Set(late)
 					default:
-						w.trip.Store(int64(ms))
+						w.Set(ms)
 					}
 				}
-				wait(ctx, random(8*time.Second))
+				wait(ctx, d.within(8*time.Second))
 			}
-			for _, w := range ways {
-				w.trip.Store(int64(ms))
-			}
+			setAll(ways, ms)
 		})
 	}
 	all.Wait()

@@ -20,8 +20,8 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/history"
 	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/proof/history"
 )
 
 // nodesOfWaiter, when set, makes the test binary a waiter that is to be stopped or

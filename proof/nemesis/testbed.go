@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/history"
 	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/proof/history"
 )
 
 // Arena is real servers, each behind a proxy.

@@ -1,8 +1,9 @@
-package redlock_test
+package simulation
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/sim"
 )
@@ -34,30 +36,22 @@ func (c crowd) run(t *testing.T) (o outcome) {
 	t.Helper()
 	o.byKind = make(map[sim.Op]int64)
 	synctest.Test(t, func(t *testing.T) {
-		stores := make([]*sim.Store, 3)
-		var mu sync.Mutex // guards o.byKind
-		for i := range stores {
-			stores[i] = &sim.Store{}
-		}
+		stores := lockertest.Stores(3)
+		var mu sync.Mutex // guards o.byKind and o.commands
 		var holds, refused atomic.Int64
 		ctx, cancel := context.WithTimeout(t.Context(), c.lasts)
 		defer cancel()
 		var all sync.WaitGroup
 		var lockers []*redlock.Locker
 		for p := range c.processes {
-			ways := make([]node.Store, len(stores))
-			for i, s := range stores {
-				ways[i] = &counted{newWay(s, c.trip), func(batch []node.Command) {
-					mu.Lock()
-					defer mu.Unlock()
-					for _, c := range batch {
-						o.byKind[kinds[c.Kind]]++
-						o.commands++
-					}
-				}}
-			}
-			l, err := redlock.NewOver(ways)
-			require.NoError(t, err)
+			l := lockertest.Over(t, count(stores, c.trip, func(batch []node.Command) {
+				mu.Lock()
+				defer mu.Unlock()
+				for _, c := range batch {
+					o.byKind[kinds[c.Kind]]++
+					o.commands++
+				}
+			}))
 			lockers = append(lockers, l)
 			for g := range c.goroutines {
 				all.Go(func() {
@@ -96,23 +90,31 @@ var kinds = map[node.Kind]sim.Op{
 
 // counted is a way on which commands are counted.
 type counted struct {
-	*way
+	*lockertest.Way
 	count func([]node.Command)
 }
 
-func (c *counted) Do(ctx context.Context, batch []node.Command) error {
-	c.count(batch)
-	return c.way.Do(ctx, batch)
+// count returns the ways of one process, on which its commands are counted.
+func count(stores []*sim.Store, trip time.Duration, count func([]node.Command)) []*counted {
+	ways := make([]*counted, len(stores))
+	for i, s := range stores {
+		ways[i] = &counted{lockertest.NewWay(s, trip), count}
+	}
+	return ways
 }
 
-var patientPolicy = redlock.WithRetry(redlock.FixedRetry(200*ms, 100*ms, -1))
+// Do implements node.Store.
+func (c *counted) Do(ctx context.Context, batch []node.Command) error {
+	c.count(batch)
+	return c.Way.Do(ctx, batch)
+}
 
 // Callers that give up soon cost the others nothing: what is granted to one that leaves goes to
 // the next, and no attempt gets in the way.
 func TestTheDefaultPolicyKeepsUpOnAHotKeyFarAway(t *testing.T) {
 	c := crowd{processes: 1, goroutines: fewer(400, 100), trip: 20 * ms, hold: ms, lasts: 5 * time.Second}
 	byDefault := c.run(t)
-	c.opts = []redlock.LockOption{patientPolicy}
+	c.opts = []redlock.LockOption{lockertest.Patient}
 	patient := c.run(t)
 	t.Logf("one process, 400 goroutines, 20 ms: %d holds with the default policy (%d refused), %d with a patient one; commands %v and %v",
 		byDefault.holds, byDefault.refused, patient.holds, byDefault.byKind, patient.byKind)
@@ -122,11 +124,20 @@ func TestTheDefaultPolicyKeepsUpOnAHotKeyFarAway(t *testing.T) {
 // What a hold costs hardly grows with how many processes wait for the next.
 func TestWaitingCostsLittleHoweverManyProcessesWait(t *testing.T) {
 	for _, n := range []int{10, fewer(200, 60)} {
-		c := crowd{processes: n, goroutines: 1, trip: 20 * ms, hold: ms, lasts: 10 * time.Second, opts: []redlock.LockOption{patientPolicy}}
+		c := crowd{processes: n, goroutines: 1, trip: 20 * ms, hold: ms, lasts: 10 * time.Second, opts: []redlock.LockOption{lockertest.Patient}}
 		o := c.run(t)
 		perHold := float64(o.commands) / 3 / float64(o.holds)
 		t.Logf("%d processes, 20 ms: %d holds, %.1f commands per hold and node: %v", n, o.holds, perHold, o.byKind)
 		require.Greater(t, o.holds, int64(400), "a hold takes a round trip and a millisecond")
 		require.Less(t, perHold, 12.0)
 	}
+}
+
+// While a process holds a lock itself, its waiters ask no node for it.
+func TestWaitersAskNoNodeForWhatTheirOwnProcessHolds(t *testing.T) {
+	c := crowd{processes: 1, goroutines: 1, trip: 0, hold: 30 * time.Second, lasts: 10 * time.Second}
+	alone := c.run(t)
+	c.goroutines = 500
+	crowded := c.run(t)
+	require.Equal(t, fmt.Sprint(alone.byKind), fmt.Sprint(crowded.byKind), "499 more wait")
 }

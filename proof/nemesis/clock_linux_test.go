@@ -11,8 +11,8 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/history"
 	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/proof/history"
 )
 
 // jumps are the ways in which a clock jumps, for a ttl.

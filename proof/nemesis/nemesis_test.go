@@ -17,8 +17,8 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/history"
 	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/proof/history"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -14,7 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/redis-kit/redlock/internal/history"
+	"github.com/redis-kit/redlock/proof/history"
 )
 
 var (

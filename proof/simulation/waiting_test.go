@@ -1,4 +1,4 @@
-package redlock_test
+package simulation
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/sim"
 )
@@ -21,7 +22,7 @@ func younger() string { return node.AttemptToken(node.NewAge() + 1<<40) }
 
 // Invariant 12: an attempt that had to wait for its rivals has used up some of its validity.
 func TestTheEldestThatSettledLongHasFullValidity(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
 		l, _ := open(2 * ms)
 		stores[1].Set("k", younger(), 200*ms)
 		stores[2].Set("k", younger(), 200*ms)
@@ -35,7 +36,7 @@ func TestTheEldestThatSettledLongHasFullValidity(t *testing.T) {
 
 // The same with automatic extension: it is not thrown away for round trips that it never saw.
 func TestDoAfterALongContestIsNotThrownAway(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
 		l, _ := open(2*ms, redlock.WithNodeTimeout(500*ms))
 		stores[1].Set("k", younger(), 200*ms)
 		stores[2].Set("k", younger(), 200*ms)
@@ -48,7 +49,7 @@ func TestDoAfterALongContestIsNotThrownAway(t *testing.T) {
 
 // WithMaxHold limits a hold on purpose.
 func TestAMaxHoldBelowThreeRoundTripsIsNotRefusedForTheTTL(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
 		l, _ := open(40 * ms)
 		err := redlock.Do(t.Context(), l, "k", 30*time.Second, func(context.Context) error { return nil }, redlock.WithRetry(redlock.NoRetry()), redlock.WithMaxHold(100*ms))
 		require.NoError(t, err)
@@ -60,34 +61,34 @@ func TestAWaiterAcquiresSoonAfterAnOutage(t *testing.T) {
 	for _, how := range []string{"down", "cut off"} {
 		var worst, sum time.Duration
 		for range 40 {
-			overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+			lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
 				l, ways := open(2 * ms)
 				other, _ := open(2 * ms)
 				holder, err := other.TryAcquire(t.Context(), "k", 2*time.Second)
 				require.NoError(t, err)
-				here := make(chan got, 1)
+				here := make(chan lockertest.Acquired, 1)
 				go func() {
-					lock, err := l.Acquire(context.Background(), "k", 10*time.Second, patientPolicy)
-					here <- got{lock, err, time.Now()}
+					lock, err := l.Acquire(context.Background(), "k", 10*time.Second, lockertest.Patient)
+					here <- lockertest.Acquired{Lock: lock, Err: err, At: time.Now()}
 				}()
 				time.Sleep(100 * ms)
 				for i, s := range stores[:2] {
 					if how == "down" {
 						s.Down()
 					} else {
-						ways[i].trip.Store(-1)
+						ways[i].Cut()
 					}
 				}
 				time.Sleep(60 * time.Second)
 				for i, s := range stores[:2] {
 					s.Up()
-					ways[i].trip.Store(int64(2 * ms))
+					ways[i].Set(2 * ms)
 				}
 				healed := time.Now()
 				g := <-here
-				require.NoError(t, g.err)
-				worst, sum = max(worst, g.at.Sub(healed)), sum+g.at.Sub(healed)
-				require.NoError(t, g.lock.Release(t.Context()))
+				require.NoError(t, g.Err)
+				worst, sum = max(worst, g.At.Sub(healed)), sum+g.At.Sub(healed)
+				require.NoError(t, g.Lock.Release(t.Context()))
 				<-holder.Context().Done()
 			})
 		}
@@ -100,18 +101,18 @@ func TestAWaiterAcquiresSoonAfterAnOutage(t *testing.T) {
 
 // stoppable is a way of a process that can be stopped: what comes meanwhile is read after.
 type stoppable struct {
-	*way
+	*lockertest.Way
 	until *atomic.Pointer[time.Time]
 }
 
 func (s *stoppable) Do(ctx context.Context, batch []node.Command) error {
-	err := s.way.Do(ctx, batch)
+	err := s.Way.Do(ctx, batch)
 	time.Sleep(time.Until(*s.until.Load()))
 	return err
 }
 
 func (s *stoppable) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
-	return s.way.Listen(ctx, channel, ready, func(p node.Push) {
+	return s.Way.Listen(ctx, channel, ready, func(p node.Push) {
 		time.Sleep(time.Until(*s.until.Load()))
 		heard(p)
 	})
@@ -121,14 +122,14 @@ func (s *stoppable) Listen(ctx context.Context, channel string, ready func(), he
 func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 	var worst time.Duration
 	for _, stopped := range []time.Duration{2 * time.Second, 5 * time.Second, 30 * time.Second} {
-		overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var all sync.WaitGroup
 			for range 4 { // others keep the key busy
 				o, _ := open(2 * ms)
 				all.Go(func() {
 					for ctx.Err() == nil {
-						lock, err := o.Acquire(ctx, "k", 10*time.Second, patientPolicy)
+						lock, err := o.Acquire(ctx, "k", 10*time.Second, lockertest.Patient)
 						if err != nil {
 							return
 						}
@@ -140,38 +141,37 @@ func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 			var until atomic.Pointer[time.Time]
 			now := time.Now()
 			until.Store(&now)
-			nodes := make([]node.Store, 3)
+			nodes := make([]*stoppable, len(stores))
 			for i, s := range stores {
-				nodes[i] = &stoppable{newWay(s, 2*ms), &until}
+				nodes[i] = &stoppable{lockertest.NewWay(s, 2*ms), &until}
 			}
-			l, err := redlock.NewOver(nodes)
-			require.NoError(t, err)
+			l := lockertest.Over(t, nodes)
 			time.Sleep(time.Second)
-			here := make(chan got, 1)
+			here := make(chan lockertest.Acquired, 1)
 			go func() {
-				lock, err := l.Acquire(context.Background(), "k", 10*time.Second, patientPolicy)
-				here <- got{lock, err, time.Now()}
+				lock, err := l.Acquire(context.Background(), "k", 10*time.Second, lockertest.Patient)
+				here <- lockertest.Acquired{Lock: lock, Err: err, At: time.Now()}
 			}()
 			time.Sleep(30 * ms)
 			end := time.Now().Add(stopped)
 			until.Store(&end)
 			g := <-here
-			require.NoError(t, g.err)
-			require.NoError(t, g.lock.Release(t.Context()))
+			require.NoError(t, g.Err)
+			require.NoError(t, g.Lock.Release(t.Context()))
 			time.Sleep(time.Second)
 			began := time.Now()
 			ctx2, cancel2 := context.WithTimeout(context.Background(), 5*time.Minute)
 			defer cancel2()
-			lock, err := l.Acquire(ctx2, "k", 10*time.Second, patientPolicy)
-			t.Logf("stopped for %v: acquired %v after; and a second later in %v", stopped, g.at.Sub(end), time.Since(began))
+			lock, err := l.Acquire(ctx2, "k", 10*time.Second, lockertest.Patient)
+			t.Logf("stopped for %v: acquired %v after; and a second later in %v", stopped, g.At.Sub(end), time.Since(began))
 			if took := time.Since(began); err != nil || took > 2*time.Second {
 				worst = max(worst, took)
 			}
-			g.err, g.lock = err, lock
+			g.Err, g.Lock = err, lock
 			cancel()
 			all.Wait()
-			if g.err == nil {
-				_ = g.lock.Release(t.Context())
+			if g.Err == nil {
+				_ = g.Lock.Release(t.Context())
 			}
 			require.NoError(t, l.Close())
 			time.Sleep(2 * stopped)
@@ -186,39 +186,37 @@ func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 func TestTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
 	var worst time.Duration
 	for _, dead := range []int{5, 20, 40} {
-		overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
 			holder, _ := open(2 * ms)
 			lock, err := holder.TryAcquire(t.Context(), "k", 20*time.Second)
 			require.NoError(t, err)
 			ctx, cancel := context.WithCancel(t.Context())
 			var all sync.WaitGroup
-			var cut [][]*way
+			var cut [][]*lockertest.Way
 			for range dead {
 				l, ways := open(2 * ms)
 				cut = append(cut, ways)
-				all.Go(func() { _, _ = l.Acquire(ctx, "k", 10*time.Second, queued) })
+				all.Go(func() { _, _ = l.Acquire(ctx, "k", 10*time.Second, lockertest.Queued) })
 				time.Sleep(10 * ms)
 			}
 			last, _ := open(2 * ms)
-			here := waitFor(last, 10*time.Second)
+			here := lockertest.WaitFor(last, 10*time.Second)
 			time.Sleep(10 * time.Second)
 			for _, ways := range cut { // their machine is gone
 				for _, w := range ways {
-					w.trip.Store(-1)
+					w.Cut()
 				}
 			}
 			time.Sleep(10 * ms)
 			require.NoError(t, lock.Release(t.Context()))
 			released := time.Now()
 			g := <-here
-			require.NoError(t, g.err)
-			t.Logf("%d dead: free for %v", dead, g.at.Sub(released))
-			worst = max(worst, g.at.Sub(released))
-			require.NoError(t, g.lock.Release(t.Context()))
+			require.NoError(t, g.Err)
+			t.Logf("%d dead: free for %v", dead, g.At.Sub(released))
+			worst = max(worst, g.At.Sub(released))
+			require.NoError(t, g.Lock.Release(t.Context()))
 			for _, ways := range cut {
-				for _, w := range ways {
-					w.trip.Store(int64(2 * ms))
-				}
+				setAll(ways, 2*ms)
 			}
 			time.Sleep(time.Second)
 			cancel()
@@ -231,39 +229,32 @@ func TestTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
 // A waiter that took what its holder does not have, and does not see all of the holder's
 // nodes, keeps quiet.
 func TestAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
 		one, _ := open(2 * ms)
 		two, _ := open(2 * ms)
 		first, err := one.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
-		granted := waitFor(two, time.Minute)
+		granted := lockertest.WaitFor(two, time.Minute)
 		time.Sleep(10 * ms)
 		require.NoError(t, first.Release(t.Context()))
 		g := <-granted // its token is a candidate's
-		require.NoError(t, g.err)
+		require.NoError(t, g.Err)
 		stores[2].Wipe() // it was restarted
 		var commands atomic.Int64
-		nodes := make([]node.Store, 3)
-		for i, s := range stores {
-			w := newWay(s, 2*ms)
-			if i == 1 {
-				w.trip.Store(-1)
-			}
-			nodes[i] = &counted{w, func(b []node.Command) { commands.Add(int64(len(b))) }}
-		}
-		l, err := redlock.NewOver(nodes)
-		require.NoError(t, err)
+		nodes := count(stores, 2*ms, func(b []node.Command) { commands.Add(int64(len(b))) })
+		nodes[1].Cut()
+		l := lockertest.Over(t, nodes)
 		ctx, cancel := context.WithTimeout(t.Context(), 11*time.Second)
 		defer cancel()
 		go func() { time.Sleep(time.Second); commands.Store(0) }()
-		_, err = l.Acquire(ctx, "k", time.Minute, queued)
+		_, err = l.Acquire(ctx, "k", time.Minute, lockertest.Queued)
 		require.Error(t, err)
 		t.Logf("%d commands a second", commands.Load()/10)
 		if n := commands.Load() / 10; n > 40 {
 			t.Errorf("%d commands a second", n)
 		}
 		require.NoError(t, l.Close())
-		require.NoError(t, g.lock.Release(t.Context()))
+		require.NoError(t, g.Lock.Release(t.Context()))
 	})
 }
 
@@ -318,7 +309,7 @@ func lossy(r *rand.Rand) func(sim.Op, int) sim.Fault {
 
 // One that comes to the front of the queues notices a dead holder.
 func TestTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
 		for _, s := range stores { // of a process that has died
 			s.Set("k", node.AttemptToken(node.NewAge()), 8*time.Second)
 		}
@@ -327,18 +318,18 @@ func TestTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
 		var all sync.WaitGroup
 		for range 40 {
 			l, _ := open(2 * ms)
-			all.Go(func() { _, _ = l.Acquire(ctx, "k", 10*time.Second, queued) })
+			all.Go(func() { _, _ = l.Acquire(ctx, "k", 10*time.Second, lockertest.Queued) })
 			time.Sleep(ms)
 		}
 		last, _ := open(2 * ms)
-		here := waitFor(last, 10*time.Second)
+		here := lockertest.WaitFor(last, 10*time.Second)
 		time.Sleep(time.Until(expires.Add(-3 * time.Second)))
 		cancel()
 		all.Wait()
 		g := <-here
-		require.NoError(t, g.err)
-		require.NoError(t, g.lock.Release(t.Context()))
-		if free := g.at.Sub(expires); free > 500*ms {
+		require.NoError(t, g.Err)
+		require.NoError(t, g.Lock.Release(t.Context()))
+		if free := g.At.Sub(expires); free > 500*ms {
 			t.Errorf("free for %v", free)
 		}
 	})
@@ -346,15 +337,14 @@ func TestTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
 
 // The joins of one process run, and their answers are lost. It keeps no key from another.
 func TestAWaiterWhoseAnswersAreLostGivesItsVotesUp(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
 		other, _ := open(2 * ms)
 		var lost atomic.Bool
-		nodes := make([]node.Store, len(stores))
+		nodes := make([]*answersLost, len(stores))
 		for i, s := range stores {
-			nodes[i] = &answersLost{newWay(s, 2*ms), &lost}
+			nodes[i] = &answersLost{lockertest.NewWay(s, 2*ms), &lost}
 		}
-		l, err := redlock.NewOver(nodes)
-		require.NoError(t, err)
+		l := lockertest.Over(t, nodes)
 		defer func() { require.NoError(t, l.Close()) }()
 		holder, err := other.TryAcquire(t.Context(), "k", 30*time.Second)
 		require.NoError(t, err)
@@ -362,14 +352,14 @@ func TestAWaiterWhoseAnswersAreLostGivesItsVotesUp(t *testing.T) {
 		gone := make(chan struct{})
 		go func() {
 			defer close(gone)
-			_, _ = l.Acquire(ctx, "k", 30*time.Second, patientPolicy)
+			_, _ = l.Acquire(ctx, "k", 30*time.Second, lockertest.Patient)
 		}()
 		time.Sleep(100 * ms)
 		lost.Store(true)
 		require.NoError(t, holder.Release(t.Context()))
-		g := soon(t, waitFor(other, 30*time.Second))
-		require.NoError(t, g.err)
-		require.NoError(t, g.lock.Release(t.Context()))
+		g := lockertest.Soon(t, lockertest.WaitFor(other, 30*time.Second))
+		require.NoError(t, g.Err)
+		require.NoError(t, g.Lock.Release(t.Context()))
 		lost.Store(false)
 		cancel()
 		<-gone
@@ -378,12 +368,12 @@ func TestAWaiterWhoseAnswersAreLostGivesItsVotesUp(t *testing.T) {
 
 // answersLost is a way on which the answers to joins are lost for a while, and the pushes.
 type answersLost struct {
-	*way
+	*lockertest.Way
 	lost *atomic.Bool
 }
 
 func (a *answersLost) Do(ctx context.Context, batch []node.Command) error {
-	err := a.way.Do(ctx, batch)
+	err := a.Way.Do(ctx, batch)
 	for i := range batch {
 		if c := &batch[i]; c.Kind == node.Join && a.lost.Load() {
 			c.Outcome, c.Err = node.Unknown, sim.ErrLost
@@ -393,7 +383,7 @@ func (a *answersLost) Do(ctx context.Context, batch []node.Command) error {
 }
 
 func (a *answersLost) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
-	return a.way.Listen(ctx, channel, ready, func(p node.Push) {
+	return a.Way.Listen(ctx, channel, ready, func(p node.Push) {
 		if !a.lost.Load() {
 			heard(p)
 		}

@@ -1,4 +1,4 @@
-package redlock_test
+package simulation
 
 import (
 	"context"
@@ -9,10 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/sim"
 )
 
@@ -100,12 +98,7 @@ func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
 	for range 2 + r.IntN(4) {
 		all.Go(func() {
 			for ctx.Err() == nil {
-				var ways []*way
-				var nodes []node.Store
-				for _, s := range stores {
-					w := newWay(s, time.Duration(random(int(5*ms))))
-					ways, nodes = append(ways, w), append(nodes, w)
-				}
+				ways := lockertest.Ways(stores, func() time.Duration { return time.Duration(random(int(5 * ms))) })
 				opts := []redlock.Option{redlock.WithLocalHandoff(random(4))}
 				if fenced {
 					opts = append(opts, redlock.WithFence())
@@ -113,8 +106,7 @@ func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
 				if random(4) == 0 {
 					opts = append(opts, redlock.WithoutWaitQueue())
 				}
-				l, err := redlock.NewOver(nodes, opts...)
-				require.NoError(t, err)
+				l := lockertest.Over(t, ways, opts...)
 				life, end := context.WithTimeout(ctx, lifetime(random(4000)))
 				var work sync.WaitGroup
 				work.Go(func() {
@@ -124,15 +116,15 @@ func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
 						for i, w := range ways {
 							switch how {
 							case 0:
-								w.trip.Store(-1)
+								w.Cut()
 							case 1:
-								w.trip.Store(int64(random(int(400 * ms))))
+								w.Set(time.Duration(random(int(400 * ms))))
 							case 2:
 								if i > n/3 {
-									w.trip.Store(-1)
+									w.Cut()
 								}
 							default:
-								w.trip.Store(int64(2 * ms))
+								w.Set(2 * ms)
 							}
 						}
 					}
@@ -164,7 +156,7 @@ func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
 									_ = lock.Release(context.Background())
 								}
 							case 1:
-								if lock, err := l.Acquire(c, "k", ttl, append(o, patientPolicy)...); err == nil {
+								if lock, err := l.Acquire(c, "k", ttl, append(o, lockertest.Patient)...); err == nil {
 									got(lock, began, f)
 									wait(life, time.Duration(random(20))*ms)
 									if open || random(8) > 0 {
@@ -194,9 +186,7 @@ func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
 					<-ctx.Done()
 					end()
 					work.Wait()
-					for _, w := range ways {
-						w.trip.Store(int64(ms))
-					}
+					setAll(ways, ms)
 					mu.Lock()
 					lockers = append(lockers, l)
 					mu.Unlock()
@@ -207,9 +197,7 @@ func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
 				} else {
 					wait(life, time.Duration(random(2000))*ms)
 				}
-				for _, w := range ways {
-					w.trip.Store(int64(ms))
-				}
+				setAll(ways, ms)
 				done := make(chan struct{})
 				go func() {
 					if err := l.Close(); err != nil && !faulty {

@@ -1,4 +1,4 @@
-package redlock_test
+package simulation
 
 import (
 	"context"
@@ -14,10 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/history"
-	"github.com/redis-kit/redlock/internal/nemesis"
-	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/proof/history"
+	"github.com/redis-kit/redlock/proof/nemesis"
 )
 
 var (
@@ -67,8 +67,8 @@ type world struct {
 	away []bool     // by node: paused, or wiped and kept away
 	calm bool       // no more faults
 
-	quarantine time.Duration // by the restart guard; 0: there is none
-	ways       [][]*way      // by process and node; none if all are near
+	quarantine time.Duration       // by the restart guard; 0: there is none
+	ways       [][]*lockertest.Way // by process and node; none if all are near
 }
 
 func simulate(t *testing.T, seed uint64) (summary history.Summary) {
@@ -76,11 +76,9 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 		w := &world{random: rand.New(rand.NewPCG(seed, 0)), ttl: 300 * ms}
 		n := []int{1, 2, 3, 4, 5, 5}[w.random.IntN(6)]
 		w.away = make([]bool, n)
-		var stores []node.Store
-		for range n {
-			// Clocks within the drift allowance.
-			s := &sim.Store{Rate: 0.9905 + 0.019*w.random.Float64()}
-			w.stores, stores = append(w.stores, s), append(stores, s)
+		w.stores = lockertest.Stores(n)
+		for _, s := range w.stores {
+			s.Rate = drifting(w.random)
 		}
 		c := &nemesis.Contention{
 			PerLocker: 1 + w.random.IntN(2),
@@ -109,17 +107,20 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 			processes = 3
 		}
 		for i := range processes {
-			nodes := stores
+			var ways []*lockertest.Way
 			if far {
-				nodes = w.way(n)
+				ways = lockertest.Ways(w.stores, func() time.Duration { return time.Duration(w.random.Int64N(int64(10 * ms))) })
+				w.ways = append(w.ways, ways)
 			}
 			opts := []redlock.Option{redlock.WithNodeTimeout(w.ttl / 4), redlock.WithLocalHandoff(w.random.IntN(3))}
 			if i == 1 && seed%4 == 0 { // as a process of a version that knew no queue
 				opts = append(opts, redlock.WithoutWaitQueue())
 			}
-			l, err := redlock.NewOver(nodes, append(opts, all...)...)
-			require.NoError(t, err)
-			c.Lockers = append(c.Lockers, l)
+			if opts = append(opts, all...); far {
+				c.Lockers = append(c.Lockers, lockertest.Over(t, ways, opts...))
+			} else {
+				c.Lockers = append(c.Lockers, lockertest.Over(t, w.stores, opts...))
+			}
 		}
 		require.NoError(t, c.Lockers[0].TrustNodes(t.Context()))
 		for i, s := range w.stores {
@@ -246,19 +247,8 @@ func (w *world) plague(ctx context.Context) {
 	}
 }
 
-// way returns the nodes as one more process has them.
-func (w *world) way(n int) (nodes []node.Store) {
-	ways := make([]*way, n)
-	for i, s := range w.stores {
-		ways[i] = newWay(s, time.Duration(w.random.Int64N(int64(10*ms))))
-		nodes = append(nodes, ways[i])
-	}
-	w.ways = append(w.ways, ways)
-	return nodes
-}
-
 // estrange has the ways of one process be slow for a while, or cut, to some nodes or all.
-func (w *world) estrange(ctx context.Context, ways []*way) {
+func (w *world) estrange(ctx context.Context, ways []*lockertest.Way) {
 	for ctx.Err() == nil {
 		w.mu.Lock()
 		how, some := w.random.IntN(3), w.random.IntN(1<<len(ways))
@@ -268,11 +258,11 @@ func (w *world) estrange(ctx context.Context, ways []*way) {
 		for i, way := range ways {
 			switch {
 			case some&(1<<i) == 0 || how == 2:
-				way.trip.Store(int64(ms))
+				way.Set(ms)
 			case how == 1:
-				way.trip.Store(int64(late))
+				way.Set(late)
 			default:
-				way.trip.Store(-1)
+				way.Cut()
 			}
 		}
 		wait(ctx, lasts)
@@ -293,9 +283,7 @@ func (w *world) heal() {
 		s.Resume()
 	}
 	for _, ways := range w.ways {
-		for _, way := range ways {
-			way.trip.Store(int64(ms))
-		}
+		setAll(ways, ms)
 	}
 	time.Sleep(4 * w.ttl) // what is delayed comes through, and what it left expires
 }
@@ -311,11 +299,4 @@ func (w *world) kept(key, token string) int {
 		}
 	}
 	return n
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }

@@ -1,6 +1,6 @@
 // Command figure draws a history that a soak has written:
 //
-//	go run ./internal/history/figure soak-1/history-1.json > figure.svg
+//	go run ./history/figure ../soak-1/history-1.json > figure.svg
 package main
 
 import (
@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/redis-kit/redlock/internal/history"
+	"github.com/redis-kit/redlock/proof/history"
 )
 
 func main() {

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/history"
+	"github.com/redis-kit/redlock/proof/history"
 )
 
 var fencedHolds = flag.Int64("nemesis.fences", 4_000, "holds for which fences are checked")

@@ -1,13 +1,11 @@
-package redlock_test
+package simulation
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,55 +13,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/sim"
 )
 
 var simTicks = flag.Int("sim.ticks", fewer(100, 30), "ticks to simulate, in each of which several contenders try once")
-
-// fewer is how many histories are simulated by default: few under the race detector, which
-// does not stand very many timers in one process.
-func fewer(usually, few int) int {
-	if redlock.RaceDetector {
-		return few
-	}
-	return usually
-}
-
-// way is the way from one client to a node: every call and push takes some time.
-type way struct {
-	*sim.Store
-	trip atomic.Int64 // in ns; below 0 it is cut
-}
-
-func newWay(s *sim.Store, trip time.Duration) *way {
-	w := &way{Store: s}
-	w.trip.Store(int64(trip))
-	return w
-}
-
-func (w *way) Do(ctx context.Context, batch []node.Command) error {
-	trip := time.Duration(w.trip.Load())
-	if trip < 0 {
-		for i := range batch {
-			batch[i].Err = node.NotConnected(sim.ErrDown)
-		}
-		return node.NotConnected(sim.ErrDown)
-	}
-	time.Sleep(trip / 2)
-	err := w.Store.Do(ctx, batch)
-	time.Sleep(time.Duration(max(w.trip.Load(), int64(trip))) - trip/2)
-	return err
-}
-
-func (w *way) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
-	return w.Store.Listen(ctx, channel, ready, func(p node.Push) {
-		if trip := time.Duration(w.trip.Load()); trip >= 0 {
-			time.Sleep(trip / 2)
-			heard(p)
-		}
-	})
-}
 
 // tick is one moment at which several contenders, each a process of its own, try once.
 type tick struct {
@@ -103,23 +57,18 @@ func randomTick(seed uint64) tick {
 // run has all contenders try, and returns how many succeeded, and how long the winner took.
 func (k tick) run(t *testing.T) (won int, took time.Duration) {
 	t.Helper()
-	stores := make([]*sim.Store, k.nodes)
-	for i := range stores {
-		stores[i] = &sim.Store{Mute: k.mute}
-		stores[i].Faults(k.fault)
+	stores := lockertest.Stores(k.nodes)
+	for _, s := range stores {
+		s.Mute = k.mute
+		s.Faults(k.fault)
 	}
 	if k.ghosts && k.nodes > 2 { // it died with one vote
 		stores[k.random.IntN(k.nodes)].Set(k.keys[0], "GHOST", 10*time.Second)
 	}
 	var lockers []*redlock.Locker
 	for range k.contenders {
-		var ways []node.Store
-		for _, s := range stores {
-			ways = append(ways, newWay(s, time.Duration(k.random.Int64N(int64(k.trip)))))
-		}
-		l, err := redlock.NewOver(ways, k.opts...)
-		require.NoError(t, err)
-		lockers = append(lockers, l)
+		ways := lockertest.Ways(stores, func() time.Duration { return time.Duration(k.random.Int64N(int64(k.trip))) })
+		lockers = append(lockers, lockertest.Over(t, ways, k.opts...))
 	}
 	var all sync.WaitGroup
 	var mu sync.Mutex // guards won and took
