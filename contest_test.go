@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 var simTicks = flag.Int("sim.ticks", fewer(100, 30), "ticks to simulate, in each of which several contenders try once")
@@ -32,12 +32,12 @@ func fewer(usually, few int) int {
 
 // way is the way from one client to a node: every call and push takes some time.
 type way struct {
-	*sim.Store
+	*memnode.Backend
 	trip atomic.Int64 // in ns; below 0 it is cut
 }
 
-func newWay(s *sim.Store, trip time.Duration) *way {
-	w := &way{Store: s}
+func newWay(s *memnode.Backend, trip time.Duration) *way {
+	w := &way{Backend: s}
 	w.trip.Store(int64(trip))
 	return w
 }
@@ -46,18 +46,18 @@ func (w *way) Do(ctx context.Context, batch []node.Command) error {
 	trip := time.Duration(w.trip.Load())
 	if trip < 0 {
 		for i := range batch {
-			batch[i].Err = node.NotConnected(sim.ErrDown)
+			batch[i].Err = node.NotConnected(memnode.ErrDown)
 		}
-		return node.NotConnected(sim.ErrDown)
+		return node.NotConnected(memnode.ErrDown)
 	}
 	time.Sleep(trip / 2)
-	err := w.Store.Do(ctx, batch)
+	err := w.Backend.Do(ctx, batch)
 	time.Sleep(time.Duration(max(w.trip.Load(), int64(trip))) - trip/2)
 	return err
 }
 
 func (w *way) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
-	return w.Store.Listen(ctx, channel, ready, func(p node.Push) {
+	return w.Backend.Listen(ctx, channel, ready, func(p node.Push) {
 		if trip := time.Duration(w.trip.Load()); trip >= 0 {
 			time.Sleep(trip / 2)
 			heard(p)
@@ -76,7 +76,7 @@ type tick struct {
 	ghosts     bool          // a process has died and left keys
 	mute       bool          // servers before Redis 7.0
 	trip       time.Duration // of the longest way
-	fault      func(sim.Op, int) sim.Fault
+	fault      func(memnode.Op, int) memnode.Fault
 }
 
 func randomTick(seed uint64) tick {
@@ -103,9 +103,9 @@ func randomTick(seed uint64) tick {
 // run has all contenders try, and returns how many succeeded, and how long the winner took.
 func (k tick) run(t *testing.T) (won int, took time.Duration) {
 	t.Helper()
-	stores := make([]*sim.Store, k.nodes)
+	stores := make([]*memnode.Backend, k.nodes)
 	for i := range stores {
-		stores[i] = &sim.Store{Mute: k.mute}
+		stores[i] = &memnode.Backend{Mute: k.mute}
 		stores[i].Faults(k.fault)
 	}
 	if k.ghosts && k.nodes > 2 { // it died with one vote
@@ -113,7 +113,7 @@ func (k tick) run(t *testing.T) (won int, took time.Duration) {
 	}
 	var lockers []*redlock.Locker
 	for range k.contenders {
-		var ways []node.Store
+		var ways []node.Backend
 		for _, s := range stores {
 			ways = append(ways, newWay(s, time.Duration(k.random.Int64N(int64(k.trip)))))
 		}

@@ -7,7 +7,7 @@ import (
 )
 
 // NewOver is a Locker over any stores: for the simulation.
-func NewOver(stores []node.Store, opts ...Option) (*Locker, error) {
+func NewOver(stores []node.Backend, opts ...Option) (*Locker, error) {
 	config, err := configure(len(stores), opts)
 	if err != nil {
 		return nil, err

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // crowd is clients that all want one key, over three nodes that are far.
@@ -27,17 +27,17 @@ type crowd struct {
 type outcome struct {
 	holds, refused int64
 	commands       int64 // that ran on all nodes
-	byKind         map[sim.Op]int64
+	byKind         map[memnode.Op]int64
 }
 
 func (c crowd) run(t *testing.T) (o outcome) {
 	t.Helper()
-	o.byKind = make(map[sim.Op]int64)
+	o.byKind = make(map[memnode.Op]int64)
 	synctest.Test(t, func(t *testing.T) {
-		stores := make([]*sim.Store, 3)
+		stores := make([]*memnode.Backend, 3)
 		var mu sync.Mutex // guards o.byKind
 		for i := range stores {
-			stores[i] = &sim.Store{}
+			stores[i] = &memnode.Backend{}
 		}
 		var holds, refused atomic.Int64
 		ctx, cancel := context.WithTimeout(t.Context(), c.lasts)
@@ -45,7 +45,7 @@ func (c crowd) run(t *testing.T) (o outcome) {
 		var all sync.WaitGroup
 		var lockers []*redlock.Locker
 		for p := range c.processes {
-			ways := make([]node.Store, len(stores))
+			ways := make([]node.Backend, len(stores))
 			for i, s := range stores {
 				ways[i] = &counted{newWay(s, c.trip), func(batch []node.Command) {
 					mu.Lock()
@@ -89,9 +89,9 @@ func (c crowd) run(t *testing.T) (o outcome) {
 	return o
 }
 
-var kinds = map[node.Kind]sim.Op{
-	node.Acquire: sim.Acquire, node.Extend: sim.Extend, node.Release: sim.Release, node.Leave: sim.Release, node.Confirm: sim.Confirm,
-	node.Trust: sim.Trust, node.Join: sim.Join, node.Ping: sim.Ping, node.Look: sim.Look, node.Read: sim.Read,
+var kinds = map[node.Kind]memnode.Op{
+	node.Acquire: memnode.Acquire, node.Extend: memnode.Extend, node.Release: memnode.Release, node.Leave: memnode.Release, node.Confirm: memnode.Confirm,
+	node.Trust: memnode.Trust, node.Join: memnode.Join, node.Ping: memnode.Ping, node.Look: memnode.Look, node.Read: memnode.Read,
 }
 
 // counted is a way on which commands are counted.

@@ -11,16 +11,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // overWays runs a test over three nodes in memory, in virtual time, to which each process has a
 // way of its own.
-func overWays(t *testing.T, test func(t *testing.T, stores []*sim.Store, open func(trip time.Duration, opts ...redlock.Option) (*redlock.Locker, []*way))) {
+func overWays(t *testing.T, test func(t *testing.T, stores []*memnode.Backend, open func(trip time.Duration, opts ...redlock.Option) (*redlock.Locker, []*way))) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		stores := []*sim.Store{{}, {}, {}}
+		stores := []*memnode.Backend{{}, {}, {}}
 		var lockers []*redlock.Locker
 		defer func() {
 			for _, l := range lockers {
@@ -32,7 +32,7 @@ func overWays(t *testing.T, test func(t *testing.T, stores []*sim.Store, open fu
 			}
 		}()
 		test(t, stores, func(trip time.Duration, opts ...redlock.Option) (*redlock.Locker, []*way) {
-			ways, nodes := make([]*way, len(stores)), make([]node.Store, len(stores))
+			ways, nodes := make([]*way, len(stores)), make([]node.Backend, len(stores))
 			for i, s := range stores {
 				ways[i] = newWay(s, trip)
 				nodes[i] = ways[i]
@@ -49,7 +49,7 @@ func overWays(t *testing.T, test func(t *testing.T, stores []*sim.Store, open fu
 func TestALockStartsWithItsFullValidity(t *testing.T) {
 	const lasts, validity = 10 * time.Second, 9*time.Second + 898*ms
 	for _, trip := range []time.Duration{0, 20 * ms} {
-		overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		overWays(t, func(t *testing.T, stores []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 			one, _ := open(trip)
 			other, _ := open(trip)
 			full := func(how string, lock *redlock.Lock) {
@@ -80,7 +80,7 @@ func TestALockStartsWithItsFullValidity(t *testing.T) {
 // An attempt that had to settle split votes, or to agree on a fence, has used up some of
 // its validity.
 func TestALockThatTookLongToSettleIsExtendedFirst(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	overWays(t, func(t *testing.T, stores []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		l, _ := open(20 * ms)
 		stores[1].Set("k", "GHOST", time.Minute) // of a process that died: it is waited for first
 		stores[0].Set("k", "GHOST2", 60*ms)
@@ -95,7 +95,7 @@ func TestALockThatTookLongToSettleIsExtendedFirst(t *testing.T) {
 // What is extended automatically starts with enough for that, or not at all.
 func TestNoLockStartsThatIsLostBeforeItIsExtended(t *testing.T) {
 	for _, handoffs := range []int{32, 0} {
-		overWays(t, func(t *testing.T, _ []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		overWays(t, func(t *testing.T, _ []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 			l, _ := open(20*ms, redlock.WithLocalHandoff(handoffs))
 			for _, left := range []time.Duration{5 * ms, 15 * ms, 40 * ms, 70 * ms, 300 * ms} {
 				lock, err := l.Acquire(t.Context(), "k", time.Second)
@@ -121,7 +121,7 @@ func TestNoLockStartsThatIsLostBeforeItIsExtended(t *testing.T) {
 
 // A ttl that is over before the lock could be extended is refused with the reason.
 func TestATTLThatIsTooShortForTheNodesIsAnErrorThatSaysSo(t *testing.T) {
-	overWays(t, func(t *testing.T, _ []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	overWays(t, func(t *testing.T, _ []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		l, _ := open(30 * ms)
 		err := redlock.Do(t.Context(), l, "k", 60*ms, func(context.Context) error { return nil }, redlock.WithRetry(redlock.NoRetry()))
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
@@ -131,7 +131,7 @@ func TestATTLThatIsTooShortForTheNodesIsAnErrorThatSaysSo(t *testing.T) {
 
 // A lock without automatic extension that cannot be extended to its ttl is given back.
 func TestALockThatCannotBeExtendedToItsTTLIsNotReturned(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	overWays(t, func(t *testing.T, stores []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		one, _ := open(ms)
 		other, _ := open(ms)
 		lock, err := one.Acquire(t.Context(), "k", 10*time.Second)
@@ -151,7 +151,7 @@ func TestALockThatCannotBeExtendedToItsTTLIsNotReturned(t *testing.T) {
 // A waiter whose ttl is too short for the nodes has no place in the queue, says so, and
 // is in no other's way.
 func TestEachWaiterHasAWindowOfItsOwn(t *testing.T) {
-	overWays(t, func(t *testing.T, _ []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	overWays(t, func(t *testing.T, _ []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		l, _ := open(30 * ms)
 		other, _ := open(ms)
 		holder, err := other.TryAcquire(t.Context(), "k", 30*time.Second)
@@ -181,7 +181,7 @@ func TestEachWaiterHasAWindowOfItsOwn(t *testing.T) {
 
 // A waiter that gives up when the lock is granted leaves it to the next of its process.
 func TestAGrantThatComesTooLateForOneWaiterGoesToTheNextHere(t *testing.T) {
-	overWays(t, func(t *testing.T, _ []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	overWays(t, func(t *testing.T, _ []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		l, _ := open(20 * ms)
 		other, _ := open(20 * ms)
 		holder, err := other.TryAcquire(t.Context(), "k", 30*time.Second)

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 // The ctx ends a grace before validity does. Until then nobody else has the lock, unless
@@ -19,7 +19,7 @@ func TestNobodyElseHasTheLockDuringItsGrace(t *testing.T) {
 	for name, end := range ends {
 		for stops, within := range map[string]time.Duration{"at once": 0, "within the grace": grace / 2, "too late": 2 * grace} {
 			t.Run(name+", stops "+stops, func(t *testing.T) {
-				simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+				simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 					l, rival := open(), open()
 					var waiter <-chan got
 					var stopped, until time.Time
@@ -49,7 +49,7 @@ func TestNobodyElseHasTheLockDuringItsGrace(t *testing.T) {
 }
 
 func TestCloseWaitsForNoGrace(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute, redlock.WithGrace(30*time.Second))
 		require.NoError(t, err)
@@ -66,7 +66,7 @@ func TestCloseWaitsForNoGrace(t *testing.T) {
 
 // A lock that nodes have definitely refused has nothing to be graceful about.
 func TestALockThatIsAnothersHasNoGrace(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Second, redlock.WithGrace(100*ms))
 		require.NoError(t, err)

@@ -13,8 +13,8 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // holderOf returns who holds a lock, by the error of one who was refused it.
@@ -58,7 +58,7 @@ func TestOneWhoIsRefusedLearnsWhoHoldsTheLock(t *testing.T) {
 }
 
 func TestOneWhoWaitsBehindItsOwnProcessLearnsWhoHoldsTheLock(t *testing.T) {
-	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	simulated(t, func(t *testing.T, _ []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 		l := open()
 		lock, err := l.Acquire(t.Context(), "k", time.Minute, redlock.WithMetadata("request=1"))
 		require.NoError(t, err)

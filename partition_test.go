@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 var simPartitions = flag.Int("sim.partitions", fewer(5, 2), "histories of partitions and slow ways to simulate, of 30 s each")
@@ -89,12 +89,12 @@ func partitioned(t *testing.T, seed uint64, lasts time.Duration) (longest time.D
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 3))
 	n := []int{3, 3, 5}[r.IntN(3)]
-	stores := make([]*sim.Store, n)
+	stores := make([]*memnode.Backend, n)
 	for i := range stores {
-		stores[i] = &sim.Store{}
+		stores[i] = &memnode.Backend{}
 	}
 	client := func() (*redlock.Locker, []*way) {
-		ways, nodes := make([]*way, n), make([]node.Store, n)
+		ways, nodes := make([]*way, n), make([]node.Backend, n)
 		for i, s := range stores {
 			ways[i] = newWay(s, time.Duration(r.Int64N(int64(5*ms))))
 			nodes[i] = ways[i]

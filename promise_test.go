@@ -21,9 +21,9 @@ import (
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/redistest"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // A key that somebody uses for a list is held by him: nothing else is wrong with
@@ -85,8 +85,8 @@ func TestAnAcquisitionDoesNotOutliveItsValidity(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				stores := []*sim.Store{{}, {}, {}}
-				l, err := redlock.NewOver([]node.Store{stores[0], stores[1], stores[2]}, redlock.WithNodeTimeout(24*time.Hour))
+				stores := []*memnode.Backend{{}, {}, {}}
+				l, err := redlock.NewOver([]node.Backend{stores[0], stores[1], stores[2]}, redlock.WithNodeTimeout(24*time.Hour))
 				require.NoError(t, err)
 				stores[1].Pause()
 				stores[2].Pause()

@@ -15,9 +15,9 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/history"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/nemesis"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 var (
@@ -60,7 +60,7 @@ func TestSimulation(t *testing.T) {
 // world is one simulated deployment.
 type world struct {
 	random *rand.Rand
-	stores []*sim.Store
+	stores []*memnode.Backend
 	ttl    time.Duration
 
 	mu   sync.Mutex // guards what follows, and random
@@ -76,10 +76,10 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 		w := &world{random: rand.New(rand.NewPCG(seed, 0)), ttl: 300 * ms}
 		n := []int{1, 2, 3, 4, 5, 5}[w.random.IntN(6)]
 		w.away = make([]bool, n)
-		var stores []node.Store
+		var stores []node.Backend
 		for range n {
 			// Clocks within the drift allowance.
-			s := &sim.Store{Rate: 0.9905 + 0.019*w.random.Float64()}
+			s := &memnode.Backend{Rate: 0.9905 + 0.019*w.random.Float64()}
 			w.stores, stores = append(w.stores, s), append(stores, s)
 		}
 		c := &nemesis.Contention{
@@ -173,13 +173,13 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 }
 
 // faults befall the calls to a node: delays, losses and duplicates.
-func (w *world) faults(int) func(op sim.Op, claims int) sim.Fault {
+func (w *world) faults(int) func(op memnode.Op, claims int) memnode.Fault {
 	bad := w.random.Float64() * 0.4 // some nodes are worse than others
-	return func(sim.Op, int) sim.Fault {
+	return func(memnode.Op, int) memnode.Fault {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delay := func(most time.Duration) time.Duration { return time.Duration(w.random.Int64N(int64(most))) }
-		f := sim.Fault{Request: delay(ms), Reply: delay(ms)}
+		f := memnode.Fault{Request: delay(ms), Reply: delay(ms)}
 		if w.calm || w.random.Float64() > bad {
 			return f
 		}
@@ -247,7 +247,7 @@ func (w *world) plague(ctx context.Context) {
 }
 
 // way returns the nodes as one more process has them.
-func (w *world) way(n int) (nodes []node.Store) {
+func (w *world) way(n int) (nodes []node.Backend) {
 	ways := make([]*way, n)
 	for i, s := range w.stores {
 		ways[i] = newWay(s, time.Duration(w.random.Int64N(int64(10*ms))))

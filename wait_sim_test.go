@@ -13,17 +13,17 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // simulated runs a test of Lockers over three nodes in memory, in virtual time.
-func simulated(t *testing.T, test func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker)) {
+func simulated(t *testing.T, test func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		stores, nodes := make([]*sim.Store, 3), make([]node.Store, 3)
+		stores, nodes := make([]*memnode.Backend, 3), make([]node.Backend, 3)
 		for i := range stores {
-			stores[i] = &sim.Store{}
+			stores[i] = &memnode.Backend{}
 			nodes[i] = stores[i]
 		}
 		var lockers []*redlock.Locker
@@ -65,11 +65,13 @@ func waitFor(l *redlock.Locker, ttl time.Duration, opts ...redlock.LockOption) <
 	return c
 }
 
-func noExtensions(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Extend} }
+func noExtensions(op memnode.Op, _ int) memnode.Fault {
+	return memnode.Fault{LoseRequest: op == memnode.Extend}
+}
 
 // without is a node on which one process's commands of a kind are lost for a while.
 type without struct {
-	*sim.Store
+	*memnode.Backend
 	kind node.Kind
 	lost *atomic.Bool
 }
@@ -77,8 +79,8 @@ type without struct {
 func (w without) Do(ctx context.Context, batch []node.Command) error {
 	for i := range batch {
 		if batch[i].Kind == w.kind && w.lost.Load() {
-			batch[i].Err = sim.ErrLost
-		} else if err := w.Store.Do(ctx, batch[i:i+1]); err != nil {
+			batch[i].Err = memnode.ErrLost
+		} else if err := w.Backend.Do(ctx, batch[i:i+1]); err != nil {
 			return err
 		}
 	}
@@ -100,9 +102,9 @@ func soon(t *testing.T, c <-chan got) got {
 
 // A grace beyond the window takes an extension before the lock is any good.
 func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 		var lost atomic.Bool
-		var nodes []node.Store
+		var nodes []node.Backend
 		for _, s := range stores {
 			nodes = append(nodes, without{s, node.Extend, &lost})
 		}
@@ -135,7 +137,7 @@ func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 
 // What is handed over is what is left of the lock, until it is extended.
 func TestALockThatIsHandedOverIsNoFresher(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", 10*time.Second)
 		require.NoError(t, err)
@@ -161,10 +163,10 @@ func TestALockThatIsHandedOverIsNoFresher(t *testing.T) {
 // process that comes has its turn.
 func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 	for _, extended := range []bool{true, false} {
-		simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+		simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 			for _, s := range stores {
-				s.Faults(func(op sim.Op, _ int) sim.Fault {
-					return sim.Fault{Request: ms, Reply: ms, LoseRequest: op == sim.Extend && !extended}
+				s.Faults(func(op memnode.Op, _ int) memnode.Fault {
+					return memnode.Fault{Request: ms, Reply: ms, LoseRequest: op == memnode.Extend && !extended}
 				})
 			}
 			l, other := open(), open()
@@ -224,7 +226,7 @@ func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 
 // Whoever is handed a lock and dies keeps others from it for its own ttl.
 func TestALockIsNotHandedOverForLongerThanAskedFor(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Hour)
 		require.NoError(t, err)
@@ -240,7 +242,7 @@ func TestALockIsNotHandedOverForLongerThanAskedFor(t *testing.T) {
 // A node that has lost a held key gives it to whoever waits. That one gives it back,
 // or the lock would hang on fewer nodes for as long as anybody waits.
 func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 		lock, err := open().TryAcquire(t.Context(), "k", time.Second)
 		require.NoError(t, err)
 		require.NoError(t, lock.AutoExtend(0))
@@ -270,7 +272,7 @@ func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
 
 // A lock that was lost is nobody's here: those who wait in this process go on.
 func TestThoseWhoWaitBehindALockThatIsLostGoOn(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Second)
 		require.NoError(t, err)
@@ -287,7 +289,7 @@ func TestThoseWhoWaitBehindALockThatIsLostGoOn(t *testing.T) {
 // The shortest ttl, where the window is the ttl and a heartbeat half of it, and a
 // hold that may be no longer than that.
 func TestWaitingWithTheShortestTTL(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 		one, other := open(redlock.WithLocalHandoff(0)), open()
 		lock, err := one.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
@@ -316,7 +318,7 @@ func TestWaitingWithTheShortestTTL(t *testing.T) {
 
 // One key given to AcquireAll is one key; several are asked for by pauses.
 func TestSeveralKeysAreAskedForByPauses(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 		one, other := open(), open()
 		lock, err := one.TryAcquireAll(t.Context(), []string{"k", "l"}, time.Minute)
 		require.NoError(t, err)
@@ -349,7 +351,7 @@ func TestSeveralKeysAreAskedForByPauses(t *testing.T) {
 // A middleware that refuses what was acquired leaves it to whoever waits.
 func TestALockThatAMiddlewareRefusesGoesToTheNext(t *testing.T) {
 	refused := errors.New("refused")
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 		one, third := open(), open()
 		other := open(redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			return errors.Join(next(ctx, op), refused)
@@ -369,7 +371,7 @@ func TestALockThatAMiddlewareRefusesGoesToTheNext(t *testing.T) {
 }
 
 func TestCloseEndsWaits(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	simulated(t, func(t *testing.T, stores []*memnode.Backend, open func(...redlock.Option) *redlock.Locker) {
 		one, other := open(), open()
 		lock, err := one.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)

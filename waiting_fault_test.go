@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // younger is the token of a contender that came after all that there are.
@@ -21,7 +21,7 @@ func younger() string { return node.AttemptToken(node.NewAge() + 1<<40) }
 
 // Invariant 12: an attempt that had to wait for its rivals has used up some of its validity.
 func TestTheEldestThatSettledLongHasFullValidity(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	overWays(t, func(t *testing.T, stores []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		l, _ := open(2 * ms)
 		stores[1].Set("k", younger(), 200*ms)
 		stores[2].Set("k", younger(), 200*ms)
@@ -35,7 +35,7 @@ func TestTheEldestThatSettledLongHasFullValidity(t *testing.T) {
 
 // The same with automatic extension: it is not thrown away for round trips that it never saw.
 func TestDoAfterALongContestIsNotThrownAway(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	overWays(t, func(t *testing.T, stores []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		l, _ := open(2*ms, redlock.WithNodeTimeout(500*ms))
 		stores[1].Set("k", younger(), 200*ms)
 		stores[2].Set("k", younger(), 200*ms)
@@ -48,7 +48,7 @@ func TestDoAfterALongContestIsNotThrownAway(t *testing.T) {
 
 // WithMaxHold limits a hold on purpose.
 func TestAMaxHoldBelowThreeRoundTripsIsNotRefusedForTheTTL(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	overWays(t, func(t *testing.T, stores []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		l, _ := open(40 * ms)
 		err := redlock.Do(t.Context(), l, "k", 30*time.Second, func(context.Context) error { return nil }, redlock.WithRetry(redlock.NoRetry()), redlock.WithMaxHold(100*ms))
 		require.NoError(t, err)
@@ -60,7 +60,7 @@ func TestAWaiterAcquiresSoonAfterAnOutage(t *testing.T) {
 	for _, how := range []string{"down", "cut off"} {
 		var worst, sum time.Duration
 		for range 40 {
-			overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+			overWays(t, func(t *testing.T, stores []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 				l, ways := open(2 * ms)
 				other, _ := open(2 * ms)
 				holder, err := other.TryAcquire(t.Context(), "k", 2*time.Second)
@@ -121,7 +121,7 @@ func (s *stoppable) Listen(ctx context.Context, channel string, ready func(), he
 func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 	var worst time.Duration
 	for _, stopped := range []time.Duration{2 * time.Second, 5 * time.Second, 30 * time.Second} {
-		overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		overWays(t, func(t *testing.T, stores []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var all sync.WaitGroup
 			for range 4 { // others keep the key busy
@@ -140,7 +140,7 @@ func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 			var until atomic.Pointer[time.Time]
 			now := time.Now()
 			until.Store(&now)
-			nodes := make([]node.Store, 3)
+			nodes := make([]node.Backend, 3)
 			for i, s := range stores {
 				nodes[i] = &stoppable{newWay(s, 2*ms), &until}
 			}
@@ -186,7 +186,7 @@ func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 func TestTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
 	var worst time.Duration
 	for _, dead := range []int{5, 20, 40} {
-		overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+		overWays(t, func(t *testing.T, stores []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 			holder, _ := open(2 * ms)
 			lock, err := holder.TryAcquire(t.Context(), "k", 20*time.Second)
 			require.NoError(t, err)
@@ -231,7 +231,7 @@ func TestTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
 // A waiter that took what its holder does not have, and does not see all of the holder's
 // nodes, keeps quiet.
 func TestAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	overWays(t, func(t *testing.T, stores []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		one, _ := open(2 * ms)
 		two, _ := open(2 * ms)
 		first, err := one.TryAcquire(t.Context(), "k", time.Minute)
@@ -243,7 +243,7 @@ func TestAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
 		require.NoError(t, g.err)
 		stores[2].Wipe() // it was restarted
 		var commands atomic.Int64
-		nodes := make([]node.Store, 3)
+		nodes := make([]node.Backend, 3)
 		for i, s := range stores {
 			w := newWay(s, 2*ms)
 			if i == 1 {
@@ -294,12 +294,12 @@ func TestOfThoseThatTryAtOnceOneWinsAtMostAndNoKeyIsLeft(t *testing.T) {
 }
 
 // lossy is faults that befall one call in ten.
-func lossy(r *rand.Rand) func(sim.Op, int) sim.Fault {
+func lossy(r *rand.Rand) func(memnode.Op, int) memnode.Fault {
 	var mu sync.Mutex // guards r
-	return func(sim.Op, int) sim.Fault {
+	return func(memnode.Op, int) memnode.Fault {
 		mu.Lock()
 		defer mu.Unlock()
-		f := sim.Fault{Request: time.Duration(r.Int64N(int64(ms))), Reply: time.Duration(r.Int64N(int64(ms)))}
+		f := memnode.Fault{Request: time.Duration(r.Int64N(int64(ms))), Reply: time.Duration(r.Int64N(int64(ms)))}
 		switch r.IntN(50) {
 		case 0:
 			f.LoseRequest = true
@@ -318,7 +318,7 @@ func lossy(r *rand.Rand) func(sim.Op, int) sim.Fault {
 
 // One that comes to the front of the queues notices a dead holder.
 func TestTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	overWays(t, func(t *testing.T, stores []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		for _, s := range stores { // of a process that has died
 			s.Set("k", node.AttemptToken(node.NewAge()), 8*time.Second)
 		}
@@ -346,10 +346,10 @@ func TestTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
 
 // The joins of one process run, and their answers are lost. It keeps no key from another.
 func TestAWaiterWhoseAnswersAreLostGivesItsVotesUp(t *testing.T) {
-	overWays(t, func(t *testing.T, stores []*sim.Store, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
+	overWays(t, func(t *testing.T, stores []*memnode.Backend, open func(time.Duration, ...redlock.Option) (*redlock.Locker, []*way)) {
 		other, _ := open(2 * ms)
 		var lost atomic.Bool
-		nodes := make([]node.Store, len(stores))
+		nodes := make([]node.Backend, len(stores))
 		for i, s := range stores {
 			nodes[i] = &answersLost{newWay(s, 2*ms), &lost}
 		}
@@ -386,7 +386,7 @@ func (a *answersLost) Do(ctx context.Context, batch []node.Command) error {
 	err := a.way.Do(ctx, batch)
 	for i := range batch {
 		if c := &batch[i]; c.Kind == node.Join && a.lost.Load() {
-			c.Outcome, c.Err = node.Unknown, sim.ErrLost
+			c.Outcome, c.Err = node.Unknown, memnode.ErrLost
 		}
 	}
 	return err
