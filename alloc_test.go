@@ -27,6 +27,7 @@ func (instant) Listen(context.Context, string, func(), func(node.Push)) error {
 	return node.ErrNoPush
 }
 func (instant) Samples() []string    { return []string{"k"} }
+func (instant) CanPush() bool        { return true } // as servers can: keys are released through their queues
 func (instant) Check([]string) error { return nil }
 func (instant) Close()               {}
 

@@ -12,16 +12,16 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 // inMemory is healthy nodes, and a Locker over them.
-func inMemory(t *testing.T, n int, opts ...redlock.Option) ([]*sim.Store, *redlock.Locker) {
+func inMemory(t *testing.T, n int, opts ...redlock.Option) ([]*memnode.Backend, *redlock.Locker) {
 	stores := lockertest.Stores(n)
 	return stores, lockertest.Over(t, stores, opts...)
 }
 
-func left(stores []*sim.Store) (keys int) {
+func left(stores []*memnode.Backend) (keys int) {
 	for _, s := range stores {
 		keys += s.Len()
 	}
@@ -69,11 +69,11 @@ func TestALockThatWasHeldForLongEnoughSaysSo(t *testing.T) {
 		time.Sleep(time.Second)
 		for i, delay := range []time.Duration{0, 7 * time.Second} {
 			var extensions atomic.Int64
-			stores[1+i].Faults(func(op sim.Op, _ int) sim.Fault {
-				if op != sim.Extend || extensions.Add(1) > 1 {
-					return sim.Fault{}
+			stores[1+i].Faults(func(op memnode.Op, _ int) memnode.Fault {
+				if op != memnode.Extend || extensions.Add(1) > 1 {
+					return memnode.Fault{}
 				}
-				return sim.Fault{Request: delay, LoseReply: true}
+				return memnode.Fault{Request: delay, LoseReply: true}
 			})
 		}
 		require.NoError(t, lock.AutoExtend(8*time.Second))

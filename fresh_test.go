@@ -10,14 +10,14 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 // Whichever way a lock comes, it is valid for what its ttl promises.
 func TestALockStartsWithItsFullValidity(t *testing.T) {
 	const lasts, validity = 10 * time.Second, 9*time.Second + 898*ms
 	for _, trip := range []time.Duration{0, 20 * ms} {
-		lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
+		lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 			one, _ := open(trip)
 			other, _ := open(trip)
 			full := func(how string, lock *redlock.Lock) {
@@ -48,7 +48,7 @@ func TestALockStartsWithItsFullValidity(t *testing.T) {
 // An attempt that had to settle split votes, or to agree on a fence, has used up some of
 // its validity.
 func TestALockThatTookLongToSettleIsExtendedFirst(t *testing.T) {
-	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(20 * ms)
 		stores[1].Set("k", "GHOST", time.Minute) // of a process that died: it is waited for first
 		stores[0].Set("k", "GHOST2", 60*ms)
@@ -63,7 +63,7 @@ func TestALockThatTookLongToSettleIsExtendedFirst(t *testing.T) {
 // What is extended automatically starts with enough for that, or not at all.
 func TestNoLockStartsThatIsLostBeforeItIsExtended(t *testing.T) {
 	for _, handoffs := range []int{32, 0} {
-		lockertest.OverWays(t, func(t *testing.T, _ []*sim.Store, open lockertest.FarOpener) {
+		lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
 			l, _ := open(20*ms, redlock.WithLocalHandoff(handoffs))
 			for _, left := range []time.Duration{5 * ms, 15 * ms, 40 * ms, 70 * ms, 300 * ms} {
 				lock, err := l.Acquire(t.Context(), "k", time.Second)
@@ -89,7 +89,7 @@ func TestNoLockStartsThatIsLostBeforeItIsExtended(t *testing.T) {
 
 // A ttl that is over before the lock could be extended is refused with the reason.
 func TestATTLThatIsTooShortForTheNodesIsAnErrorThatSaysSo(t *testing.T) {
-	lockertest.OverWays(t, func(t *testing.T, _ []*sim.Store, open lockertest.FarOpener) {
+	lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(30 * ms)
 		err := redlock.Do(t.Context(), l, "k", 60*ms, func(context.Context) error { return nil }, redlock.WithRetry(redlock.NoRetry()))
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
@@ -99,7 +99,7 @@ func TestATTLThatIsTooShortForTheNodesIsAnErrorThatSaysSo(t *testing.T) {
 
 // A lock without automatic extension that cannot be extended to its ttl is given back.
 func TestALockThatCannotBeExtendedToItsTTLIsNotReturned(t *testing.T) {
-	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		one, _ := open(ms)
 		other, _ := open(ms)
 		lock, err := one.Acquire(t.Context(), "k", 10*time.Second)
@@ -119,7 +119,7 @@ func TestALockThatCannotBeExtendedToItsTTLIsNotReturned(t *testing.T) {
 // A waiter whose ttl is too short for the nodes has no place in the queue, says so, and
 // is in no other's way.
 func TestEachWaiterHasAWindowOfItsOwn(t *testing.T) {
-	lockertest.OverWays(t, func(t *testing.T, _ []*sim.Store, open lockertest.FarOpener) {
+	lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(30 * ms)
 		other, _ := open(ms)
 		holder, err := other.TryAcquire(t.Context(), "k", 30*time.Second)
@@ -149,7 +149,7 @@ func TestEachWaiterHasAWindowOfItsOwn(t *testing.T) {
 
 // A waiter that gives up when the lock is granted leaves it to the next of its process.
 func TestAGrantThatComesTooLateForOneWaiterGoesToTheNextHere(t *testing.T) {
-	lockertest.OverWays(t, func(t *testing.T, _ []*sim.Store, open lockertest.FarOpener) {
+	lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(20 * ms)
 		other, _ := open(20 * ms)
 		holder, err := other.TryAcquire(t.Context(), "k", 30*time.Second)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 // The ctx ends a grace before validity does. Until then nobody else has the lock, unless
@@ -20,7 +20,7 @@ func TestNobodyElseHasTheLockDuringItsGrace(t *testing.T) {
 	for name, end := range ends {
 		for stops, within := range map[string]time.Duration{"at once": 0, "within the grace": grace / 2, "too late": 2 * grace} {
 			t.Run(name+", stops "+stops, func(t *testing.T) {
-				lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+				lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 					l, rival := open(), open()
 					var waiter <-chan lockertest.Acquired
 					var stopped, until time.Time
@@ -50,7 +50,7 @@ func TestNobodyElseHasTheLockDuringItsGrace(t *testing.T) {
 }
 
 func TestCloseWaitsForNoGrace(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute, redlock.WithGrace(30*time.Second))
 		require.NoError(t, err)
@@ -67,7 +67,7 @@ func TestCloseWaitsForNoGrace(t *testing.T) {
 
 // A lock that nodes have definitely refused has nothing to be graceful about.
 func TestALockThatIsAnothersHasNoGrace(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Second, redlock.WithGrace(100*ms))
 		require.NoError(t, err)

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/redistest"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // far is healthy nodes in memory, 50 ms away, and a Locker over them. What counts here is
@@ -25,7 +25,7 @@ func far(t *testing.T, test func(t *testing.T, l *redlock.Locker)) {
 	synctest.Test(t, func(t *testing.T) {
 		stores, l := inMemory(t, 3)
 		for _, s := range stores {
-			s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Request: 25 * ms, Reply: 25 * ms} })
+			s.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Request: 25 * ms, Reply: 25 * ms} })
 		}
 		test(t, l)
 		require.NoError(t, l.Close())
@@ -57,19 +57,19 @@ func TestABurstIsNotAFailure(t *testing.T) {
 
 // busy is nodes in memory, 50 ms away, that take 40 µs for each command, one after the other,
 // and a Locker over them.
-func busy(t *testing.T, opts ...redlock.Option) ([]*sim.Store, *redlock.Locker) {
+func busy(t *testing.T, opts ...redlock.Option) ([]*memnode.Backend, *redlock.Locker) {
 	stores, l := inMemory(t, 3, opts...)
 	for _, s := range stores {
 		var mu sync.Mutex // guards free
 		var free time.Time
-		s.Faults(func(_ sim.Op, commands int) sim.Fault {
+		s.Faults(func(_ memnode.Op, commands int) memnode.Fault {
 			mu.Lock()
 			defer mu.Unlock()
 			if arrives := time.Now().Add(25 * ms); free.Before(arrives) {
 				free = arrives
 			}
 			free = free.Add(time.Duration(commands) * 40 * time.Microsecond)
-			return sim.Fault{Request: time.Until(free), Reply: 25 * ms}
+			return memnode.Fault{Request: time.Until(free), Reply: 25 * ms}
 		})
 	}
 	return stores, l

@@ -14,8 +14,8 @@ import (
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // holderOf returns who holds a lock, by the error of one who was refused it.
@@ -59,7 +59,7 @@ func TestOneWhoIsRefusedLearnsWhoHoldsTheLock(t *testing.T) {
 }
 
 func TestOneWhoWaitsBehindItsOwnProcessLearnsWhoHoldsTheLock(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, _ []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		lock, err := l.Acquire(t.Context(), "k", time.Minute, redlock.WithMetadata("request=1"))
 		require.NoError(t, err)

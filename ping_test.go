@@ -11,7 +11,7 @@ import (
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 func TestPingTellsOfEachNode(t *testing.T) {
@@ -61,7 +61,7 @@ func TestPingTellsOfEachNode(t *testing.T) {
 }
 
 func TestPingWaitsForSilentNodesForTheNodeTimeout(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open(redlock.WithNodeTimeout(200 * ms))
 		stores[1].Pause()
 		defer stores[1].Resume()
@@ -83,7 +83,7 @@ func TestPingWaitsForSilentNodesForTheNodeTimeout(t *testing.T) {
 }
 
 func TestPingEndsWithItsCtx(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		for _, s := range stores[1:] {
 			s.Pause()
@@ -102,7 +102,7 @@ func TestPingEndsWithItsCtx(t *testing.T) {
 }
 
 func TestPingEndsWithClose(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		for _, s := range stores {
 			s.Pause()

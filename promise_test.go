@@ -21,8 +21,8 @@ import (
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/redistest"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // A key that somebody uses for a list is held by him: nothing else is wrong with
@@ -84,7 +84,7 @@ func TestAnAcquisitionDoesNotOutliveItsValidity(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				stores := []*sim.Store{{}, {}, {}}
+				stores := []*memnode.Backend{{}, {}, {}}
 				l := lockertest.Over(t, stores, redlock.WithNodeTimeout(24*time.Hour))
 				stores[1].Pause()
 				stores[2].Pause()

@@ -12,13 +12,13 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // without is a node on which one process's commands of a kind are lost for a while.
 type without struct {
-	*sim.Store
+	*memnode.Backend
 	kind node.Kind
 	lost *atomic.Bool
 }
@@ -26,8 +26,8 @@ type without struct {
 func (w without) Do(ctx context.Context, batch []node.Command) error {
 	for i := range batch {
 		if batch[i].Kind == w.kind && w.lost.Load() {
-			batch[i].Err = sim.ErrLost
-		} else if err := w.Store.Do(ctx, batch[i:i+1]); err != nil {
+			batch[i].Err = memnode.ErrLost
+		} else if err := w.Backend.Do(ctx, batch[i:i+1]); err != nil {
 			return err
 		}
 	}
@@ -36,9 +36,9 @@ func (w without) Do(ctx context.Context, batch []node.Command) error {
 
 // A grace beyond the window takes an extension before the lock is any good.
 func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		var lost atomic.Bool
-		var nodes []node.Store
+		var nodes []node.Backend
 		for _, s := range stores {
 			nodes = append(nodes, without{s, node.Extend, &lost})
 		}
@@ -70,7 +70,7 @@ func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 
 // What is handed over is what is left of the lock, until it is extended.
 func TestALockThatIsHandedOverIsNoFresher(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", 10*time.Second)
 		require.NoError(t, err)
@@ -96,10 +96,10 @@ func TestALockThatIsHandedOverIsNoFresher(t *testing.T) {
 // process that comes has its turn.
 func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 	for _, extended := range []bool{true, false} {
-		lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+		lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 			for _, s := range stores {
-				s.Faults(func(op sim.Op, _ int) sim.Fault {
-					return sim.Fault{Request: ms, Reply: ms, LoseRequest: op == sim.Extend && !extended}
+				s.Faults(func(op memnode.Op, _ int) memnode.Fault {
+					return memnode.Fault{Request: ms, Reply: ms, LoseRequest: op == memnode.Extend && !extended}
 				})
 			}
 			l, other := open(), open()
@@ -159,7 +159,7 @@ func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 
 // Whoever is handed a lock and dies keeps others from it for its own ttl.
 func TestALockIsNotHandedOverForLongerThanAskedFor(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Hour)
 		require.NoError(t, err)
@@ -175,7 +175,7 @@ func TestALockIsNotHandedOverForLongerThanAskedFor(t *testing.T) {
 // A node that has lost a held key gives it to whoever waits. That one gives it back,
 // or the lock would hang on fewer nodes for as long as anybody waits.
 func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		lock, err := open().TryAcquire(t.Context(), "k", time.Second)
 		require.NoError(t, err)
 		require.NoError(t, lock.AutoExtend(0))
@@ -205,7 +205,7 @@ func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
 
 // A lock that was lost is nobody's here: those who wait in this process go on.
 func TestThoseWhoWaitBehindALockThatIsLostGoOn(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Second)
 		require.NoError(t, err)
@@ -222,7 +222,7 @@ func TestThoseWhoWaitBehindALockThatIsLostGoOn(t *testing.T) {
 // The shortest ttl, where the window is the ttl and a heartbeat half of it, and a
 // hold that may be no longer than that.
 func TestWaitingWithTheShortestTTL(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		one, other := open(redlock.WithLocalHandoff(0)), open()
 		lock, err := one.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
@@ -251,7 +251,7 @@ func TestWaitingWithTheShortestTTL(t *testing.T) {
 
 // One key given to AcquireAll is one key; several are asked for by pauses.
 func TestSeveralKeysAreAskedForByPauses(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		one, other := open(), open()
 		lock, err := one.TryAcquireAll(t.Context(), []string{"k", "l"}, time.Minute)
 		require.NoError(t, err)
@@ -284,7 +284,7 @@ func TestSeveralKeysAreAskedForByPauses(t *testing.T) {
 // A middleware that refuses what was acquired leaves it to whoever waits.
 func TestALockThatAMiddlewareRefusesGoesToTheNext(t *testing.T) {
 	refused := errors.New("refused")
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		one, third := open(), open()
 		other := open(redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			return errors.Join(next(ctx, op), refused)
@@ -304,7 +304,7 @@ func TestALockThatAMiddlewareRefusesGoesToTheNext(t *testing.T) {
 }
 
 func TestCloseEndsWaits(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*sim.Store, open lockertest.Opener) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		one, other := open(), open()
 		lock, err := one.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)

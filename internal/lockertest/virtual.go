@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 const ms = time.Millisecond
@@ -20,9 +20,9 @@ type FarOpener = func(trip time.Duration, opts ...redlock.Option) (*redlock.Lock
 
 // OverNodes runs a test of Lockers over three nodes in memory, in virtual time. At the end
 // the Lockers are closed, and no key may be left.
-func OverNodes(t *testing.T, test func(t *testing.T, stores []*sim.Store, open Opener)) {
+func OverNodes(t *testing.T, test func(t *testing.T, stores []*memnode.Backend, open Opener)) {
 	t.Helper()
-	virtual(t, 0, func(t *testing.T, stores []*sim.Store, closed func(*redlock.Locker) *redlock.Locker) {
+	virtual(t, 0, func(t *testing.T, stores []*memnode.Backend, closed func(*redlock.Locker) *redlock.Locker) {
 		test(t, stores, func(opts ...redlock.Option) *redlock.Locker {
 			return closed(Over(t, stores, opts...))
 		})
@@ -31,9 +31,9 @@ func OverNodes(t *testing.T, test func(t *testing.T, stores []*sim.Store, open O
 
 // OverWays is [OverNodes] with ways of its own for each process. What is late has five seconds to
 // arrive after the Lockers are closed.
-func OverWays(t *testing.T, test func(t *testing.T, stores []*sim.Store, open FarOpener)) {
+func OverWays(t *testing.T, test func(t *testing.T, stores []*memnode.Backend, open FarOpener)) {
 	t.Helper()
-	virtual(t, 5*time.Second, func(t *testing.T, stores []*sim.Store, closed func(*redlock.Locker) *redlock.Locker) {
+	virtual(t, 5*time.Second, func(t *testing.T, stores []*memnode.Backend, closed func(*redlock.Locker) *redlock.Locker) {
 		test(t, stores, func(trip time.Duration, opts ...redlock.Option) (*redlock.Locker, []*Way) {
 			ways := Ways(stores, func() time.Duration { return trip })
 			return closed(Over(t, ways, opts...)), ways
@@ -43,7 +43,7 @@ func OverWays(t *testing.T, test func(t *testing.T, stores []*sim.Store, open Fa
 
 // virtual runs a test over three nodes. closed has a Locker closed at its end. The keys are
 // counted late after that.
-func virtual(t *testing.T, late time.Duration, test func(t *testing.T, stores []*sim.Store, closed func(*redlock.Locker) *redlock.Locker)) {
+func virtual(t *testing.T, late time.Duration, test func(t *testing.T, stores []*memnode.Backend, closed func(*redlock.Locker) *redlock.Locker)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		stores := Stores(3)
@@ -110,5 +110,7 @@ func Soon(t testing.TB, c <-chan Acquired) Acquired {
 	}
 }
 
-// NoExtensions is for [sim.Store.Faults]: extensions get lost.
-func NoExtensions(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Extend} }
+// NoExtensions is for [memnode.Backend.Faults]: extensions get lost.
+func NoExtensions(op memnode.Op, _ int) memnode.Fault {
+	return memnode.Fault{LoseRequest: op == memnode.Extend}
+}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 var simTicks = flag.Int("sim.ticks", fewer(100, 30), "ticks to simulate, in each of which several contenders try once")
@@ -30,7 +30,7 @@ type tick struct {
 	ghosts     bool          // a process has died and left keys
 	mute       bool          // servers before Redis 7.0
 	trip       time.Duration // of the longest way
-	fault      func(sim.Op, int) sim.Fault
+	fault      func(memnode.Op, int) memnode.Fault
 }
 
 func randomTick(seed uint64) tick {

@@ -14,8 +14,8 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // crowd is clients that all want one key, over three nodes that are far.
@@ -29,12 +29,12 @@ type crowd struct {
 type outcome struct {
 	holds, refused int64
 	commands       int64 // that ran on all nodes
-	byKind         map[sim.Op]int64
+	byKind         map[memnode.Op]int64
 }
 
 func (c crowd) run(t *testing.T) (o outcome) {
 	t.Helper()
-	o.byKind = make(map[sim.Op]int64)
+	o.byKind = make(map[memnode.Op]int64)
 	synctest.Test(t, func(t *testing.T) {
 		stores := lockertest.Stores(3)
 		var mu sync.Mutex // guards o.byKind and o.commands
@@ -83,9 +83,9 @@ func (c crowd) run(t *testing.T) (o outcome) {
 	return o
 }
 
-var kinds = map[node.Kind]sim.Op{
-	node.Acquire: sim.Acquire, node.Extend: sim.Extend, node.Release: sim.Release, node.Leave: sim.Release, node.Confirm: sim.Confirm,
-	node.Trust: sim.Trust, node.Join: sim.Join, node.Ping: sim.Ping, node.Look: sim.Look, node.Read: sim.Read,
+var kinds = map[node.Kind]memnode.Op{
+	node.Acquire: memnode.Acquire, node.Extend: memnode.Extend, node.Release: memnode.Release, node.Leave: memnode.Release, node.Confirm: memnode.Confirm,
+	node.Trust: memnode.Trust, node.Join: memnode.Join, node.Ping: memnode.Ping, node.Look: memnode.Look, node.Read: memnode.Read,
 }
 
 // counted is a way on which commands are counted.
@@ -95,7 +95,7 @@ type counted struct {
 }
 
 // count returns the ways of one process, on which its commands are counted.
-func count(stores []*sim.Store, trip time.Duration, count func([]node.Command)) []*counted {
+func count(stores []*memnode.Backend, trip time.Duration, count func([]node.Command)) []*counted {
 	ways := make([]*counted, len(stores))
 	for i, s := range stores {
 		ways[i] = &counted{lockertest.NewWay(s, trip), count}
@@ -103,7 +103,7 @@ func count(stores []*sim.Store, trip time.Duration, count func([]node.Command)) 
 	return ways
 }
 
-// Do implements node.Store.
+// Do implements node.Backend.
 func (c *counted) Do(ctx context.Context, batch []node.Command) error {
 	c.count(batch)
 	return c.Way.Do(ctx, batch)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 var simMixed = flag.Int("sim.mixed", fewer(100, 10), "histories of Lockers that come and go to simulate")
@@ -26,18 +26,18 @@ func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
 	n := []int{1, 2, 3, 3, 3, 4, 5, 7}[r.IntN(8)]
 	fenced := r.IntN(2) == 0
 	faulty := r.IntN(3) > 0
-	stores := make([]*sim.Store, n)
+	stores := make([]*memnode.Backend, n)
 	healed := false
 	for i := range stores {
-		stores[i] = &sim.Store{Mute: r.IntN(3) == 0, Rate: 0.9905 + 0.019*r.Float64()}
+		stores[i] = &memnode.Backend{Mute: r.IntN(3) == 0, Rate: 0.9905 + 0.019*r.Float64()}
 		bad := r.Float64() * 0.2
 		if !faulty {
 			bad = 0
 		}
-		stores[i].Faults(func(sim.Op, int) sim.Fault {
+		stores[i].Faults(func(memnode.Op, int) memnode.Fault {
 			mu.Lock()
 			defer mu.Unlock()
-			f := sim.Fault{Request: time.Duration(r.Int64N(int64(ms))), Reply: time.Duration(r.Int64N(int64(ms)))}
+			f := memnode.Fault{Request: time.Duration(r.Int64N(int64(ms))), Reply: time.Duration(r.Int64N(int64(ms)))}
 			if !healed && r.Float64() < bad {
 				switch r.IntN(5) {
 				case 0:

@@ -15,7 +15,7 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/proof/history"
 	"github.com/redis-kit/redlock/proof/nemesis"
 )
@@ -60,7 +60,7 @@ func TestSimulation(t *testing.T) {
 // world is one simulated deployment.
 type world struct {
 	random *rand.Rand
-	stores []*sim.Store
+	stores []*memnode.Backend
 	ttl    time.Duration
 
 	mu   sync.Mutex // guards what follows, and random
@@ -174,13 +174,13 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 }
 
 // faults befall the calls to a node: delays, losses and duplicates.
-func (w *world) faults(int) func(op sim.Op, claims int) sim.Fault {
+func (w *world) faults(int) func(op memnode.Op, claims int) memnode.Fault {
 	bad := w.random.Float64() * 0.4 // some nodes are worse than others
-	return func(sim.Op, int) sim.Fault {
+	return func(memnode.Op, int) memnode.Fault {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delay := func(most time.Duration) time.Duration { return time.Duration(w.random.Int64N(int64(most))) }
-		f := sim.Fault{Request: delay(ms), Reply: delay(ms)}
+		f := memnode.Fault{Request: delay(ms), Reply: delay(ms)}
 		if w.calm || w.random.Float64() > bad {
 			return f
 		}

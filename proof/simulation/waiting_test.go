@@ -13,8 +13,8 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // younger is the token of a contender that came after all that there are.
@@ -22,7 +22,7 @@ func younger() string { return node.AttemptToken(node.NewAge() + 1<<40) }
 
 // Invariant 12: an attempt that had to wait for its rivals has used up some of its validity.
 func TestTheEldestThatSettledLongHasFullValidity(t *testing.T) {
-	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(2 * ms)
 		stores[1].Set("k", younger(), 200*ms)
 		stores[2].Set("k", younger(), 200*ms)
@@ -36,7 +36,7 @@ func TestTheEldestThatSettledLongHasFullValidity(t *testing.T) {
 
 // The same with automatic extension: it is not thrown away for round trips that it never saw.
 func TestDoAfterALongContestIsNotThrownAway(t *testing.T) {
-	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(2*ms, redlock.WithNodeTimeout(500*ms))
 		stores[1].Set("k", younger(), 200*ms)
 		stores[2].Set("k", younger(), 200*ms)
@@ -49,7 +49,7 @@ func TestDoAfterALongContestIsNotThrownAway(t *testing.T) {
 
 // WithMaxHold limits a hold on purpose.
 func TestAMaxHoldBelowThreeRoundTripsIsNotRefusedForTheTTL(t *testing.T) {
-	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(40 * ms)
 		err := redlock.Do(t.Context(), l, "k", 30*time.Second, func(context.Context) error { return nil }, redlock.WithRetry(redlock.NoRetry()), redlock.WithMaxHold(100*ms))
 		require.NoError(t, err)
@@ -61,7 +61,7 @@ func TestAWaiterAcquiresSoonAfterAnOutage(t *testing.T) {
 	for _, how := range []string{"down", "cut off"} {
 		var worst, sum time.Duration
 		for range 40 {
-			lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
+			lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 				l, ways := open(2 * ms)
 				other, _ := open(2 * ms)
 				holder, err := other.TryAcquire(t.Context(), "k", 2*time.Second)
@@ -122,7 +122,7 @@ func (s *stoppable) Listen(ctx context.Context, channel string, ready func(), he
 func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 	var worst time.Duration
 	for _, stopped := range []time.Duration{2 * time.Second, 5 * time.Second, 30 * time.Second} {
-		lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
+		lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 			ctx, cancel := context.WithCancel(t.Context())
 			var all sync.WaitGroup
 			for range 4 { // others keep the key busy
@@ -186,7 +186,7 @@ func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 func TestTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
 	var worst time.Duration
 	for _, dead := range []int{5, 20, 40} {
-		lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
+		lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 			holder, _ := open(2 * ms)
 			lock, err := holder.TryAcquire(t.Context(), "k", 20*time.Second)
 			require.NoError(t, err)
@@ -229,7 +229,7 @@ func TestTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
 // A waiter that took what its holder does not have, and does not see all of the holder's
 // nodes, keeps quiet.
 func TestAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
-	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		one, _ := open(2 * ms)
 		two, _ := open(2 * ms)
 		first, err := one.TryAcquire(t.Context(), "k", time.Minute)
@@ -285,12 +285,12 @@ func TestOfThoseThatTryAtOnceOneWinsAtMostAndNoKeyIsLeft(t *testing.T) {
 }
 
 // lossy is faults that befall one call in ten.
-func lossy(r *rand.Rand) func(sim.Op, int) sim.Fault {
+func lossy(r *rand.Rand) func(memnode.Op, int) memnode.Fault {
 	var mu sync.Mutex // guards r
-	return func(sim.Op, int) sim.Fault {
+	return func(memnode.Op, int) memnode.Fault {
 		mu.Lock()
 		defer mu.Unlock()
-		f := sim.Fault{Request: time.Duration(r.Int64N(int64(ms))), Reply: time.Duration(r.Int64N(int64(ms)))}
+		f := memnode.Fault{Request: time.Duration(r.Int64N(int64(ms))), Reply: time.Duration(r.Int64N(int64(ms)))}
 		switch r.IntN(50) {
 		case 0:
 			f.LoseRequest = true
@@ -309,7 +309,7 @@ func lossy(r *rand.Rand) func(sim.Op, int) sim.Fault {
 
 // One that comes to the front of the queues notices a dead holder.
 func TestTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
-	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		for _, s := range stores { // of a process that has died
 			s.Set("k", node.AttemptToken(node.NewAge()), 8*time.Second)
 		}
@@ -337,7 +337,7 @@ func TestTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
 
 // The joins of one process run, and their answers are lost. It keeps no key from another.
 func TestAWaiterWhoseAnswersAreLostGivesItsVotesUp(t *testing.T) {
-	lockertest.OverWays(t, func(t *testing.T, stores []*sim.Store, open lockertest.FarOpener) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		other, _ := open(2 * ms)
 		var lost atomic.Bool
 		nodes := make([]*answersLost, len(stores))
@@ -376,7 +376,7 @@ func (a *answersLost) Do(ctx context.Context, batch []node.Command) error {
 	err := a.Way.Do(ctx, batch)
 	for i := range batch {
 		if c := &batch[i]; c.Kind == node.Join && a.lost.Load() {
-			c.Outcome, c.Err = node.Unknown, sim.ErrLost
+			c.Outcome, c.Err = node.Unknown, memnode.ErrLost
 		}
 	}
 	return err

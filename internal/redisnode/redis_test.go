@@ -1,34 +1,37 @@
-package node_test
+package redisnode_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
+	"github.com/redis-kit/redlock/internal/redisnode"
 	"github.com/redis-kit/redlock/internal/redistest"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 func unreachable() rueidis.ClientOption {
 	return rueidis.ClientOption{InitAddress: []string{"127.0.0.1:1"}, ForceSingleClient: true, DisableCache: true}
 }
 
-func connect(t *testing.T, s *redistest.Server) *node.Redis {
+func connect(t *testing.T, s *redistest.Server) *redisnode.Redis {
 	client, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress: []string{s.Addr()}, ForceSingleClient: true, DisableCache: true, AlwaysPipelining: true, PipelineMultiplex: -1,
 	})
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
-	return node.Wrap(client).(*node.Redis)
+	return redisnode.Wrap(client).(*redisnode.Redis)
 }
 
 // do runs a pipeline of commands of one kind.
-func do(t *testing.T, s node.Store, kind node.Kind, ttl time.Duration, claims ...*node.Claim) []node.Command {
+func do(t *testing.T, s node.Backend, kind node.Kind, ttl time.Duration, claims ...*node.Claim) []node.Command {
 	t.Helper()
 	var batch []node.Command
 	for _, c := range claims {
@@ -155,10 +158,10 @@ func TestManyExtensionsLeaveInSeveralPipelines(t *testing.T) {
 		held = append(held, claim(i))
 	}
 	extendAll := func() []quorum.Reply {
-		var voters []sim.Voter
+		var voters []memnode.Voter
 		for _, c := range held {
-			v := make(sim.Voter, 1)
-			n.Extend(node.Extension{Slot: new(node.Slot), Claim: c, TTL: time.Minute, Voter: v})
+			v := make(memnode.Voter, 1)
+			n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: c, TTL: time.Minute, Voter: v})
 			voters = append(voters, v)
 		}
 		var replies []quorum.Reply
@@ -179,4 +182,24 @@ func TestManyExtensionsLeaveInSeveralPipelines(t *testing.T) {
 	}
 	require.NoError(t, n.Close(10*time.Second))
 	require.Empty(t, server.Keys(t))
+}
+
+func TestErrNotRunKeepsTheTextAndTheType(t *testing.T) {
+	s := redisnode.Dial(unreachable())
+	defer s.Close()
+	<-s.Tried()
+	batch := []node.Command{{Kind: node.Acquire, Claim: claim(1), TTL: time.Second}}
+	err := s.Do(context.Background(), batch)
+	require.ErrorIs(t, err, node.ErrNotConnected)
+	require.Equal(t, err, batch[0].Err)
+	require.ErrorIs(t, err, node.ErrNotRun)
+	require.ErrorContains(t, err, "not connected: ")
+	require.False(t, errors.Is(err, context.DeadlineExceeded))
+}
+
+const ms = time.Millisecond
+
+// claim returns the i-th of many claims.
+func claim(i int) *node.Claim {
+	return node.NewClaim([]string{fmt.Sprint("k", i)}, fmt.Sprint("token", i), 1)
 }

@@ -1,4 +1,4 @@
-package node
+package redisnode
 
 import (
 	"crypto/sha1"
@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/redis-kit/redlock/internal/node"
 )
 
 var (
@@ -40,26 +42,19 @@ var (
 	guardText string
 
 	scripts = [...]script{
-		Acquire: newScript(acquireText),
-		Extend:  newScript(extendText),
-		Release: newScript(releaseText),
-		Leave:   newScript(leaveText),
-		Join:    newScript(joinText),
-		Confirm: newScript(confirmText),
-		Trust:   newScript(trustText),
+		node.Acquire: newScript(acquireText),
+		node.Extend:  newScript(extendText),
+		node.Release: newScript(releaseText),
+		node.Leave:   newScript(leaveText),
+		node.Join:    newScript(joinText),
+		node.Confirm: newScript(confirmText),
+		node.Trust:   newScript(trustText),
 		// A script that begins with #! is refused as a whole where scripts may not write, from
 		// Redis 7 on, and touches no key. Servers before that say that it does not compile.
-		Ping: newScript(pingText),
-		Read: newScript(ownerText),
+		node.Ping: newScript(pingText),
+		node.Read: newScript(ownerText),
 	}
 	ping6 = newScript(ping6Text)
-)
-
-const (
-	// queueSuffix is what queue.lua appends to a key for the name of its queue.
-	queueSuffix = ":waiters"
-	// guardMarker is the key of guard.lua.
-	guardMarker = "redlock:guard"
 )
 
 // script is a Lua script that is sent by its digest, and whole only where the

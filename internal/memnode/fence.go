@@ -1,4 +1,4 @@
-package sim
+package memnode
 
 import (
 	"time"
@@ -6,7 +6,7 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// counter counts the fences of a key: see internal/node/fence.lua, which this
+// counter counts the fences of a key: see internal/redisnode/fence.lua, which this
 // follows.
 type counter struct {
 	value   int64
@@ -14,7 +14,7 @@ type counter struct {
 }
 
 // Counters is the number of counters of fences.
-func (s *Store) Counters() int {
+func (s *Backend) Counters() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
@@ -27,34 +27,34 @@ func (s *Store) Counters() int {
 }
 
 // Counter is the counter of a key's fences, 0 if there is none.
-func (s *Store) Counter(key string) int64 {
+func (s *Backend) Counter(key string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.counted(node.Counter(key))
 }
 
 // Count sets the counter of a key's fences.
-func (s *Store) Count(key string, value int64) {
+func (s *Backend) Count(key string, value int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count(node.Counter(key), value, time.Hour)
 }
 
-func (s *Store) counted(key string) int64 {
+func (s *Backend) counted(key string) int64 {
 	if c := s.counters[key]; time.Now().Before(c.expires) {
 		return c.value
 	}
 	return 0
 }
 
-func (s *Store) count(key string, value int64, retention time.Duration) {
+func (s *Backend) count(key string, value int64, retention time.Duration) {
 	if s.counters == nil {
 		s.counters = make(map[string]counter)
 	}
 	s.counters[key] = counter{value, time.Now().Add(s.local(retention))}
 }
 
-func (s *Store) raise(keys []string, terms node.Terms, fence, step int64) int64 {
+func (s *Backend) raise(keys []string, terms node.Terms, fence, step int64) int64 {
 	if terms.Floor == 0 {
 		return 0
 	}
@@ -67,7 +67,7 @@ func (s *Store) raise(keys []string, terms node.Terms, fence, step int64) int64 
 	return fence
 }
 
-func (s *Store) confirm(c *node.Command) node.Outcome {
+func (s *Backend) confirm(c *node.Command) node.Outcome {
 	for _, key := range c.Claim.Keys {
 		if token, held := s.get(key); !held || token != c.Claim.Token {
 			return node.Refused
@@ -78,8 +78,8 @@ func (s *Store) confirm(c *node.Command) node.Outcome {
 }
 
 // quarantined is for how long the node must not vote: see
-// internal/node/guard.lua. A Store is restarted by Wipe.
-func (s *Store) quarantined(quarantine time.Duration) time.Duration {
+// internal/redisnode/guard.lua. A Store is restarted by Wipe.
+func (s *Backend) quarantined(quarantine time.Duration) time.Duration {
 	if quarantine == 0 {
 		return 0
 	}
@@ -90,16 +90,16 @@ func (s *Store) quarantined(quarantine time.Duration) time.Duration {
 }
 
 // Trust ends the node's quarantine, as trust.lua does.
-func (s *Store) Trust() {
+func (s *Backend) Trust() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.trust()
 }
 
-func (s *Store) trust() { s.marked, s.since = true, time.Time{} }
+func (s *Backend) trust() { s.marked, s.since = true, time.Time{} }
 
 // Votes reports whether the node votes, under a restart guard.
-func (s *Store) Votes(quarantine time.Duration) bool {
+func (s *Backend) Votes(quarantine time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.marked && s.quarantined(quarantine) == 0

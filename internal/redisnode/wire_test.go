@@ -1,4 +1,4 @@
-package node
+package redisnode
 
 import (
 	"context"
@@ -15,6 +15,8 @@ import (
 
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/node"
 )
 
 // Only what says for certain that SET did not run is taken for that: anything
@@ -61,11 +63,11 @@ func TestOnlyCertainRefusalsOfSETCountAsNotRun(t *testing.T) {
 		server.answer([]byte("-"+answer+"\r\n"), goOn, false)
 		client, err := rueidis.NewClient(server.option())
 		require.NoError(t, err)
-		batch := []Command{{Kind: Acquire, Claim: NewClaim([]string{"k"}, "a token", 1), TTL: time.Minute}}
+		batch := []node.Command{{Kind: node.Acquire, Claim: node.NewClaim([]string{"k"}, "a token", 1), TTL: time.Minute}}
 		require.NoError(t, Wrap(client).Do(t.Context(), batch), "the server has answered")
 		client.Close()
-		require.Equal(t, Unknown, batch[0].Outcome)
-		require.Equal(t, notRun, errors.Is(batch[0].Err, ErrNotRun), "%q", answer)
+		require.Equal(t, node.Unknown, batch[0].Outcome)
+		require.Equal(t, notRun, errors.Is(batch[0].Err, node.ErrNotRun), "%q", answer)
 		require.NotContains(t, batch[0].Err.Error(), "a token")
 	}
 	for _, err := range []error{io.EOF, errors.New("READONLY by a client"), &net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, context.Canceled} {
@@ -148,12 +150,12 @@ func TestAServerThatRefusesAConnectionIsQuoted(t *testing.T) {
 				option := rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, DisableCache: true, AlwaysPipelining: true, DialCtxFn: Attentive(nil)}
 				s := Dial(option)
 				<-s.Tried()
-				batch := []Command{{Kind: Acquire, Claim: NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}}
+				batch := []node.Command{{Kind: node.Acquire, Claim: node.NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}}
 				err := s.Do(t.Context(), batch)
 				s.Close()
 				require.EqualError(t, err, want)
-				require.ErrorIs(t, err, ErrNotConnected)
-				require.ErrorIs(t, batch[0].Err, ErrNotRun)
+				require.ErrorIs(t, err, node.ErrNotConnected)
+				require.ErrorIs(t, batch[0].Err, node.ErrNotRun)
 			}
 		}
 	}
@@ -169,9 +171,9 @@ func TestAProxyThatRefusesHELLOIsNamedAsThat(t *testing.T) {
 			option.AlwaysRESP2 = resp2
 			s := Dial(option)
 			<-s.Tried()
-			err := s.Do(t.Context(), []Command{{Kind: Acquire, Claim: NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}})
+			err := s.Do(t.Context(), []node.Command{{Kind: node.Acquire, Claim: node.NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}})
 			s.Close()
-			require.ErrorIs(t, err, ErrNotConnected)
+			require.ErrorIs(t, err, node.ErrNotConnected)
 			require.ErrorContains(t, err, "not connected: HELLO was refused: "+strings.TrimPrefix(said, "ERR "))
 			require.ErrorContains(t, err, "connect to the server itself")
 		}
@@ -182,10 +184,10 @@ func TestAServerThatClosesWithoutAWordIsToldSo(t *testing.T) {
 	addr := refusingServer(t, "", func(g *greeter) { g.after = true })
 	s := Dial(rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, DisableCache: true, DialCtxFn: Attentive(nil)})
 	<-s.Tried()
-	err := s.Do(t.Context(), []Command{{Kind: Acquire, Claim: NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}})
+	err := s.Do(t.Context(), []node.Command{{Kind: node.Acquire, Claim: node.NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}})
 	s.Close()
 	require.ErrorContains(t, err, "not connected: the server closed the connection without a word: ")
-	require.ErrorIs(t, err, ErrNotConnected)
+	require.ErrorIs(t, err, node.ErrNotConnected)
 }
 
 // An error of the handshake that did not end the connection is not why it ends

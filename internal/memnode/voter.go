@@ -1,4 +1,4 @@
-package sim
+package memnode
 
 import "github.com/redis-kit/redlock/internal/quorum"
 

@@ -1,4 +1,4 @@
-package node
+package redisnode
 
 import (
 	"context"
@@ -7,20 +7,22 @@ import (
 	"strings"
 
 	"github.com/redis/rueidis"
+
+	"github.com/redis-kit/redlock/internal/node"
 )
 
-// pushes reports whether the deployment tells of grants. A Cluster would pass what
+// CanPush implements node.Backend. A Cluster would pass what
 // is published on to all its servers, which would cost more than waiting does.
-func (s *Redis) pushes() bool { return s.topology == nil }
+func (s *Redis) CanPush() bool { return s.topology == nil }
 
 // Listen implements Store, on a connection of its own.
-func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard func(Push)) error {
-	if !s.pushes() {
-		return ErrNoPush
+func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
+	if !s.CanPush() {
+		return node.ErrNoPush
 	}
 	client, err := s.connected()
 	if err != nil {
-		return NotConnected(err)
+		return node.NotConnected(err)
 	}
 	s.mu.Lock()
 	moved := s.moved
@@ -57,7 +59,7 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 }
 
 // parsePush reads what queue.lua publishes: token, nonce, number and fence.
-func parsePush(text string) (p Push, ok bool) {
+func parsePush(text string) (p node.Push, ok bool) {
 	words := strings.Split(text, " ")
 	if len(words) != 4 {
 		return p, false
@@ -67,5 +69,5 @@ func parsePush(text string) (p Push, ok bool) {
 	if err != nil || err2 != nil || number < 0 || fence < 0 {
 		return p, false
 	}
-	return Push{Token: words[0], Nonce: words[1], Number: number, Fence: fence}, true
+	return node.Push{Token: words[0], Nonce: words[1], Number: number, Fence: fence}, true
 }

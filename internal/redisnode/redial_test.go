@@ -1,4 +1,4 @@
-package node_test
+package redisnode_test
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redisnode"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -21,7 +22,7 @@ func demote(t *testing.T, s *redistest.Server) {
 
 // A managed endpoint points to the promoted server, and the old one lives on as a replica, with its connections.
 func TestAnEndpointThatHasMovedIsFoundAgain(t *testing.T) {
-	for name, connect := range map[string]func(*endpoint, *testing.T) *node.Redis{"its own client": (*endpoint).dial, "a caller's client": (*endpoint).wrap} {
+	for name, connect := range map[string]func(*endpoint, *testing.T) *redisnode.Redis{"its own client": (*endpoint).dial, "a caller's client": (*endpoint).wrap} {
 		t.Run(name, func(t *testing.T) {
 			before, after := redistest.Start(t), redistest.Start(t)
 			e := startEndpoint(t, before)
@@ -71,7 +72,7 @@ func TestAPingOfAReplicaFailsAndHasItDialledAgain(t *testing.T) {
 
 // A server that stays a replica is not dialled again and again.
 func TestAServerThatStaysAReplicaIsDialledOnceASecond(t *testing.T) {
-	for name, connect := range map[string]func(*endpoint, *testing.T) *node.Redis{"its own client": (*endpoint).dial, "a caller's client": (*endpoint).wrap} {
+	for name, connect := range map[string]func(*endpoint, *testing.T) *redisnode.Redis{"its own client": (*endpoint).dial, "a caller's client": (*endpoint).wrap} {
 		t.Run(name, func(t *testing.T) {
 			server := redistest.Start(t)
 			e := startEndpoint(t, server)
@@ -128,19 +129,19 @@ func TestAStoreForgetsTheConnectionsThatAreClosed(t *testing.T) {
 		eventually.True(t, "there is a connection", func() bool {
 			return s.Do(t.Context(), []node.Command{{Kind: node.Look, Claim: claim(1)}}) == nil
 		})
-		require.LessOrEqual(t, node.Open(s), 1)
+		require.LessOrEqual(t, redisnode.Open(s), 1)
 	}
 	s.Close()
-	eventually.True(t, "all are closed", func() bool { return node.Open(s) == 0 })
+	eventually.True(t, "all are closed", func() bool { return redisnode.Open(s) == 0 })
 }
 
 // The master that is replaced lives on as a replica, as after a planned failover.
 func TestASentinelGroupsNewMasterIsFoundWhileTheOldOneLives(t *testing.T) {
 	group := redistest.StartSentinel(t)
-	option, reason := node.ParseURL(group.URL())
+	option, reason := redisnode.ParseURL(group.URL())
 	require.Empty(t, reason)
 	option.DisableCache, option.AlwaysPipelining, option.PipelineMultiplex = true, true, -1
-	s := node.Dial(option)
+	s := redisnode.Dial(option)
 	t.Cleanup(s.Close)
 	<-s.Tried()
 	old := group.Master()

@@ -1,4 +1,4 @@
-package node_test
+package redisnode_test
 
 import (
 	"bufio"
@@ -18,6 +18,7 @@ import (
 
 	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redisnode"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -166,23 +167,23 @@ func (e *endpoint) option() rueidis.ClientOption {
 }
 
 // dial returns a Store that has dialled the endpoint.
-func (e *endpoint) dial(t *testing.T) *node.Redis {
-	s := node.Dial(e.option())
+func (e *endpoint) dial(t *testing.T) *redisnode.Redis {
+	s := redisnode.Dial(e.option())
 	t.Cleanup(s.Close)
 	<-s.Tried()
 	return s
 }
 
 // wrap returns a Store over a client of the caller's.
-func (e *endpoint) wrap(t *testing.T) *node.Redis {
+func (e *endpoint) wrap(t *testing.T) *redisnode.Redis {
 	client, err := rueidis.NewClient(e.option())
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
-	return node.Wrap(client).(*node.Redis)
+	return redisnode.Wrap(client).(*redisnode.Redis)
 }
 
 // take acquires a key. On a connection that breaks it may take several times.
-func take(t *testing.T, s node.Store, key, token string) node.Command {
+func take(t *testing.T, s node.Backend, key, token string) node.Command {
 	t.Helper()
 	batch := []node.Command{{Kind: node.Acquire, Claim: node.NewClaim([]string{key}, token, 1), TTL: time.Minute}}
 	_ = s.Do(t.Context(), batch)
@@ -289,7 +290,7 @@ func TestAServerWithoutScriptsRefusesTheFirstAcquire(t *testing.T) {
 		}
 		server := redistest.Start(t, args...)
 		e := startEndpoint(t, server)
-		for name, s := range map[string]*node.Redis{"its own": e.dial(t), "the caller's": e.wrap(t)} {
+		for name, s := range map[string]*redisnode.Redis{"its own": e.dial(t), "the caller's": e.wrap(t)} {
 			for range 3 {
 				c := take(t, s, "order:7", "secret")
 				require.Equal(t, node.Unknown, c.Outcome, "%s: %v", name, missing)
@@ -325,7 +326,7 @@ func TestScriptsAreProvenAgainOnANewConnection(t *testing.T) {
 func TestAUserThatMayNoLongerRunScriptsTakesNoKey(t *testing.T) {
 	server := redistest.Start(t)
 	e := startEndpoint(t, server)
-	for name, s := range map[string]*node.Redis{"its own": e.dial(t), "the caller's": e.wrap(t)} {
+	for name, s := range map[string]*redisnode.Redis{"its own": e.dial(t), "the caller's": e.wrap(t)} {
 		held := node.NewClaim([]string{"held"}, "ours", 1)
 		require.Equal(t, node.Done, do(t, s, node.Acquire, time.Minute, held)[0].Outcome, name)
 		require.Equal(t, node.Done, take(t, s, "a", "ours").Outcome)

@@ -1,4 +1,4 @@
-package node
+package redisnode
 
 import (
 	"bufio"
@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
@@ -100,21 +101,21 @@ func FuzzReplies(f *testing.F) {
 		}
 		s := Wrap(client).(*Redis)
 
-		one, two := NewClaim([]string{"k"}, "token", 1), NewClaim([]string{"k", "l"}, "token", 1)
+		one, two := node.NewClaim([]string{"k"}, "token", 1), node.NewClaim([]string{"k", "l"}, "token", 1)
 		for _, c := range []struct {
 			op      string
-			batch   []Command
-			answers map[Outcome][]meaning
+			batch   []node.Command
+			answers map[node.Outcome][]meaning
 		}{
-			{"SET", []Command{{Kind: Acquire, Claim: one}}, map[Outcome][]meaning{Done: {{kind: '+', text: "OK"}}, Refused: {{kind: '_'}}}},
-			{"SET GET", []Command{{Kind: Acquire, Claim: one}}, map[Outcome][]meaning{Done: {{kind: '_'}}, Refused: value(said, reply)}},
-			{"acquire", []Command{{Kind: Acquire, Claim: two}}, map[Outcome][]meaning{Done: {integer(1)}, Refused: {owner('*', '$'), owner('*', '+'), owner('~', '$'), owner('~', '+')}}},
-			{"acquire again", []Command{{Kind: Acquire, Claim: one, Script: true}}, map[Outcome][]meaning{Done: {integer(1)}, Refused: {owner('*', '$'), owner('*', '+'), owner('~', '$'), owner('~', '+')}}},
-			{"read", []Command{{Kind: Read, Claim: two}}, map[Outcome][]meaning{Done: {integer(1)}, Refused: {owner('*', '$'), owner('*', '+'), owner('~', '$'), owner('~', '+')}}},
-			{"extend", []Command{{Kind: Extend, Claim: two}, {Kind: Extend, Claim: two}}, map[Outcome][]meaning{Done: {integer(1)}, Refilled: {integer(2)}, Refused: {integer(0)}}},
-			{"release", []Command{{Kind: Release, Claim: two}, {Kind: Release, Claim: two}}, map[Outcome][]meaning{Done: {integer(2)}, Refused: {integer(0), integer(1)}}},
-			{"ping", []Command{{Kind: Ping, Claim: one}}, map[Outcome][]meaning{Done: {integer(1)}}},
-			{"look", []Command{{Kind: Look, Claim: one}, {Kind: Look, Claim: one}}, map[Outcome][]meaning{Done: {integer(0)}, Refused: {integer(1)}}},
+			{"SET", []node.Command{{Kind: node.Acquire, Claim: one}}, map[node.Outcome][]meaning{node.Done: {{kind: '+', text: "OK"}}, node.Refused: {{kind: '_'}}}},
+			{"SET GET", []node.Command{{Kind: node.Acquire, Claim: one}}, map[node.Outcome][]meaning{node.Done: {{kind: '_'}}, node.Refused: value(said, reply)}},
+			{"acquire", []node.Command{{Kind: node.Acquire, Claim: two}}, map[node.Outcome][]meaning{node.Done: {integer(1)}, node.Refused: {owner('*', '$'), owner('*', '+'), owner('~', '$'), owner('~', '+')}}},
+			{"acquire again", []node.Command{{Kind: node.Acquire, Claim: one, Script: true}}, map[node.Outcome][]meaning{node.Done: {integer(1)}, node.Refused: {owner('*', '$'), owner('*', '+'), owner('~', '$'), owner('~', '+')}}},
+			{"read", []node.Command{{Kind: node.Read, Claim: two}}, map[node.Outcome][]meaning{node.Done: {integer(1)}, node.Refused: {owner('*', '$'), owner('*', '+'), owner('~', '$'), owner('~', '+')}}},
+			{"extend", []node.Command{{Kind: node.Extend, Claim: two}, {Kind: node.Extend, Claim: two}}, map[node.Outcome][]meaning{node.Done: {integer(1)}, node.Refilled: {integer(2)}, node.Refused: {integer(0)}}},
+			{"release", []node.Command{{Kind: node.Release, Claim: two}, {Kind: node.Release, Claim: two}}, map[node.Outcome][]meaning{node.Done: {integer(2)}, node.Refused: {integer(0), integer(1)}}},
+			{"ping", []node.Command{{Kind: node.Ping, Claim: one}}, map[node.Outcome][]meaning{node.Done: {integer(1)}}},
+			{"look", []node.Command{{Kind: node.Look, Claim: one}, {Kind: node.Look, Claim: one}}, map[node.Outcome][]meaning{node.Done: {integer(0)}, node.Refused: {integer(1)}}},
 		} {
 			for i := range c.batch {
 				c.batch[i].TTL = time.Minute
@@ -156,10 +157,10 @@ func TestHalfAReplyHangsNobody(t *testing.T) {
 				s := Wrap(client)
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				for _, kind := range []Kind{Acquire, Extend, Release, Ping, Look, Read} {
+				for _, kind := range []node.Kind{node.Acquire, node.Extend, node.Release, node.Ping, node.Look, node.Read} {
 					name := fmt.Sprint("kind ", kind)
 					call := func() error {
-						batch := []Command{{Kind: kind, Claim: NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}}
+						batch := []node.Command{{Kind: kind, Claim: node.NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}}
 						_ = s.Do(ctx, batch)
 						return batch[0].Err
 					}
@@ -184,9 +185,9 @@ func TestHalfAReplyHangsNobody(t *testing.T) {
 
 // check holds what the Store made of an answer against what the answer was:
 // answers are those that are none of them errors.
-func check(t *testing.T, said meaning, end ending, op string, c Command, answers map[Outcome][]meaning) {
+func check(t *testing.T, said meaning, end ending, op string, c node.Command, answers map[node.Outcome][]meaning) {
 	t.Helper()
-	if c.Outcome == Unknown {
+	if c.Outcome == node.Unknown {
 		require.Error(t, c.Err)
 		require.NotPanics(t, func() { _ = c.Err.Error() })
 		require.False(t, errors.Is(c.Err, context.Canceled))
@@ -205,7 +206,7 @@ func check(t *testing.T, said meaning, end ending, op string, c Command, answers
 		}
 	}
 	bulk := meaning{kind: '$', text: "OK"} // as good as a simple string
-	require.True(t, op == "SET" && c.Outcome == Done && said.same(bulk), "%s: %+v was taken for %v", op, said, c.Outcome)
+	require.True(t, op == "SET" && c.Outcome == node.Done && said.same(bulk), "%s: %+v was taken for %v", op, said, c.Outcome)
 }
 
 // meaning is what one reply says.

@@ -1,4 +1,4 @@
-package sim
+package memnode
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// waiter is an entry in the queue of a key: see internal/node/queue.lua, which
+// waiter is an entry in the queue of a key: see internal/redisnode/queue.lua, which
 // this follows line by line.
 type waiter struct {
 	token   string
@@ -22,8 +22,8 @@ type waiter struct {
 	terms   node.Terms
 }
 
-// Listen implements node.Store.
-func (s *Store) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
+// Listen implements node.Backend.
+func (s *Backend) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
 	s.mu.Lock()
 	if s.heard == nil {
 		s.heard = make(map[string]func(node.Push))
@@ -38,14 +38,14 @@ func (s *Store) Listen(ctx context.Context, channel string, ready func(), heard 
 	return ctx.Err()
 }
 
-func (s *Store) drop(key, token string) {
+func (s *Backend) drop(key, token string) {
 	if len(s.queues[key]) == 0 {
 		return
 	}
 	s.queues[key] = slices.DeleteFunc(s.queues[key], func(w *waiter) bool { return w.token == token })
 }
 
-func (s *Store) first(key, skip string) *waiter {
+func (s *Backend) first(key, skip string) *waiter {
 	for _, w := range slices.Clone(s.queues[key]) {
 		switch {
 		case w.token == skip:
@@ -58,7 +58,7 @@ func (s *Store) first(key, skip string) *waiter {
 	return nil
 }
 
-func (s *Store) grant(key, skip string) bool {
+func (s *Backend) grant(key, skip string) bool {
 	for {
 		w := s.first(key, skip)
 		if w == nil {
@@ -77,20 +77,20 @@ func (s *Store) grant(key, skip string) bool {
 }
 
 // prepare has the second in the queue join again.
-func (s *Store) prepare(key, skip string) {
+func (s *Backend) prepare(key, skip string) {
 	if q := s.queues[key]; len(q) > 1 && q[1].token != skip {
 		s.tell(q[1], 0, 0)
 	}
 }
 
 // give gives the key to a waiter, and returns its fence.
-func (s *Store) give(key, token string, window time.Duration, terms node.Terms) int64 {
+func (s *Backend) give(key, token string, window time.Duration, terms node.Terms) int64 {
 	s.set(key, token, window)
 	return s.raise([]string{key}, terms, terms.Floor, 1)
 }
 
 // tell pushes to a waiter, and reports whether anything listens for it.
-func (s *Store) tell(w *waiter, number, fence int64) bool {
+func (s *Backend) tell(w *waiter, number, fence int64) bool {
 	heard := s.heard[w.channel]
 	if heard == nil {
 		return false
@@ -110,7 +110,7 @@ func (s *Store) tell(w *waiter, number, fence int64) bool {
 	return true
 }
 
-func (s *Store) enter(c *node.Command) {
+func (s *Backend) enter(c *node.Command) {
 	key, e := c.Claim.Keys[0], c.Entry
 	i := slices.IndexFunc(s.queues[key], func(w *waiter) bool { return w.token == c.Claim.Token })
 	var w *waiter
@@ -136,7 +136,7 @@ func (s *Store) enter(c *node.Command) {
 	w.lease, w.window, w.channel, w.nonce = time.Now().Add(s.local(e.Lease)), e.Window, e.Channel, c.Nonce
 }
 
-func (s *Store) queued(c *node.Command) node.Outcome {
+func (s *Backend) queued(c *node.Command) node.Outcome {
 	key := c.Claim.Keys[0]
 	c.Held, c.Owner = -1, ""
 	c.Rank = slices.IndexFunc(s.queues[key], func(w *waiter) bool { return w.token == c.Claim.Token })
@@ -146,13 +146,13 @@ func (s *Store) queued(c *node.Command) node.Outcome {
 	return node.Refused
 }
 
-func (s *Store) take(c *node.Command) node.Outcome {
+func (s *Backend) take(c *node.Command) node.Outcome {
 	s.drop(c.Claim.Keys[0], c.Claim.Token)
 	c.Fence = s.give(c.Claim.Keys[0], c.Claim.Token, c.Entry.Window, terms(c))
 	return node.Done
 }
 
-func (s *Store) join(c *node.Command) node.Outcome {
+func (s *Backend) join(c *node.Command) node.Outcome {
 	key, token := c.Claim.Keys[0], c.Claim.Token
 	owner, held := s.get(key)
 	if left := s.quarantined(c.Claim.Terms().Quarantine); left > 0 {
@@ -176,7 +176,7 @@ func (s *Store) join(c *node.Command) node.Outcome {
 	return s.queued(c)
 }
 
-func (s *Store) leave(c *node.Command) node.Outcome {
+func (s *Backend) leave(c *node.Command) node.Outcome {
 	key, token := c.Claim.Keys[0], c.Claim.Token
 	owner, held := s.get(key)
 	ours := held && owner == token
@@ -199,7 +199,7 @@ func terms(c *node.Command) node.Terms {
 	return t
 }
 
-func (s *Store) look(c *node.Command) node.Outcome {
+func (s *Backend) look(c *node.Command) node.Outcome {
 	if len(s.queues[c.Claim.Keys[0]]) > 0 {
 		return node.Refused
 	}

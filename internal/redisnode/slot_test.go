@@ -1,9 +1,11 @@
-package node
+package redisnode
 
 import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/node"
 )
 
 // As CLUSTER KEYSLOT answers.
@@ -46,7 +48,7 @@ func TestKeysOfSeveralSlotsAreRefusedOnACluster(t *testing.T) {
 
 func TestTheCounterOfAKeyHasItsSlot(t *testing.T) {
 	for _, key := range []string{"k", "a{b}c", "{b}", "a{b", "{{x}}", "über"} {
-		require.Equal(t, slot(key), slot(Counter(key)), key)
+		require.Equal(t, slot(key), slot(node.Counter(key)), key)
 	}
-	require.NotEqual(t, slot("{}x"), slot(Counter("{}x")), "there is none that could")
+	require.NotEqual(t, slot("{}x"), slot(node.Counter("{}x")), "there is none that could")
 }

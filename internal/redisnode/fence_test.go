@@ -1,4 +1,4 @@
-package node_test
+package redisnode_test
 
 import (
 	"math"
@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/redistest"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // fenced is a claim with a fence of at least floor.
@@ -24,7 +24,7 @@ func fenced(token string, floor int64, keys ...string) *node.Claim {
 }
 
 // one runs one command.
-func one(t *testing.T, s node.Store, c node.Command) node.Command {
+func one(t *testing.T, s node.Backend, c node.Command) node.Command {
 	t.Helper()
 	batch := []node.Command{c}
 	require.NoError(t, s.Do(t.Context(), batch))
@@ -33,7 +33,7 @@ func one(t *testing.T, s node.Store, c node.Command) node.Command {
 
 // The store in memory and a real server must count alike.
 func TestANodeCountsTheFencesOfEachKey(t *testing.T) {
-	for name, s := range map[string]node.Store{"real": connect(t, redistest.Start(t)), "in memory": &sim.Store{}} {
+	for name, s := range map[string]node.Backend{"real": connect(t, redistest.Start(t)), "in memory": &memnode.Backend{}} {
 		t.Run(name, func(t *testing.T) {
 			take := func(token string, floor int64, keys ...string) node.Command {
 				return one(t, s, node.Command{Kind: node.Acquire, Claim: fenced(token, floor, keys...), TTL: time.Minute})
@@ -135,7 +135,7 @@ func TestAFloorThatLeavesNoRoomToCountIsRefused(t *testing.T) {
 
 // enter joins the queue of "k" with a fence of at least floor. The first join of a claim
 // has come so long ago.
-func enter(t *testing.T, s node.Store, claim *node.Claim, ago time.Duration, number, floor int64) node.Command {
+func enter(t *testing.T, s node.Backend, claim *node.Claim, ago time.Duration, number, floor int64) node.Command {
 	t.Helper()
 	return one(t, s, node.Command{Kind: node.Join, Claim: claim, Nonce: "nonce-of-" + claim.Token, Entry: &node.Entry{
 		Number: number, Order: time.Now().Add(-ago).UnixMilli(), Floor: floor, Channel: "grants", Window: 10 * time.Second, Lease: 15 * time.Second,
@@ -255,7 +255,7 @@ func TestANodeThatMayHaveForgottenDoesNotVote(t *testing.T) {
 type pair struct {
 	t             *testing.T
 	first, second *redistest.Server
-	node          node.Store
+	node          node.Backend
 	keys          int
 }
 

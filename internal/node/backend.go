@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// Store is one Redis deployment, as the commands that a lock needs. Its methods
-// are safe for concurrent use.
-type Store interface {
+// Backend runs lock commands on one deployment. Its methods are safe for concurrent use.
+type Backend interface {
 	// Do runs the commands of batch in order, in one pipeline, and fills in
 	// what came of each. It may block for as long as it likes: nobody waits for
 	// it without a timer. It returns the error of the connection if the server
@@ -23,6 +22,9 @@ type Store interface {
 	// Samples returns a key of each server that has keys, as far as is known. It
 	// does not block.
 	Samples() []string
+	// CanPush reports whether the deployment can tell waiters of grants. If it cannot, the
+	// node keeps no queues.
+	CanPush() bool
 	// Listen has heard called for each push on channel, until ctx ends or the
 	// connection breaks, and ready when it has begun to. It returns ErrNoPush if the
 	// deployment cannot push.
@@ -153,3 +155,9 @@ type notConnected struct{ err error }
 func (e notConnected) Error() string        { return "not connected: " + e.err.Error() }
 func (e notConnected) Unwrap() error        { return e.err }
 func (e notConnected) Is(target error) bool { return target == ErrNotConnected || target == ErrNotRun }
+
+// IsPlain reports whether c needs no script. Then it may be that it is not told whose a key is: from Redis 7.0 on it is,
+// where the Store has counted the connections and the server has proven it.
+func (c *Command) IsPlain() bool {
+	return c.Kind == Acquire && !c.Script && len(c.Claim.Keys) == 1 && c.Claim.asked == nil
+}

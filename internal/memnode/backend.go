@@ -1,6 +1,6 @@
 // Package sim is Redis nodes that exist in memory only, with faults as asked: for
 // redlocktest, and for tests in virtual time, where real sockets cannot be used.
-package sim
+package memnode
 
 import (
 	"context"
@@ -50,7 +50,7 @@ var (
 )
 
 // Store is one node. Its zero value is an empty node without faults.
-type Store struct {
+type Backend struct {
 	// Rate, if set, is how fast the node's clock runs, 1 being right.
 	Rate float64
 	// Mute has a plain acquisition not tell whose the key is, like a server before Redis 7.0.
@@ -76,12 +76,12 @@ type entry struct {
 	expires time.Time
 }
 
-var _ node.Store = (*Store)(nil)
+var _ node.Backend = (*Backend)(nil)
 
 // Faults has fault asked about each call from now on: a pipeline of so many
 // commands, of which op is the first. It may be called concurrently; nil means no
 // faults.
-func (s *Store) Faults(fault func(op Op, commands int) Fault) {
+func (s *Backend) Faults(fault func(op Op, commands int) Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fault = fault
@@ -89,14 +89,14 @@ func (s *Store) Faults(fault func(op Op, commands int) Fault) {
 
 // Pushes has push asked what befalls each push from now on: how late it is, and
 // whether it gets lost. It is called with the Store locked.
-func (s *Store) Pushes(push func() (delay time.Duration, lost bool)) {
+func (s *Backend) Pushes(push func() (delay time.Duration, lost bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.push = push
 }
 
 // Pause stops the node: what is sent waits until Resume.
-func (s *Store) Pause() {
+func (s *Backend) Pause() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.resumed == nil {
@@ -105,13 +105,13 @@ func (s *Store) Pause() {
 }
 
 // Resume lets a paused node go on.
-func (s *Store) Resume() {
+func (s *Backend) Resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.resume()
 }
 
-func (s *Store) resume() {
+func (s *Backend) resume() {
 	if s.resumed != nil {
 		close(s.resumed)
 		s.resumed = nil
@@ -120,7 +120,7 @@ func (s *Store) resume() {
 
 // Down has the node refuse calls until Up. It keeps its keys. Calls that are under
 // way break off: of a node that is paused, they never run.
-func (s *Store) Down() {
+func (s *Backend) Down() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.down = true
@@ -129,42 +129,42 @@ func (s *Store) Down() {
 }
 
 // Up ends what Down began.
-func (s *Store) Up() {
+func (s *Backend) Up() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.down = false
 }
 
 // Wipe empties the node.
-func (s *Store) Wipe() {
+func (s *Backend) Wipe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keys, s.queues, s.counters, s.marked = nil, nil, nil, false
 }
 
 // Set sets a key, whoever holds it.
-func (s *Store) Set(key, token string, ttl time.Duration) {
+func (s *Backend) Set(key, token string, ttl time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set(key, token, ttl)
 }
 
 // Delete deletes a key, whoever holds it.
-func (s *Store) Delete(key string) {
+func (s *Backend) Delete(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.keys, key)
 }
 
 // Get tells who holds a key.
-func (s *Store) Get(key string) (token string, ok bool) {
+func (s *Backend) Get(key string) (token string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.get(key)
 }
 
 // Len is the number of keys.
-func (s *Store) Len() int {
+func (s *Backend) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
@@ -176,7 +176,7 @@ func (s *Store) Len() int {
 	return n
 }
 
-func (s *Store) get(key string) (string, bool) {
+func (s *Backend) get(key string) (string, bool) {
 	e, ok := s.keys[key]
 	if !ok || !time.Now().Before(e.expires) {
 		return "", false
@@ -184,7 +184,7 @@ func (s *Store) get(key string) (string, bool) {
 	return e.token, true
 }
 
-func (s *Store) set(key, token string, ttl time.Duration) {
+func (s *Backend) set(key, token string, ttl time.Duration) {
 	if s.keys == nil {
 		s.keys = make(map[string]entry)
 	}
@@ -192,15 +192,15 @@ func (s *Store) set(key, token string, ttl time.Duration) {
 }
 
 // local is how long ttl takes on this node's clock.
-func (s *Store) local(ttl time.Duration) time.Duration {
+func (s *Backend) local(ttl time.Duration) time.Duration {
 	if s.Rate == 0 {
 		return ttl
 	}
 	return time.Duration(float64(ttl) / s.Rate)
 }
 
-// Do implements node.Store. One fault befalls the whole pipeline.
-func (s *Store) Do(ctx context.Context, batch []node.Command) error {
+// Do implements node.Backend. One fault befalls the whole pipeline.
+func (s *Backend) Do(ctx context.Context, batch []node.Command) error {
 	var f Fault
 	s.mu.Lock()
 	fault, down, outages := s.fault, s.down, s.outages
@@ -237,7 +237,7 @@ func (s *Store) Do(ctx context.Context, batch []node.Command) error {
 
 // call runs run on the node, as the fault has it. outages is how many there had been
 // when the call began: another one breaks it off.
-func (s *Store) call(ctx context.Context, f Fault, outages int, run func()) error {
+func (s *Backend) call(ctx context.Context, f Fault, outages int, run func()) error {
 	switch {
 	case f.Refuse:
 		return node.NotConnected(ErrDown)
@@ -274,7 +274,7 @@ func (s *Store) call(ctx context.Context, f Fault, outages int, run func()) erro
 
 // whenResumed runs run with the Store locked, once the node is not paused. It reports
 // false if the node has been down since there had been so many outages.
-func (s *Store) whenResumed(outages int, run func()) bool {
+func (s *Backend) whenResumed(outages int, run func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.resumed != nil {
@@ -290,7 +290,7 @@ func (s *Store) whenResumed(outages int, run func()) bool {
 	return true
 }
 
-func (s *Store) run(c *node.Command) node.Outcome {
+func (s *Backend) run(c *node.Command) node.Outcome {
 	switch c.Kind {
 	case node.Acquire:
 		return s.acquire(c)
@@ -315,7 +315,7 @@ func (s *Store) run(c *node.Command) node.Outcome {
 	return s.release(c)
 }
 
-func (s *Store) acquire(c *node.Command) node.Outcome {
+func (s *Backend) acquire(c *node.Command) node.Outcome {
 	left := s.quarantined(c.Claim.Terms().Quarantine)
 	ours := 0
 	for _, key := range c.Claim.Keys {
@@ -344,7 +344,7 @@ func (s *Store) acquire(c *node.Command) node.Outcome {
 	return node.Done
 }
 
-func (s *Store) read(c *node.Command) node.Outcome {
+func (s *Backend) read(c *node.Command) node.Outcome {
 	for _, key := range c.Claim.Keys {
 		if owner, held := s.get(key); held {
 			c.Owner = owner
@@ -354,7 +354,7 @@ func (s *Store) read(c *node.Command) node.Outcome {
 	return node.Done
 }
 
-func (s *Store) extend(c *node.Command) node.Outcome {
+func (s *Backend) extend(c *node.Command) node.Outcome {
 	outcome := node.Done
 	for _, key := range c.Claim.Keys {
 		switch token, held := s.get(key); {
@@ -377,7 +377,7 @@ func (s *Store) extend(c *node.Command) node.Outcome {
 	return outcome
 }
 
-func (s *Store) release(c *node.Command) node.Outcome {
+func (s *Backend) release(c *node.Command) node.Outcome {
 	outcome := node.Done
 	for _, key := range c.Claim.Keys {
 		if token, held := s.get(key); held && token == c.Claim.Token {
@@ -389,14 +389,17 @@ func (s *Store) release(c *node.Command) node.Outcome {
 	return outcome
 }
 
-// Server implements node.Store: there is one.
-func (s *Store) Server([]string) string { return "" }
+// Server implements node.Backend: there is one.
+func (s *Backend) Server([]string) string { return "" }
 
-// Samples implements node.Store: there is one server.
-func (s *Store) Samples() []string { return []string{"k"} }
+// CanPush implements node.Backend.
+func (s *Backend) CanPush() bool { return true }
 
-// Check implements node.Store: every set of keys is accepted.
-func (s *Store) Check([]string) error { return nil }
+// Samples implements node.Backend: there is one server.
+func (s *Backend) Samples() []string { return []string{"k"} }
 
-// Close implements node.Store.
-func (s *Store) Close() {}
+// Check implements node.Backend: every set of keys is accepted.
+func (s *Backend) Check([]string) error { return nil }
+
+// Close implements node.Backend.
+func (s *Backend) Close() {}

@@ -1,4 +1,4 @@
-package node
+package redisnode
 
 // Open is how many connections of a Store are open.
 func Open(s *Redis) int {

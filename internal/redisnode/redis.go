@@ -1,4 +1,4 @@
-package node
+package redisnode
 
 import (
 	"context"
@@ -11,6 +11,8 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/redis/rueidis"
+
+	"github.com/redis-kit/redlock/internal/node"
 )
 
 // Redis is a Store over a rueidis client.
@@ -39,9 +41,9 @@ type Redis struct {
 
 // Wrap returns a Store over a client that the caller owns: Close does not close it.
 // Of a StandIn it is the Store that this stands for.
-func Wrap(client rueidis.Client) Store {
-	if c, ok := client.(*standIn); ok {
-		return c.store
+func Wrap(client rueidis.Client) node.Backend {
+	if c, ok := client.(*storeClient); ok {
+		return c.backend
 	}
 	s := &Redis{client: client, moved: make(chan struct{}), sentinels: client.Mode() == rueidis.ClientModeSentinel}
 	if client.Mode() == rueidis.ClientModeCluster {
@@ -185,7 +187,7 @@ func (s *Redis) Server(keys []string) string {
 // the restart guard's marker, for trust.lua.
 func (s *Redis) Samples() []string {
 	if s.topology == nil {
-		return []string{guardMarker}
+		return []string{node.GuardKey}
 	}
 	return s.topology.samples()
 }

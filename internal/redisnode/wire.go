@@ -1,4 +1,4 @@
-package node
+package redisnode
 
 import (
 	"context"
@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/redis/rueidis"
+
+	"github.com/redis-kit/redlock/internal/node"
 )
 
 // surelyNotRun reports whether a server's error says for certain that a command
@@ -70,22 +72,22 @@ func isDenial(err error) bool {
 // denied is the error of c, sent in that form, for a server that denies a command or a
 // key. It names both: Redis says which command only if it is not one of a script's, and
 // which key not before version 8.
-func (c *Command) denied(sent form, answer error) error {
+func denied(c *node.Command, sent form, answer error) error {
 	text := answer.Error()
 	what, keys := "SET", c.Claim.Keys
 	switch {
-	case c.Kind == Ping:
+	case c.Kind == node.Ping:
 		return fmt.Errorf("EVALSHA: %w", discreet(answer))
 	case sent == asExists:
-		what, keys = "EXISTS", []string{keys[0] + queueSuffix}
+		what, keys = "EXISTS", []string{node.WaitersKey(keys[0])}
 	case sent == asScript:
-		if c.Claim.Fenced() && (c.Kind == Acquire || c.Kind == Confirm) {
-			keys = c.Claim.asked.counted
+		if c.Claim.Fenced() && (c.Kind == node.Acquire || c.Kind == node.Confirm) {
+			keys = c.Claim.Counted()
 		}
 		what = "EVALSHA"
 		if inScript(text) {
 			what = "the script of " + strings.Join(scripts[c.Kind].commands, ", ")
-			keys = c.touches(keys)
+			keys = touches(c, keys)
 		}
 	}
 	names := make([]string, len(keys))
@@ -96,16 +98,16 @@ func (c *Command) denied(sent form, answer error) error {
 }
 
 // touches returns the keys that the script of c has, and those that it makes of them.
-func (c *Command) touches(keys []string) []string {
+func touches(c *node.Command, keys []string) []string {
 	keys = slices.Clone(keys)
-	if c.Kind == Join || c.Kind == Leave {
-		keys = append(keys, keys[0]+queueSuffix, keys[0]+":waiting")
+	if c.Kind == node.Join || c.Kind == node.Leave {
+		keys = append(keys, node.WaitersKey(keys[0]), node.WaitingKey(keys[0]))
 	}
-	if c.Kind == Join && c.Claim.Fenced() {
-		keys = append(keys, Counter(keys[0]))
+	if c.Kind == node.Join && c.Claim.Fenced() {
+		keys = append(keys, node.Counter(keys[0]))
 	}
 	if c.Claim.Terms().Quarantine > 0 {
-		keys = append(keys, guardMarker)
+		keys = append(keys, node.GuardKey)
 	}
 	return keys
 }
@@ -132,7 +134,7 @@ func isDemotion(err error) bool {
 // certainly never left.
 func wireError(err error) error {
 	if dialFailed(err) {
-		return NotConnected(dialError(err))
+		return node.NotConnected(dialError(err))
 	}
 	return discreet(err)
 }

@@ -1,4 +1,4 @@
-package node_test
+package redisnode_test
 
 import (
 	"context"
@@ -11,11 +11,12 @@ import (
 
 	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redisnode"
 	"github.com/redis-kit/redlock/internal/redistest"
 )
 
 // listening returns a channel of the tokens that were told of on "grants".
-func listening(t *testing.T, s *node.Redis) <-chan string {
+func listening(t *testing.T, s *redisnode.Redis) <-chan string {
 	told, ready := make(chan string, 100), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -49,7 +50,7 @@ func next(t *testing.T, told <-chan string) string {
 }
 
 // join joins the queue of "k", and returns what came of it.
-func join(t *testing.T, s *node.Redis, token string, e node.Entry) node.Command {
+func join(t *testing.T, s *redisnode.Redis, token string, e node.Entry) node.Command {
 	t.Helper()
 	e.Number++
 	if e.Window == 0 {
@@ -64,7 +65,7 @@ func join(t *testing.T, s *node.Redis, token string, e node.Entry) node.Command 
 	return batch[0]
 }
 
-func leave(t *testing.T, s *node.Redis, token string) node.Outcome {
+func leave(t *testing.T, s *redisnode.Redis, token string) node.Outcome {
 	t.Helper()
 	batch := []node.Command{{Kind: node.Leave, Claim: node.NewClaim([]string{"k"}, token, 1)}}
 	require.NoError(t, s.Do(t.Context(), batch))
@@ -104,7 +105,7 @@ func TestAQueueGrantsInOrder(t *testing.T) {
 }
 
 // pushes returns a channel of all that is pushed on "pushes".
-func pushes(t *testing.T, s *node.Redis) <-chan node.Push {
+func pushes(t *testing.T, s *redisnode.Redis) <-chan node.Push {
 	heard, ready := make(chan node.Push, 100), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

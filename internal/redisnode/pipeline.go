@@ -1,4 +1,4 @@
-package node
+package redisnode
 
 import (
 	"context"
@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/redis-kit/redlock/internal/node"
 )
 
 // Do implements Store. The transport repeats nothing: every command is a write.
-func (s *Redis) Do(ctx context.Context, batch []Command) error {
+func (s *Redis) Do(ctx context.Context, batch []node.Command) error {
 	client, err := s.connected()
 	if err != nil {
-		err = NotConnected(err)
+		err = node.NotConnected(err)
 		for i := range batch {
 			batch[i].Err = err
 		}
@@ -65,7 +67,7 @@ func (s *Redis) Do(ctx context.Context, batch []Command) error {
 
 // finish draws from the answers to a batch, which was built at seen, what they show of the server. It returns err, the
 // error that the last command found the connection in.
-func (s *Redis) finish(ctx context.Context, client rueidis.Client, batch []Command, able *ability, seen shown, err error) error {
+func (s *Redis) finish(ctx context.Context, client rueidis.Client, batch []node.Command, able *ability, seen shown, err error) error {
 	if s.topology != nil {
 		s.topology.refresh(client, err != nil)
 	}
@@ -78,14 +80,14 @@ func (s *Redis) finish(ctx context.Context, client rueidis.Client, batch []Comma
 	if !able.isCounted() {
 		if err != nil { // the next command may be the first on another connection
 			able.reset()
-		} else if seen.proof() == unproven && slices.ContainsFunc(batch, func(c Command) bool { return c.Outcome != Unknown && c.form(seen) == asScript }) {
+		} else if seen.proof() == unproven && slices.ContainsFunc(batch, func(c node.Command) bool { return c.Outcome != node.Unknown && formOf(&c, seen) == asScript }) {
 			able.raise(seen, mute)
 		}
 		return err
 	}
-	var granted []*Command
+	var granted []*node.Command
 	for i := range batch {
-		if c := &batch[i]; c.IsPlain() && c.Outcome == Done {
+		if c := &batch[i]; c.IsPlain() && c.Outcome == node.Done {
 			granted = append(granted, c)
 		}
 	}
@@ -101,7 +103,7 @@ func (s *Redis) finish(ctx context.Context, client rueidis.Client, batch []Comma
 		ours := s.verify(ctx, client, granted)
 		for i, c := range granted {
 			if !ours[i] {
-				c.Outcome, c.Err = Unknown, errNotProven
+				c.Outcome, c.Err = node.Unknown, errNotProven
 			}
 		}
 		if ours[0] {
@@ -118,7 +120,7 @@ func (s *Redis) finish(ctx context.Context, client rueidis.Client, batch []Comma
 //
 // Should a key be gone by now, it is set again, for 1 ms: so nothing is left of it, even if a release of the claim has
 // passed in between and will not be repeated. If it is there, the server changes nothing.
-func (s *Redis) verify(ctx context.Context, client rueidis.Client, granted []*Command) []bool {
+func (s *Redis) verify(ctx context.Context, client rueidis.Client, granted []*node.Command) []bool {
 	commands := make([]rueidis.Completed, len(granted))
 	for i, c := range granted {
 		commands[i] = client.B().Arbitrary("SET").Keys(c.Claim.Keys[0]).Args(c.Claim.Token, "NX", "PX", "1", "GET").Build()
@@ -132,28 +134,28 @@ func (s *Redis) verify(ctx context.Context, client rueidis.Client, granted []*Co
 }
 
 // command builds what is sent for c: with its scripts whole, or by their digest.
-func (s *Redis) command(client rueidis.Client, c *Command, seen shown, whole bool) rueidis.Completed {
+func (s *Redis) command(client rueidis.Client, c *node.Command, seen shown, whole bool) rueidis.Completed {
 	keys, token, terms := c.Claim.Keys, c.Claim.Token, c.Claim.Terms()
-	switch c.form(seen) {
+	switch formOf(c, seen) {
 	case asSet:
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL)).Build()
 	case asSetGet:
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL), "GET").Build()
 	case asExists:
-		return client.B().Arbitrary("EXISTS").Keys(keys[0] + queueSuffix).Build()
+		return client.B().Arbitrary("EXISTS").Keys(node.WaitersKey(keys[0])).Build()
 	}
 	script := scripts[c.Kind]
-	if c.Kind == Ping && s.oldLua.Load() {
+	if c.Kind == node.Ping && s.oldLua.Load() {
 		script = ping6
 	}
 	command := client.B().Arbitrary("EVALSHA", script.digest)
 	if whole {
 		command = client.B().Arbitrary("EVAL", script.text)
 	}
-	if c.Claim.Fenced() && (c.Kind == Acquire || c.Kind == Confirm) {
-		keys = c.Claim.asked.counted
+	if c.Claim.Fenced() && (c.Kind == node.Acquire || c.Kind == node.Confirm) {
+		keys = c.Claim.Counted()
 	}
-	if c.Kind == Ping { // its key names the server: the server takes it for no key
+	if c.Kind == node.Ping { // its key names the server: the server takes it for no key
 		return command.Args("0").Keys(keys[0]).Build()
 	}
 	if len(keys) == 1 { // no slice
@@ -163,30 +165,24 @@ func (s *Redis) command(client rueidis.Client, c *Command, seen shown, whole boo
 	}
 	floor, retention := "0", "0"
 	if c.Claim.Fenced() {
-		floor, retention = c.Claim.asked.floor, s.retention.of(terms.Retention)
+		floor, retention = c.Claim.FloorText(), s.retention.of(terms.Retention)
 	}
 	switch c.Kind {
-	case Acquire:
+	case node.Acquire:
 		command = command.Args(s.ttl.of(c.TTL), strconv.Itoa(len(c.Claim.Keys)), floor, retention, s.quarantine.of(terms.Quarantine))
-	case Confirm:
+	case node.Confirm:
 		command = command.Args(strconv.FormatInt(c.Fence, 10), retention)
-	case Extend:
+	case node.Extend:
 		command = command.Args(s.ttl.of(c.TTL), s.quarantine.of(terms.Quarantine))
-	case Join:
+	case node.Join:
 		e := c.Entry
 		if c.Claim.Fenced() {
 			floor = strconv.FormatInt(e.Floor, 10)
 		}
 		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), millis(e.Waited), e.Channel, c.Nonce, millis(e.Window),
-			millis(e.Lease), floor, retention, s.quarantine.of(terms.Quarantine), Counter(keys[0]))
+			millis(e.Lease), floor, retention, s.quarantine.of(terms.Quarantine), node.Counter(keys[0]))
 	}
 	return command.Build()
-}
-
-// IsPlain reports whether c needs no script. Then it may be that it is not told whose a key is: from Redis 7.0 on it is,
-// where the Store has counted the connections and the server has proven it.
-func (c *Command) IsPlain() bool {
-	return c.Kind == Acquire && !c.Script && len(c.Claim.Keys) == 1 && c.Claim.asked == nil
 }
 
 // form is what a command is sent as.
@@ -200,8 +196,8 @@ const (
 )
 
 // form returns what c is sent as to a server of which so much has been seen.
-func (c *Command) form(seen shown) form {
-	if c.Kind == Look {
+func formOf(c *node.Command, seen shown) form {
+	if c.Kind == node.Look {
 		return asExists
 	}
 	if p := seen.proof(); c.IsPlain() && p != unproven {
@@ -216,24 +212,24 @@ func (c *Command) form(seen shown) form {
 // read fills in what came of c, and returns the error of the connection. Only the
 // very answers that the commands give are taken for one: whatever else comes is
 // an error, after which the keys may be there.
-func (s *Redis) read(c *Command, able *ability, seen shown, result rueidis.RedisResult) error {
-	c.Outcome, c.Err = Unknown, nil
+func (s *Redis) read(c *node.Command, able *ability, seen shown, result rueidis.RedisResult) error {
+	c.Outcome, c.Err = node.Unknown, nil
 	if err := result.NonRedisError(); err != nil {
 		c.Err = wireError(err)
 		return c.Err
 	}
-	sent := c.form(seen)
+	sent := formOf(c, seen)
 	switch {
 	case sent == asSetGet:
-		c.Outcome, c.Err = c.readSetGet(result)
+		c.Outcome, c.Err = readSetGet(c, result)
 	case sent == asSet:
 		c.Outcome, c.Err = readSet(result)
 	case c.Entry != nil:
-		c.Outcome, c.Err = c.readPlace(result)
-	case c.Kind == Acquire || c.Kind == Read:
-		c.Outcome, c.Err = c.readOwner(result)
+		c.Outcome, c.Err = readJoin(c, result)
+	case c.Kind == node.Acquire || c.Kind == node.Read:
+		c.Outcome, c.Err = readOwner(c, result)
 	default:
-		c.Outcome, c.Err = c.readNumber(result)
+		c.Outcome, c.Err = readNumber(c, result)
 	}
 	if c.Err != nil {
 		s.judge(c, able, seen, result.Error())
@@ -243,11 +239,11 @@ func (s *Redis) read(c *Command, able *ability, seen shown, result rueidis.Redis
 
 // judge completes the error of c, to which the server answered with answer if that is an error, and draws what it says
 // of the server.
-func (s *Redis) judge(c *Command, able *ability, seen shown, answer error) {
-	sent := c.form(seen)
+func (s *Redis) judge(c *node.Command, able *ability, seen shown, answer error) {
+	sent := formOf(c, seen)
 	switch {
 	case isDenial(answer):
-		c.Err = c.denied(sent, answer)
+		c.Err = denied(c, sent, answer)
 		if sent == asScript { // a plain SET must not leave what no script can delete
 			able.reset()
 		}
@@ -257,158 +253,158 @@ func (s *Redis) judge(c *Command, able *ability, seen shown, answer error) {
 	}
 	switch {
 	case surelyNotRun(answer):
-		c.Err = NotRun(c.Err)
+		c.Err = node.NotRun(c.Err)
 	case sent == asSetGet: // it does not know GET there, or takes no notice of it
 		able.raise(seen, mute)
 	}
 }
 
 // readNumber reads an answer that is a number: those of the other scripts, and of EXISTS.
-func (c *Command) readNumber(result rueidis.RedisResult) (Outcome, error) {
+func readNumber(c *node.Command, result rueidis.RedisResult) (node.Outcome, error) {
 	n, err := result.ToInt64()
 	if err != nil {
-		return Unknown, discreet(err)
+		return node.Unknown, discreet(err)
 	}
 	keys, fenced := int64(len(c.Claim.Keys)), c.Claim.Fenced()
 	switch c.Kind {
-	case Acquire:
+	case node.Acquire:
 		switch {
 		case n < 0:
-			return Unknown, quarantined(-n)
+			return node.Unknown, quarantined(-n)
 		case fenced && n >= c.Claim.Terms().Floor:
 			c.Fence = n
-			return Done, nil
+			return node.Done, nil
 		case !fenced && n == 1:
-			return Done, nil
+			return node.Done, nil
 		}
-	case Confirm:
+	case node.Confirm:
 		switch {
 		case n == 0:
-			return Refused, nil
+			return node.Refused, nil
 		case n >= c.Fence:
 			c.Fence = n
-			return Done, nil
+			return node.Done, nil
 		}
-	case Extend:
+	case node.Extend:
 		switch {
 		case n < 0:
-			return Unknown, quarantined(-n)
+			return node.Unknown, quarantined(-n)
 		case n <= 2:
-			return [...]Outcome{Refused, Done, Refilled}[n], nil
+			return [...]node.Outcome{node.Refused, node.Done, node.Refilled}[n], nil
 		}
-	case Look:
+	case node.Look:
 		if n == 0 || n == 1 {
-			return [...]Outcome{Done, Refused}[n], nil
+			return [...]node.Outcome{node.Done, node.Refused}[n], nil
 		}
-	case Release, Leave:
+	case node.Release, node.Leave:
 		switch {
 		case n == keys:
-			return Done, nil
+			return node.Done, nil
 		case n >= 0 && n < keys:
-			return Refused, nil
+			return node.Refused, nil
 		}
-	case Trust, Ping, Read:
+	case node.Trust, node.Ping, node.Read:
 		if n == 1 {
-			return Done, nil
+			return node.Done, nil
 		}
 	}
-	return Unknown, fmt.Errorf("unexpected reply: %d", n)
+	return node.Unknown, fmt.Errorf("unexpected reply: %d", n)
 }
 
 // readOwner reads the answer of acquire.lua and owner.lua.
-func (c *Command) readOwner(result rueidis.RedisResult) (Outcome, error) {
+func readOwner(c *node.Command, result rueidis.RedisResult) (node.Outcome, error) {
 	answer, err := result.ToArray()
 	if err != nil { // it is none: what it is, and what errors are, readNumber says
-		return c.readNumber(result)
+		return readNumber(c, result)
 	}
 	if len(answer) == 2 && answer[1].IsString() {
 		if n, err := answer[0].ToInt64(); err == nil && n == 0 {
 			c.Owner, err = answer[1].ToString()
 			if c.Owner == "" {
-				c.Owner = Foreign
+				c.Owner = node.Foreign
 			}
-			return Refused, err
+			return node.Refused, err
 		}
 	}
-	return Unknown, errors.New("unexpected reply to the question who owns a key")
+	return node.Unknown, errors.New("unexpected reply to the question who owns a key")
 }
 
-func readSet(result rueidis.RedisResult) (Outcome, error) {
+func readSet(result rueidis.RedisResult) (node.Outcome, error) {
 	reply, err := result.ToMessage()
 	if rueidis.IsRedisNil(err) {
-		return Refused, nil
+		return node.Refused, nil
 	}
 	if err != nil {
-		return Unknown, discreet(err)
+		return node.Unknown, discreet(err)
 	}
 	if text, err := reply.ToString(); !reply.IsString() || err != nil || text != "OK" {
-		return Unknown, errors.New("unexpected reply to SET")
+		return node.Unknown, errors.New("unexpected reply to SET")
 	}
-	return Done, nil
+	return node.Done, nil
 }
 
 // readSetGet reads the answer to a SET with GET: what the key holds, or nil if it was free.
-func (c *Command) readSetGet(result rueidis.RedisResult) (Outcome, error) {
+func readSetGet(c *node.Command, result rueidis.RedisResult) (node.Outcome, error) {
 	reply, err := result.ToMessage()
 	switch {
 	case rueidis.IsRedisNil(err):
-		return Done, nil
+		return node.Done, nil
 	case err != nil && strings.HasPrefix(err.Error(), "WRONGTYPE "):
-		c.Owner = Foreign
-		return Refused, nil
+		c.Owner = node.Foreign
+		return node.Refused, nil
 	case err != nil:
-		return Unknown, discreet(err)
+		return node.Unknown, discreet(err)
 	}
 	owner, err := reply.ToString()
 	switch {
 	case !reply.IsString() || err != nil:
-		return Unknown, errors.New("unexpected reply to SET")
+		return node.Unknown, errors.New("unexpected reply to SET")
 	case owner == "OK":
-		return Unknown, errors.New("the server did not honour GET of SET")
+		return node.Unknown, errors.New("the server did not honour GET of SET")
 	}
 	if c.Owner = owner; owner == "" {
-		c.Owner = Foreign
+		c.Owner = node.Foreign
 	}
-	return Refused, nil
+	return node.Refused, nil
 }
 
 // readPlace reads the answer of join.lua.
-func (c *Command) readPlace(result rueidis.RedisResult) (Outcome, error) {
+func readJoin(c *node.Command, result rueidis.RedisResult) (node.Outcome, error) {
 	answer, err := result.ToArray()
 	if err != nil {
-		return Unknown, discreet(err)
+		return node.Unknown, discreet(err)
 	}
 	var numbers [3]int64
 	for i := range min(len(answer), len(numbers)) {
 		if numbers[i], err = answer[i].ToInt64(); err != nil {
-			return Unknown, errPlace
+			return node.Unknown, errPlace
 		}
 	}
 	switch state, value, rank := numbers[0], numbers[1], numbers[2]; {
 	case len(answer) == 2 && state == 1 && value >= c.Entry.Floor && (value > 0) == c.Claim.Fenced():
 		c.Fence = value
-		return Done, nil
+		return node.Done, nil
 	case len(answer) == 2 && state == -1 && value > 0:
-		return Unknown, quarantined(value)
+		return node.Unknown, quarantined(value)
 	case len(answer) == 4 && state == 0:
 		if c.Owner, err = answer[3].ToString(); err == nil {
 			c.Held, c.Rank = time.Duration(value)*time.Millisecond, int(rank)
-			return Refused, nil
+			return node.Refused, nil
 		}
 	}
-	return Unknown, errPlace
+	return node.Unknown, errPlace
 }
 
 var errPlace = errors.New("unexpected reply of a queue")
 
 // isToRepeat reports whether c is to be sent again, whole. A server that answers NOSCRIPT
 // has not run it, so that is safe, as is asking a Ping in another way.
-func (s *Redis) isToRepeat(c *Command, result rueidis.RedisResult) bool {
+func (s *Redis) isToRepeat(c *node.Command, result rueidis.RedisResult) bool {
 	err, ok := rueidis.IsRedisErr(result.Error())
 	if !ok {
 		return false
 	}
-	if c.Kind == Ping && strings.HasPrefix(err.Error(), "Error compiling script") {
+	if c.Kind == node.Ping && strings.HasPrefix(err.Error(), "Error compiling script") {
 		s.oldLua.Store(true)
 		return true
 	}
@@ -443,4 +439,8 @@ func millis(d time.Duration) string {
 		whole++
 	}
 	return strconv.FormatInt(whole, 10)
+}
+
+func quarantined(ms int64) error {
+	return &node.Quarantined{Until: time.Now().Add(time.Duration(ms) * time.Millisecond)}
 }

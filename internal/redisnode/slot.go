@@ -1,6 +1,6 @@
-package node
+package redisnode
 
-import "strings"
+import "github.com/redis-kit/redlock/internal/node"
 
 // slotCount is how many hash slots a Cluster has.
 const slotCount = 16384
@@ -9,7 +9,7 @@ const slotCount = 16384
 // all of it, modulo 16384 (https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/).
 // rueidis computes it only while it builds a command, and panics there.
 func slot(key string) uint16 {
-	if tag, ok := hashTag(key); ok {
+	if tag, ok := node.HashTag(key); ok {
 		key = tag
 	}
 	var crc uint16
@@ -24,11 +24,4 @@ func slot(key string) uint16 {
 		}
 	}
 	return crc % slotCount
-}
-
-// hashTag is the hash tag of a key, if it has one.
-func hashTag(key string) (string, bool) {
-	_, rest, opened := strings.Cut(key, "{")
-	tag, _, closed := strings.Cut(rest, "}")
-	return tag, opened && closed && tag != ""
 }
