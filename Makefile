@@ -60,7 +60,7 @@ lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
 	for module in $(MODULES); do (cd $$module && go vet ./... && go run $(STATICCHECK) ./... && go run $(GOLANGCI) run ./...) || exit 1; done
 
-# What counts are the ratios to the floor, plain rueidis in the same run: docs/proof.md.
+# What counts are the ratios to the floor, plain rueidis in the same run: proof/README.md.
 bench: installed
 	go test -run '^$$' -bench . -benchmem -count=$(COUNT) . | tee bench.out
 	go run $(BENCHSTAT) -col /impl bench.out
@@ -72,7 +72,7 @@ bench-peers: installed
 	cd benchmarks && go run . -out ../docs/bench $(PEERS)
 
 # All kinds of faults for DURATION, from SEED, and at the same time the simulation:
-# see docs/proof.md. Histories go to soak-SEED/.
+# see proof/README.md. Histories go to soak-SEED/.
 soak: installed
 	go test -v -count=1 -timeout=0 -run '^TestSimulation$$' . -sim.for=$(DURATION) -sim.seed=$(SEED) & \
 	go test -v -count=1 -timeout=0 -run '^TestSoak$$' ./internal/nemesis \

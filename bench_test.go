@@ -79,7 +79,7 @@ func BenchmarkExtend(b *testing.B) {
 }
 
 // BenchmarkSickNode is how long acquisitions take when one node of five ails: by
-// property P7 of docs/proof.md no percentile is more than twice that of five
+// property P7 of proof/README.md no percentile is more than twice that of five
 // healthy ones.
 func BenchmarkSickNode(b *testing.B) {
 	for _, sick := range []struct {

@@ -20,7 +20,7 @@ func TestTheSnippetsOfTheDocumentsCompile(t *testing.T) {
 		compiled.WriteString(flatten(read(t, name)) + "\n")
 	}
 	require.NotEmpty(t, goBlock.FindString(read(t, "README.md")))
-	for _, name := range append(glob(t, "*.md"), append(glob(t, "docs/*.md"), glob(t, "examples/*/*.md")...)...) {
+	for _, name := range append(glob(t, "*.md"), append(glob(t, "docs/*.md"), append(glob(t, "examples/*/*.md"), glob(t, "proof/*.md")...)...)...) {
 		for _, block := range goBlock.FindAllStringSubmatch(read(t, name), -1) {
 			if !strings.Contains(compiled.String(), flatten(block[1])) {
 				t.Errorf("%s: in no example:\n%s", name, block[1])
@@ -34,7 +34,7 @@ var link = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 // Every relative link of the documents leads to a file, and, if it names one, to a
 // heading in it.
 func TestTheLinksOfTheDocumentsResolve(t *testing.T) {
-	for _, name := range append(glob(t, "*.md"), glob(t, "docs/*.md")...) {
+	for _, name := range append(append(glob(t, "*.md"), glob(t, "docs/*.md")...), glob(t, "proof/*.md")...) {
 		for _, match := range link.FindAllStringSubmatch(read(t, name), -1) {
 			if strings.Contains(match[1], "://") {
 				continue

@@ -1,7 +1,7 @@
 // Package history is what contenders for locks saw, and checks of it. It knows
 // nothing of how locks are made: a history from any lock could be checked.
 //
-// The properties P1, P2, … are those of docs/proof.md. P1 and P2 are checked here
+// The properties P1, P2, … are those of proof/README.md. P1 and P2 are checked here
 // over histories, with a second opinion on P1 by porcupine. What leaves no history
 // (leaks, keys left behind, waiting) is checked where it is caused.
 package history

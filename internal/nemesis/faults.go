@@ -61,7 +61,7 @@ func (a *Arena) heal(nodes []int, args ...string) {
 }
 
 // Faults are those under which every property holds, and so can be mixed, and be
-// several at once. Two that hang a node end together, with the first. The numbers are the rows of docs/proof.md.
+// several at once. Two that hang a node end together, with the first. The numbers are the rows of proof/README.md.
 var Faults = []Fault{
 	{"5 restart empty after more than the ttl, one", func(_ context.Context, a *Arena, random *rand.Rand) {
 		a.restart(a.some(random, 1), a.TTL+a.TTL/4)
