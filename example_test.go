@@ -72,9 +72,9 @@ func Example() {
 	case err == nil:
 		log.Println("updated", profile.Name)
 	case errors.Is(err, redlock.ErrLost):
-		log.Println("update may have done half of its work:", err)
+		log.Println("lock lost during update, which may be half done:", err)
 	case errors.Is(err, redlock.ErrNotAcquired):
-		log.Println("somebody else is at it:", err)
+		log.Println("another process holds the lock:", err)
 	case errors.Is(err, redlock.ErrNoQuorum):
 		log.Println("too many nodes are down:", err) // says what each node answered
 	default:
