@@ -1,5 +1,5 @@
-# What developers run. It needs Go and make. `make deps` installs what else the tests
-# need, and says what; nothing else here installs anything.
+# What developers run. It needs Go and make. `make test` installs what else the tests need, and
+# says what, as does `make deps`. The other targets install nothing.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -47,7 +47,7 @@ deps:
 installed:
 	@$(MISSING); if [ -n "$$missing" ]; then echo "missing:" $$missing "(run make deps)"; exit 1; fi
 
-test: installed
+test: deps
 	go test -race ./...
 	cd proof && go test -race ./...
 	cd examples && go test -race ./...
