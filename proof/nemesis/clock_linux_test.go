@@ -24,13 +24,13 @@ func jumps(ttl time.Duration) []time.Duration {
 // after it was behind, is a vote of one, and it is given again.
 func TestALockOnAllNodesSurvivesAJumpOfOneClock(t *testing.T) {
 	const long = 5 * time.Second // a third of it passes between extensions
-	a := arena(t, redistest.StartWithClocks(t, 5), long)
-	owner, rival := a.Open(), a.Open()
+	bed := testbed(t, redistest.StartWithClocks(t, 5), long)
+	owner, rival := bed.Open(), bed.Open()
 	defer owner.Close()
 	defer rival.Close()
 	for i, jump := range jumps(long) {
 		t.Run(fmt.Sprint(jump), func(t *testing.T) {
-			s := a.Servers[i]
+			s := bed.Servers[i]
 			lock, err := owner.Acquire(t.Context(), "k", long)
 			require.NoError(t, err)
 			onNode := func() bool { token, _ := s.Get(t, "k"); return token == lock.Token() }
@@ -47,7 +47,7 @@ func TestALockOnAllNodesSurvivesAJumpOfOneClock(t *testing.T) {
 				require.True(t, lock.Valid())
 			}
 			require.NoError(t, lock.Release(t.Context()))
-			eventually.True(t, "no key is left", func() bool { return a.Keys() == 0 })
+			eventually.True(t, "no key is left", func() bool { return bed.Keys() == 0 })
 		})
 	}
 }
@@ -55,22 +55,22 @@ func TestALockOnAllNodesSurvivesAJumpOfOneClock(t *testing.T) {
 // Row 14, a majority ahead: the keys expire early, and P1 fails, as it must. It
 // is seen, and the owner finds out at its next extension.
 func TestAMajorityOfClocksAheadBreaksTheLockAndIsSeen(t *testing.T) {
-	a := arena(t, redistest.StartWithClocks(t, 5), time.Minute)
+	bed := testbed(t, redistest.StartWithClocks(t, 5), time.Minute)
 	h := history.New()
-	first, second := a.Open(), a.Open()
+	first, second := bed.Open(), bed.Open()
 	defer first.Close()
 	defer second.Close()
 	take := func(contender int, l *redlock.Locker) (*redlock.Lock, history.Hold) {
 		hold := history.Hold{Key: "k", Contender: contender, Sent: h.Now()}
-		lock, err := l.Acquire(t.Context(), "k", a.TTL)
+		lock, err := l.Acquire(t.Context(), "k", bed.TTL)
 		require.NoError(t, err)
 		hold.Returned, hold.Token, hold.Until = h.Now(), lock.Token(), h.At(lock.Until())
 		return lock, hold
 	}
 	lock, hold := take(1, first)
-	eventually.True(t, "all nodes have it", func() bool { return a.Keys() == len(a.Servers) })
-	for _, s := range a.Servers[:a.most()] {
-		s.SetClock(a.TTL)
+	eventually.True(t, "all nodes have it", func() bool { return bed.Keys() == len(bed.Servers) })
+	for _, s := range bed.Servers[:bed.most()] {
+		s.SetClock(bed.TTL)
 	}
 	other, holdOther := take(2, second)
 	require.True(t, lock.Valid() && other.Valid(), "both believe that they hold it")
@@ -88,20 +88,20 @@ func TestAMajorityOfClocksAheadBreaksTheLockAndIsSeen(t *testing.T) {
 // Row 14, a majority behind: the lock of an owner that is gone stays for too
 // long, which costs time and not safety, until the clocks are right again.
 func TestAMajorityOfClocksBehindKeepsALockTooLong(t *testing.T) {
-	a := arena(t, redistest.StartWithClocks(t, 5), ttl)
-	l := a.Open()
+	bed := testbed(t, redistest.StartWithClocks(t, 5), ttl)
+	l := bed.Open()
 	defer l.Close()
-	for i, s := range a.Servers {
+	for i, s := range bed.Servers {
 		_, err := s.Do("SET", "k", "the token of an owner that is gone", "PX", fmt.Sprint(ttl.Milliseconds()))
 		require.NoError(t, err)
-		if i < a.most() {
+		if i < bed.most() {
 			s.SetClock(-time.Hour)
 		}
 	}
-	eventually.True(t, "the others' keys have expired", func() bool { return a.Keys() == a.most() })
+	eventually.True(t, "the others' keys have expired", func() bool { return bed.Keys() == bed.most() })
 	_, err := l.TryAcquire(t.Context(), "k", ttl)
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
-	for _, s := range a.Servers[:a.most()] {
+	for _, s := range bed.Servers[:bed.most()] {
 		s.SetClock(0)
 	}
 	lock, err := l.Acquire(t.Context(), "k", ttl)
@@ -115,19 +115,19 @@ func TestAMajorityOfClocksBehindKeepsALockTooLong(t *testing.T) {
 func TestClocksThatJumpUnderContention(t *testing.T) {
 	for _, nodes := range []string{"one", "majority"} {
 		t.Run(nodes, func(t *testing.T) {
-			a := arena(t, redistest.StartWithClocks(t, 5), ttl)
-			jump := Fault{"14 clocks jump, " + nodes, func(ctx context.Context, a *Arena, random *rand.Rand) {
+			bed := testbed(t, redistest.StartWithClocks(t, 5), ttl)
+			jump := Fault{"14 clocks jump, " + nodes, func(ctx context.Context, bed *Testbed, random *rand.Rand) {
 				n := 1
 				if nodes != "one" {
-					n = a.most()
+					n = bed.most()
 				}
-				jumped := a.some(random, n)
-				offset := jumps(a.TTL)[random.IntN(4)]
-				a.each(jumped, func(i int) { a.Servers[i].SetClock(offset) })
-				pause(ctx, between(random, a.TTL/4, 2*a.TTL))
-				a.each(jumped, func(i int) { a.Servers[i].SetClock(0) })
+				jumped := bed.some(random, n)
+				offset := jumps(bed.TTL)[random.IntN(4)]
+				bed.each(jumped, func(i int) { bed.Servers[i].SetClock(offset) })
+				pause(ctx, between(random, bed.TTL/4, 2*bed.TTL))
+				bed.each(jumped, func(i int) { bed.Servers[i].SetClock(0) })
 			}}
-			battle{arena: a, faults: []Fault{jump}, duration: 3 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 14, waived: true}.run(t)
+			battle{testbed: bed, faults: []Fault{jump}, duration: 3 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 14, waived: true}.run(t)
 		})
 	}
 }

@@ -23,7 +23,7 @@ var fencedHolds = flag.Int64("nemesis.fences", 4_000, "holds for which fences ar
 // order, and a register that refuses what is below the highest fence loses no update.
 func TestFencesAreUniqueAndInOrderAmongStragglers(t *testing.T) {
 	const shortTTL = 100 * ms
-	a := NewArena(t, 5, shortTTL)
+	bed := NewTestbed(t, 5, shortTTL)
 	h := history.New()
 	keys := []string{"a", "b", "c", "d"}
 	registers := make(map[string]*register)
@@ -35,7 +35,7 @@ func TestFencesAreUniqueAndInOrderAmongStragglers(t *testing.T) {
 	var all, stragglers sync.WaitGroup
 	var held, confirms, expired atomic.Int64
 	for process := range 4 {
-		l := a.Open(redlock.WithFence(), redlock.WithMiddleware(func(next redlock.Handler) redlock.Handler {
+		l := bed.Open(redlock.WithFence(), redlock.WithMiddleware(func(next redlock.Handler) redlock.Handler {
 			return func(ctx context.Context, op *redlock.Op) error {
 				err := next(ctx, op)
 				if op.Kind == redlock.OpAcquire && err == nil {
@@ -52,7 +52,7 @@ func TestFencesAreUniqueAndInOrderAmongStragglers(t *testing.T) {
 				for held.Load() < *fencedHolds && !t.Failed() {
 					key := keys[random.IntN(len(keys))]
 					hold := history.Hold{Key: key, Contender: id, Sent: h.Now()}
-					lock, err := l.Acquire(ctx, key, a.TTL, redlock.WithRetry(redlock.FixedRetry(a.TTL, a.TTL, -1)))
+					lock, err := l.Acquire(ctx, key, bed.TTL, redlock.WithRetry(redlock.FixedRetry(bed.TTL, bed.TTL, -1)))
 					if err != nil {
 						continue // the nodes were held up for too long
 					}
@@ -75,11 +75,11 @@ func TestFencesAreUniqueAndInOrderAmongStragglers(t *testing.T) {
 	random := rand.New(rand.NewPCG(13, 13))
 	stragglers.Go(func() {
 		for ctx.Err() == nil {
-			proxies := a.some(random, 1+random.IntN(a.minority()))
-			a.each(proxies, func(i int) { a.Proxies[i].HoldRequests(true) })
-			pause(ctx, between(random, ms, a.TTL/2))
-			a.each(proxies, func(i int) { a.Proxies[i].HoldRequests(false) })
-			pause(ctx, between(random, ms, a.TTL/4))
+			proxies := bed.some(random, 1+random.IntN(bed.minority()))
+			bed.each(proxies, func(i int) { bed.Proxies[i].HoldRequests(true) })
+			pause(ctx, between(random, ms, bed.TTL/2))
+			bed.each(proxies, func(i int) { bed.Proxies[i].HoldRequests(false) })
+			pause(ctx, between(random, ms, bed.TTL/4))
 		}
 	})
 	began := time.Now()

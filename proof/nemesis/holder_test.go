@@ -33,8 +33,8 @@ const (
 // it no longer holds anything, without having to wait for its timers or nodes.
 // What it writes before it looks is beyond any lock, and refused by its fence.
 func TestAStoppedHolderFindsItsLockGone(t *testing.T) {
-	a := NewArena(t, 5, ttl)
-	urls := redistest.URLs(a.Proxies)
+	bed := NewTestbed(t, 5, ttl)
+	urls := redistest.URLs(bed.Proxies)
 	holder := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestHolder$", "-test.v")
 	goOn := filepath.Join(t.TempDir(), "went-on")
 	holder.Env = append(os.Environ(), nodesOfHolder+"="+strings.Join(urls, ","), wentOn+"="+goOn)
@@ -57,9 +57,9 @@ func TestAStoppedHolderFindsItsLockGone(t *testing.T) {
 	var r register
 	require.NoError(t, r.set(fence))
 	require.NoError(t, holder.Process.Signal(syscall.SIGSTOP))
-	rival := a.Open()
+	rival := bed.Open()
 	defer rival.Close()
-	lock, err := rival.Acquire(t.Context(), "k", a.TTL, redlock.WithRetry(redlock.FixedRetry(5*ms, 5*ms, -1)), redlock.WithFence())
+	lock, err := rival.Acquire(t.Context(), "k", bed.TTL, redlock.WithRetry(redlock.FixedRetry(5*ms, 5*ms, -1)), redlock.WithFence())
 	require.NoError(t, err)
 	require.NoError(t, r.set(lock.Fence()))
 	require.ErrorIs(t, r.set(fence), errStale, "what the stopped holder writes when it goes on")
@@ -80,7 +80,7 @@ func TestHolder(t *testing.T) {
 	urls := strings.Split(nodes, ",")
 	if !child {
 		urls = urls[:0]
-		for _, p := range NewArena(t, 3, ttl).Proxies {
+		for _, p := range NewTestbed(t, 3, ttl).Proxies {
 			urls = append(urls, p.URL())
 		}
 	}

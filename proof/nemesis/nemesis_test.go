@@ -30,7 +30,7 @@ const (
 
 // battle is contenders and faults for some time, and all that is checked of it.
 type battle struct {
-	arena      *Arena
+	testbed    *Testbed
 	faults     []Fault // at random
 	at         int     // how many of them at once; 0 is one
 	duration   time.Duration
@@ -47,10 +47,10 @@ type battle struct {
 
 func (b battle) run(t *testing.T) *history.History {
 	t.Helper()
-	a := b.arena
+	bed := b.testbed
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	h := history.New()
-	c := a.Contention(b.processes, b.perProcess, b.keys, b.seed, h, b.options...)
+	c := bed.Contention(b.processes, b.perProcess, b.keys, b.seed, h, b.options...)
 	if b.guarded {
 		require.NoError(t, c.Lockers[0].TrustNodes(t.Context()))
 	}
@@ -65,9 +65,9 @@ func (b battle) run(t *testing.T) *history.History {
 			for ctx.Err() == nil && len(b.faults) > 0 {
 				f := b.faults[random.IntN(len(b.faults))]
 				begin := h.Now()
-				f.Inject(ctx, a, random)
+				f.Inject(ctx, bed, random)
 				h.AddFault(history.Fault{Name: f.Name, Start: begin, End: h.Now()})
-				pause(ctx, between(random, a.TTL/4, 2*a.TTL))
+				pause(ctx, between(random, bed.TTL/4, 2*bed.TTL))
 			}
 		})
 	}
@@ -82,7 +82,7 @@ func (b battle) run(t *testing.T) *history.History {
 	// P6: after healing, a lone contender acquires.
 	lone, cancelLone := context.WithTimeout(t.Context(), patience)
 	defer cancelLone()
-	lock, err := c.Lockers[0].Acquire(lone, b.keys[0], a.TTL, redlock.WithRetry(redlock.FixedRetry(10*ms, 10*ms, -1)))
+	lock, err := c.Lockers[0].Acquire(lone, b.keys[0], bed.TTL, redlock.WithRetry(redlock.FixedRetry(10*ms, 10*ms, -1)))
 	require.NoError(t, err, "P6")
 	_ = lock.Release(t.Context())
 
@@ -91,7 +91,7 @@ func (b battle) run(t *testing.T) *history.History {
 		_ = l.Close() // a release may have gone to a connection that was just cut
 	}
 	closed := time.Now()
-	eventually.True(t, "P5: no key is left", func() bool { return a.Keys() == 0 })
+	eventually.True(t, "P5: no key is left", func() bool { return bed.Keys() == 0 })
 	t.Logf("no key left %v after Close", time.Since(closed).Round(ms))
 
 	// P4: everything is back to where it was.
@@ -100,7 +100,7 @@ func (b battle) run(t *testing.T) *history.History {
 	// the contenders would cost one, and there are dozens.
 	eventually.True(t, "P4: descriptors", func() bool { return len(openFiles(t)) <= len(files)+2 },
 		func() string { return fmt.Sprintf("before %q\nafter  %q", files, openFiles(t)) })
-	for i, s := range a.Servers {
+	for i, s := range bed.Servers {
 		eventually.True(t, fmt.Sprint("P4: clients of node ", i), func() bool {
 			info, err := s.Do("INFO", "clients")
 			return err == nil && strings.Contains(info.(string), "connected_clients:1\r\n")
@@ -110,7 +110,7 @@ func (b battle) run(t *testing.T) *history.History {
 	s := h.Summary()
 	t.Logf("seed %d: %d acquisitions, %d holds, %d lost, %d faults; longest wait %v; ctx seen ended at most %v after validity, %v without the time that this process was stalled, keys then had at least %v left; stalled for at most %v",
 		b.seed, s.Operations, s.Holds, s.Lost, s.Faults, s.LongestWait.Round(ms), s.Lateness.Round(10*time.Microsecond), s.Unexplained.Round(10*time.Microsecond), s.Slack.Round(10*time.Microsecond), s.Stall.Round(10*time.Microsecond))
-	waits := a.Waits()
+	waits := bed.Waits()
 	t.Logf("how acquisitions ended, in half of the processes: %v", waits)
 	if len(b.faults) == 0 && b.processes > 1 {
 		require.NotZero(t, waits[redlock.WaitGranted]+waits[redlock.WaitHandedOver], "they wait in queues")
@@ -145,10 +145,10 @@ func openFiles(t *testing.T) []string {
 }
 
 func TestContentionAlone(t *testing.T) {
-	a := NewArena(t, 5, ttl)
+	bed := NewTestbed(t, 5, ttl)
 	for _, contenders := range []int{1, 8, 64} {
 		t.Run(fmt.Sprint("contenders=", contenders), func(t *testing.T) {
-			battle{arena: a, duration: 2 * time.Second, processes: min(contenders, 4), perProcess: max(1, contenders/4), keys: []string{"k"}, seed: 1}.run(t)
+			battle{testbed: bed, duration: 2 * time.Second, processes: min(contenders, 4), perProcess: max(1, contenders/4), keys: []string{"k"}, seed: 1}.run(t)
 		})
 	}
 }
@@ -164,41 +164,41 @@ func debuggable(t testing.TB) []string {
 
 // Each row by itself. On a longer run see TestSoak.
 func TestEachFault(t *testing.T) {
-	a := NewArena(t, 5, ttl, debuggable(t)...)
+	bed := NewTestbed(t, 5, ttl, debuggable(t)...)
 	for i, f := range Faults {
 		t.Run(f.Name, func(t *testing.T) {
-			battle{arena: a, faults: []Fault{f}, duration: 3 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: uint64(i + 1)}.run(t)
+			battle{testbed: bed, faults: []Fault{f}, duration: 3 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: uint64(i + 1)}.run(t)
 		})
 	}
 }
 
 func TestRestartsThatLoseNothing(t *testing.T) {
-	a := NewArena(t, 5, ttl, "--appendonly", "yes", "--appendfsync", "always")
-	kill := Fault{"2 SIGKILL, AOF always, minority", func(_ context.Context, a *Arena, random *rand.Rand) {
-		a.restart(a.some(random, 1+random.IntN(a.minority())), between(random, 0, a.TTL/2))
+	bed := NewTestbed(t, 5, ttl, "--appendonly", "yes", "--appendfsync", "always")
+	kill := Fault{"2 SIGKILL, AOF always, minority", func(_ context.Context, bed *Testbed, random *rand.Rand) {
+		bed.restart(bed.some(random, 1+random.IntN(bed.minority())), between(random, 0, bed.TTL/2))
 	}}
-	battle{arena: a, faults: []Fault{kill}, duration: 4 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 2}.run(t)
+	battle{testbed: bed, faults: []Fault{kill}, duration: 4 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 2}.run(t)
 }
 
 // restarts kills a minority of the nodes and has them back soon.
 func restarts(name string) Fault {
-	return Fault{name, func(_ context.Context, a *Arena, random *rand.Rand) {
-		a.restart(a.some(random, 1+random.IntN(a.minority())), between(random, 0, a.TTL/2))
+	return Fault{name, func(_ context.Context, bed *Testbed, random *rand.Rand) {
+		bed.restart(bed.some(random, 1+random.IntN(bed.minority())), between(random, 0, bed.TTL/2))
 	}}
 }
 
-// guard is a restart guard for the ttl of an arena. The clocks of its servers do not jump.
-func guard(a *Arena) redlock.Option { return redlock.WithRestartGuard(a.TTL, a.TTL/20) }
+// guard is a restart guard for the ttl of a testbed. The clocks of its servers do not jump.
+func guard(bed *Testbed) redlock.Option { return redlock.WithRestartGuard(bed.TTL, bed.TTL/20) }
 
 // A node that may lose its last second may vote twice: only what does not rest
 // on its memory is checked. With the restart guard everything is.
 func TestRestartsThatMayLoseASecond(t *testing.T) {
 	for name, guarded := range map[string]bool{"without the guard": false, "with the guard": true} {
 		t.Run(name, func(t *testing.T) {
-			a := NewArena(t, 5, ttl, "--appendonly", "yes", "--appendfsync", "everysec")
-			b := battle{arena: a, faults: []Fault{restarts("3 SIGKILL, AOF everysec, minority")}, duration: 4 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 3}
+			bed := NewTestbed(t, 5, ttl, "--appendonly", "yes", "--appendfsync", "everysec")
+			b := battle{testbed: bed, faults: []Fault{restarts("3 SIGKILL, AOF everysec, minority")}, duration: 4 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 3}
 			if b.waived, b.forgets = !guarded, !guarded; guarded {
-				b.options, b.guarded = []redlock.Option{guard(a), redlock.WithFence()}, true
+				b.options, b.guarded = []redlock.Option{guard(bed), redlock.WithFence()}, true
 			}
 			b.run(t)
 		})
@@ -217,24 +217,24 @@ func TestANodeThatForgetsAtOnceBreaksTheLockWithoutTheGuard(t *testing.T) {
 		},
 	} {
 		t.Run(how, func(t *testing.T) {
-			a := NewArena(t, 5, time.Minute)
+			bed := NewTestbed(t, 5, time.Minute)
 			h := history.New()
 			take := func(contender int, unreachable []int, opts ...redlock.Option) (lock *redlock.Lock, hold history.Hold, err error) {
 				for _, i := range unreachable {
-					a.Proxies[i].Refuse(true)
-					defer a.Proxies[i].Refuse(false)
+					bed.Proxies[i].Refuse(true)
+					defer bed.Proxies[i].Refuse(false)
 				}
-				l := a.Open(opts...)
+				l := bed.Open(opts...)
 				t.Cleanup(func() { _ = l.Close() })
 				hold = history.Hold{Key: "k", Contender: contender, Sent: h.Now()}
-				if lock, err = l.TryAcquire(t.Context(), "k", a.TTL); err == nil {
+				if lock, err = l.TryAcquire(t.Context(), "k", bed.TTL); err == nil {
 					hold.Returned, hold.Token, hold.Until = h.Now(), lock.Token(), h.At(lock.Until())
 				}
 				return lock, hold, err
 			}
 			one, holdOne, err := take(1, []int{3, 4})
 			require.NoError(t, err)
-			forget(a.Servers[2])
+			forget(bed.Servers[2])
 			other, holdOther, err := take(2, []int{0, 1})
 			require.NoError(t, err)
 			require.True(t, one.Valid() && other.Valid(), "both believe that they hold it")
@@ -245,19 +245,19 @@ func TestANodeThatForgetsAtOnceBreaksTheLockWithoutTheGuard(t *testing.T) {
 			require.Len(t, h.Unlinearizable(), 1)
 			_, _ = one.Release(t.Context()), other.Release(t.Context())
 
-			admin := a.Open(guard(a))
+			admin := bed.Open(guard(bed))
 			require.NoError(t, admin.TrustNodes(t.Context()))
 			require.NoError(t, admin.Close())
-			one, _, err = take(1, []int{3, 4}, guard(a))
+			one, _, err = take(1, []int{3, 4}, guard(bed))
 			require.NoError(t, err)
-			forget(a.Servers[2])
-			_, _, err = take(2, []int{0, 1}, guard(a))
+			forget(bed.Servers[2])
+			_, _, err = take(2, []int{0, 1}, guard(bed))
 			require.ErrorIs(t, err, redlock.ErrNoQuorum)
 			var failed *redlock.QuorumError
 			require.ErrorAs(t, err, &failed)
 			var q *redlock.QuarantineError
 			require.ErrorAs(t, failed.Nodes[2].Err, &q, "%v", err)
-			require.WithinDuration(t, time.Now().Add(a.TTL+a.TTL/10), q.Until, patience)
+			require.WithinDuration(t, time.Now().Add(bed.TTL+bed.TTL/10), q.Until, patience)
 			require.True(t, one.Valid())
 		})
 	}
@@ -265,24 +265,24 @@ func TestANodeThatForgetsAtOnceBreaksTheLockWithoutTheGuard(t *testing.T) {
 
 // Row 4 under contention, with the guard: P1, P2 and all of P3 hold.
 func TestTheGuardKeepsNodesThatForgetFromVoting(t *testing.T) {
-	a := NewArena(t, 5, ttl)
-	flush := Fault{"6 FLUSHALL, one", func(_ context.Context, a *Arena, random *rand.Rand) {
-		a.tell(a.some(random, 1), "FLUSHALL")
-		pause(context.Background(), 2*a.TTL) // a minority at a time
+	bed := NewTestbed(t, 5, ttl)
+	flush := Fault{"6 FLUSHALL, one", func(_ context.Context, bed *Testbed, random *rand.Rand) {
+		bed.tell(bed.some(random, 1), "FLUSHALL")
+		pause(context.Background(), 2*bed.TTL) // a minority at a time
 	}}
-	restart := Fault{"4 SIGKILL, empty restart, one", func(_ context.Context, a *Arena, random *rand.Rand) {
-		a.restart(a.some(random, 1), 0)
-		pause(context.Background(), 2*a.TTL)
+	restart := Fault{"4 SIGKILL, empty restart, one", func(_ context.Context, bed *Testbed, random *rand.Rand) {
+		bed.restart(bed.some(random, 1), 0)
+		pause(context.Background(), 2*bed.TTL)
 	}}
 	battle{
-		arena: a, faults: []Fault{flush, restart}, duration: 6 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 4,
-		options: []redlock.Option{guard(a), redlock.WithFence()}, guarded: true,
+		testbed: bed, faults: []Fault{flush, restart}, duration: 6 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 4,
+		options: []redlock.Option{guard(bed), redlock.WithFence()}, guarded: true,
 	}.run(t)
 }
 
 // Row 17: little to run on.
 func TestStarvedOfCPU(t *testing.T) {
-	a := NewArena(t, 5, 5*ttl)
+	bed := NewTestbed(t, 5, 5*ttl)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	defer debug.SetGCPercent(debug.SetGCPercent(1))
 	stop, stopped := make(chan struct{}), make(chan struct{})
@@ -297,5 +297,5 @@ func TestStarvedOfCPU(t *testing.T) {
 		}
 	}()
 	defer func() { close(stop); <-stopped }()
-	battle{arena: a, faults: Faults[1:3], duration: 6 * time.Second, processes: 2, perProcess: 2, keys: []string{"k"}, seed: 17}.run(t)
+	battle{testbed: bed, faults: Faults[1:3], duration: 6 * time.Second, processes: 2, perProcess: 2, keys: []string{"k"}, seed: 17}.run(t)
 }

@@ -29,7 +29,7 @@ var (
 // properties of what is left behind; the servers live on. The first violation
 // ends it.
 func TestSoak(t *testing.T) {
-	a := NewArena(t, 5, ttl, debuggable(t)...)
+	bed := NewTestbed(t, 5, ttl, debuggable(t)...)
 	began := time.Now()
 	var r report
 	defer func() { r.print(t, time.Since(began)) }()
@@ -38,7 +38,7 @@ func TestSoak(t *testing.T) {
 		keys := []string{"a", "b", "c"}[:1+random.IntN(3)]
 		left := max(*soakFor-time.Since(began), time.Second)
 		battle{
-			arena: a, faults: Faults, at: 2, duration: min(*soakEpoch, left),
+			testbed: bed, faults: Faults, at: 2, duration: min(*soakEpoch, left),
 			processes: 2 + random.IntN(4), perProcess: 1 + random.IntN(4), keys: keys, seed: seed,
 			keep: func(h *history.History) {
 				write(t, fmt.Sprintf("history-%d.json", seed), h)

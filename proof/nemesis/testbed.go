@@ -15,8 +15,8 @@ import (
 	"github.com/redis-kit/redlock/proof/history"
 )
 
-// Arena is real servers, each behind a proxy.
-type Arena struct {
+// Testbed is real servers, each behind a proxy.
+type Testbed struct {
 	Servers []*redistest.Server
 	Proxies []*redistest.Proxy
 	TTL     time.Duration
@@ -31,64 +31,64 @@ type Arena struct {
 // patience is for what servers do even on loaded machines.
 const patience = 30 * time.Second
 
-// NewArena starts n servers.
-func NewArena(t testing.TB, n int, ttl time.Duration, args ...string) *Arena {
-	return arena(t, redistest.StartN(t, n, args...), ttl)
+// NewTestbed starts n servers.
+func NewTestbed(t testing.TB, n int, ttl time.Duration, args ...string) *Testbed {
+	return testbed(t, redistest.StartN(t, n, args...), ttl)
 }
 
-func arena(t testing.TB, servers []*redistest.Server, ttl time.Duration) *Arena {
-	a := &Arena{Servers: servers, TTL: ttl, Drift: 0.05, t: t}
-	for _, s := range a.Servers {
-		a.Proxies = append(a.Proxies, redistest.NewProxy(t, s.Addr()))
+func testbed(t testing.TB, servers []*redistest.Server, ttl time.Duration) *Testbed {
+	bed := &Testbed{Servers: servers, TTL: ttl, Drift: 0.05, t: t}
+	for _, s := range bed.Servers {
+		bed.Proxies = append(bed.Proxies, redistest.NewProxy(t, s.Addr()))
 	}
-	return a
+	return bed
 }
 
 // Open is a Locker as a process of its own would have it.
-func (a *Arena) Open(opts ...redlock.Option) *redlock.Locker {
-	a.t.Helper()
+func (bed *Testbed) Open(opts ...redlock.Option) *redlock.Locker {
+	bed.t.Helper()
 	var urls []string
-	for _, p := range a.Proxies {
+	for _, p := range bed.Proxies {
 		urls = append(urls, p.URL())
 	}
-	l, err := redlock.Open(context.Background(), urls, append(opts, redlock.WithDriftFactor(a.Drift))...)
+	l, err := redlock.Open(context.Background(), urls, append(opts, redlock.WithDriftFactor(bed.Drift))...)
 	if err != nil {
-		a.t.Fatal(err)
+		bed.t.Fatal(err)
 	}
 	return l
 }
 
 // Contention is contenders of so many processes for so many keys. Of four processes two
 // have fences, with opts that do not say so for all.
-func (a *Arena) Contention(processes, perProcess int, keys []string, seed uint64, h *history.History, opts ...redlock.Option) *Contention {
+func (bed *Testbed) Contention(processes, perProcess int, keys []string, seed uint64, h *history.History, opts ...redlock.Option) *Contention {
 	c := &Contention{
 		PerLocker: perProcess,
 		Keys:      keys,
-		TTL:       a.TTL,
-		Allowance: time.Duration(float64(a.TTL)*a.Drift) + 2*time.Millisecond,
-		Need:      len(a.Servers)/2 + 1,
+		TTL:       bed.TTL,
+		Allowance: time.Duration(float64(bed.TTL)*bed.Drift) + 2*time.Millisecond,
+		Need:      len(bed.Servers)/2 + 1,
 		Seed:      seed,
 		History:   h,
 	}
 	for i := range processes {
 		own := slices.Clone(opts)
 		if i%2 == 0 { // one without middleware, one with
-			own = append(own, redlock.WithMiddleware(a.countWaits))
+			own = append(own, redlock.WithMiddleware(bed.countWaits))
 		}
 		if i%4 < 2 { // two with fences, two without
 			own = append(own, redlock.WithFence())
 		}
-		c.Lockers = append(c.Lockers, a.Open(own...))
+		c.Lockers = append(c.Lockers, bed.Open(own...))
 	}
 	return c
 }
 
 // countWaits is a middleware.
-func (a *Arena) countWaits(next redlock.Handler) redlock.Handler {
+func (bed *Testbed) countWaits(next redlock.Handler) redlock.Handler {
 	return func(ctx context.Context, op *redlock.Op) error {
 		err := next(ctx, op)
 		if op.Kind == redlock.OpAcquire && err == nil {
-			a.waits[op.Wait].Add(1)
+			bed.waits[op.Wait].Add(1)
 		}
 		return err
 	}
@@ -96,10 +96,10 @@ func (a *Arena) countWaits(next redlock.Handler) redlock.Handler {
 
 // Waits tells how the acquisitions ended, in half of the processes, since it was
 // asked last.
-func (a *Arena) Waits() map[redlock.WaitKind]int64 {
+func (bed *Testbed) Waits() map[redlock.WaitKind]int64 {
 	waits := make(map[redlock.WaitKind]int64)
-	for kind := range a.waits {
-		if n := a.waits[kind].Swap(0); n > 0 {
+	for kind := range bed.waits {
+		if n := bed.waits[kind].Swap(0); n > 0 {
 			waits[redlock.WaitKind(kind)] = n
 		}
 	}
@@ -108,9 +108,9 @@ func (a *Arena) Waits() map[redlock.WaitKind]int64 {
 
 // Keys is how many keys are left on all servers, without what outlives a lock: the
 // counters of fences and the markers of the restart guard.
-func (a *Arena) Keys() int {
+func (bed *Testbed) Keys() int {
 	n := 0
-	for _, s := range a.Servers {
+	for _, s := range bed.Servers {
 		keys, err := s.Do("KEYS", "*")
 		if err != nil {
 			n++
@@ -125,21 +125,21 @@ func (a *Arena) Keys() int {
 	return n
 }
 
-// A Fault befalls some nodes of an arena, and is healed when it returns. It
+// A Fault befalls some nodes of a testbed, and is healed when it returns. It
 // returns early when ctx ends.
 type Fault struct {
 	Name   string
-	Inject func(ctx context.Context, a *Arena, random *rand.Rand)
+	Inject func(ctx context.Context, bed *Testbed, random *rand.Rand)
 }
 
 // some is a random choice of n different nodes.
-func (a *Arena) some(random *rand.Rand, n int) []int {
-	return random.Perm(len(a.Servers))[:n]
+func (bed *Testbed) some(random *rand.Rand, n int) []int {
+	return random.Perm(len(bed.Servers))[:n]
 }
 
 // minority and most are how many nodes may fail without harm, and one too many.
-func (a *Arena) minority() int { return (len(a.Servers) - 1) / 2 }
-func (a *Arena) most() int     { return len(a.Servers)/2 + 1 }
+func (bed *Testbed) minority() int { return (len(bed.Servers) - 1) / 2 }
+func (bed *Testbed) most() int     { return len(bed.Servers)/2 + 1 }
 
 // between is a random duration from least to most.
 func between(random *rand.Rand, least, most time.Duration) time.Duration {

@@ -61,7 +61,7 @@ func TestWaiter(t *testing.T) {
 		ttl, err = time.ParseDuration(os.Getenv(ttlOfWaiter))
 		require.NoError(t, err)
 	} else {
-		urls = redistest.URLs(NewArena(t, 3, ttl).Proxies)
+		urls = redistest.URLs(NewTestbed(t, 3, ttl).Proxies)
 	}
 	l, err := redlock.Open(context.Background(), urls)
 	require.NoError(t, err)
@@ -120,15 +120,15 @@ type waiter struct {
 	said    string      // a line that was received, and not yet heard
 }
 
-func (a *Arena) waiter(t *testing.T) *waiter {
+func (bed *Testbed) waiter(t *testing.T) *waiter {
 	t.Helper()
 	var urls []string
-	for _, s := range a.Servers {
+	for _, s := range bed.Servers {
 		urls = append(urls, "redis://"+s.Addr())
 	}
 	w := &waiter{t: t, out: make(chan string, 1000)}
 	w.command = exec.Command(os.Args[0], "-test.run=^TestWaiter$", "-test.v")
-	w.command.Env = append(os.Environ(), nodesOfWaiter+"="+strings.Join(urls, ","), ttlOfWaiter+"="+a.TTL.String())
+	w.command.Env = append(os.Environ(), nodesOfWaiter+"="+strings.Join(urls, ","), ttlOfWaiter+"="+bed.TTL.String())
 	in, err := w.command.StdinPipe()
 	require.NoError(t, err)
 	out, err := w.command.StdoutPipe()
@@ -215,50 +215,50 @@ func (w *waiter) stop() {
 
 // queueLen tells whether so many wait for k on a majority of the nodes: one may
 // have been granted to a waiter before the holder had it, for a moment.
-func (a *Arena) queueLen(n int64) func() bool {
+func (bed *Testbed) queueLen(n int64) func() bool {
 	return func() bool {
 		nodes := 0
-		for _, s := range a.Servers {
+		for _, s := range bed.Servers {
 			if size, err := s.Do("ZCARD", "k:waiters"); err == nil && size == n {
 				nodes++
 			}
 		}
-		return nodes >= a.most()
+		return nodes >= bed.most()
 	}
 }
 
 // extended tells whether k is set for longer than a grant sets it, on a majority of the
 // nodes.
-func (a *Arena) extended() bool {
+func (bed *Testbed) extended() bool {
 	nodes := 0
-	for _, s := range a.Servers {
+	for _, s := range bed.Servers {
 		if left, err := s.Do("PTTL", "k"); err == nil && left.(int64) > window.Milliseconds() {
 			nodes++
 		}
 	}
-	return nodes >= a.most()
+	return nodes >= bed.most()
 }
 
 // channel is where the first who waits for k is told of grants.
-func (a *Arena) channel() string {
-	for _, s := range a.Servers {
+func (bed *Testbed) channel() string {
+	for _, s := range bed.Servers {
 		first, err := s.Do("ZRANGE", "k:waiters", "0", "0")
-		require.NoError(a.t, err)
+		require.NoError(bed.t, err)
 		if tokens := first.([]any); len(tokens) == 1 {
 			entry, err := s.Do("HGET", "k:waiting", tokens[0].(string))
-			require.NoError(a.t, err)
+			require.NoError(bed.t, err)
 			return strings.Fields(entry.(string))[3] // see internal/node/queue.lua
 		}
 	}
-	require.FailNow(a.t, "nobody waits", a.queues())
+	require.FailNow(bed.t, "nobody waits", bed.queues())
 	return ""
 }
 
 // deserted tells whether nobody listens to a channel any more.
-func (a *Arena) deserted(channel string) bool {
-	for _, s := range a.Servers {
+func (bed *Testbed) deserted(channel string) bool {
+	for _, s := range bed.Servers {
 		count, err := s.Do("PUBSUB", "NUMSUB", channel)
-		require.NoError(a.t, err)
+		require.NoError(bed.t, err)
 		if count.([]any)[1] != int64(0) {
 			return false
 		}
@@ -267,9 +267,9 @@ func (a *Arena) deserted(channel string) bool {
 }
 
 // queues is who has k and who waits for it, on every node.
-func (a *Arena) queues() string {
+func (bed *Testbed) queues() string {
 	var text strings.Builder
-	for i, s := range a.Servers {
+	for i, s := range bed.Servers {
 		for _, command := range [][]string{{"GET", "k"}, {"PTTL", "k"}, {"ZRANGE", "k:waiters", "0", "-1", "WITHSCORES"}, {"HGETALL", "k:waiting"}} {
 			reply, err := s.Do(command...)
 			fmt.Fprintln(&text, i, command, reply, err)
@@ -280,17 +280,17 @@ func (a *Arena) queues() string {
 
 // scene is a lock, one who holds it, a waiter, and a rival who comes after that.
 type scene struct {
-	t      *testing.T
-	arena  *Arena
-	h      *history.History
-	holder *redlock.Locker
-	other  *redlock.Locker
-	child  *waiter
+	t       *testing.T
+	testbed *Testbed
+	h       *history.History
+	holder  *redlock.Locker
+	other   *redlock.Locker
+	child   *waiter
 }
 
 func newScene(t *testing.T, ttl time.Duration) *scene {
-	a := NewArena(t, 3, ttl)
-	s := &scene{t: t, arena: a, h: history.New(), holder: a.Open(), other: a.Open(), child: a.waiter(t)}
+	bed := NewTestbed(t, 3, ttl)
+	s := &scene{t: t, testbed: bed, h: history.New(), holder: bed.Open(), other: bed.Open(), child: bed.waiter(t)}
 	t.Cleanup(func() { _, _ = s.holder.Close(), s.other.Close() })
 	return s
 }
@@ -304,7 +304,7 @@ type held struct {
 
 func (s *scene) acquire(l *redlock.Locker, contender int) (held, error) {
 	hold := history.Hold{Key: "k", Contender: contender, Sent: s.h.Now()}
-	lock, err := l.Acquire(s.t.Context(), "k", s.arena.TTL, queued)
+	lock, err := l.Acquire(s.t.Context(), "k", s.testbed.TTL, queued)
 	if err != nil {
 		return held{}, err
 	}
@@ -326,7 +326,7 @@ func (s *scene) waits() (holder held, rival <-chan held) {
 	require.NoError(s.t, err)
 	s.child.goOn()
 	s.child.heard("waiting")
-	eventually.True(s.t, "the child waits", s.arena.queueLen(1), s.arena.queues)
+	eventually.True(s.t, "the child waits", s.testbed.queueLen(1), s.testbed.queues)
 	began := time.Now().UnixMilli()
 	eventually.True(s.t, "the rival comes in a later millisecond", func() bool { return time.Now().UnixMilli() > began })
 	return holder, s.rival(2)
@@ -343,7 +343,7 @@ func (s *scene) rival(of int64) <-chan held {
 		}
 		rival <- x
 	}()
-	eventually.True(s.t, "the rival waits", s.arena.queueLen(of), s.arena.queues)
+	eventually.True(s.t, "the rival waits", s.testbed.queueLen(of), s.testbed.queues)
 	return rival
 }
 
@@ -364,7 +364,7 @@ func (s *scene) gets(rival <-chan held, since time.Time, within time.Duration) (
 func (s *scene) check() {
 	s.t.Helper()
 	require.Empty(s.t, s.h.Check())
-	eventually.True(s.t, "no key is left", func() bool { return s.arena.Keys() == 0 })
+	eventually.True(s.t, "no key is left", func() bool { return s.testbed.Keys() == 0 })
 }
 
 // A process that is stopped while it waits loses its place after its lease, and
@@ -380,7 +380,7 @@ func TestAProcessThatIsStoppedWhileItWaits(t *testing.T) {
 		x, took := s.gets(rival, released, heartbeat)
 		t.Logf("the rival has the lock %v after the release", took)
 		s.child.signal(syscall.SIGCONT)
-		eventually.True(t, "it waits again", s.arena.queueLen(1), s.arena.queues)
+		eventually.True(t, "it waits again", s.testbed.queueLen(1), s.testbed.queues)
 		s.release(x)
 		s.child.heard("holding")
 		s.child.goOn()
@@ -439,7 +439,7 @@ func TestAProcessThatIsStoppedWhenItIsGranted(t *testing.T) {
 			x, _ = s.gets(rival, time.Now(), heartbeat)
 			s.release(x)
 		}
-		eventually.True(t, "nothing is left", func() bool { return s.arena.Keys() == 0 })
+		eventually.True(t, "nothing is left", func() bool { return s.testbed.Keys() == 0 })
 	}
 	t.Logf("the rival had the lock at most %v after the release", longest)
 	s.check()
@@ -453,11 +453,11 @@ func TestAProcessThatIsStoppedWhileItHolds(t *testing.T) {
 		holder, rival := s.waits()
 		s.release(holder)
 		s.child.heard("holding")
-		eventually.True(t, "extended to its ttl", s.arena.extended, s.arena.queues)
+		eventually.True(t, "extended to its ttl", s.testbed.extended, s.testbed.queues)
 		stopped := time.Now()
 		s.child.stop()
-		x, took := s.gets(rival, stopped, s.arena.TTL+300*ms)
-		t.Logf("the rival has the lock %v after the stop, ttl %v", took, s.arena.TTL)
+		x, took := s.gets(rival, stopped, s.testbed.TTL+300*ms)
+		t.Logf("the rival has the lock %v after the stop, ttl %v", took, s.testbed.TTL)
 		s.child.signal(syscall.SIGCONT)
 		b, hold := s.child.believed(s.h)
 		s.h.AddHold(hold)
@@ -476,9 +476,9 @@ func TestAWaiterThatIsKilledDelaysNobody(t *testing.T) {
 			s := newScene(t, 10*time.Second)
 			holder, rival := s.waits()
 			if killed == "before the release" {
-				channel := s.arena.channel()
+				channel := s.testbed.channel()
 				s.child.signal(syscall.SIGKILL)
-				eventually.True(t, "the servers have noticed", func() bool { return s.arena.deserted(channel) })
+				eventually.True(t, "the servers have noticed", func() bool { return s.testbed.deserted(channel) })
 			} else {
 				s.child.stop() // its grant is not answered
 			}
@@ -498,11 +498,11 @@ func TestAHolderThatIsKilledDelaysTheNextByItsTTL(t *testing.T) {
 	holder, rival := s.waits()
 	s.release(holder)
 	s.child.heard("holding")
-	eventually.True(t, "extended to its ttl", s.arena.extended, s.arena.queues)
+	eventually.True(t, "extended to its ttl", s.testbed.extended, s.testbed.queues)
 	killed := time.Now()
 	s.child.signal(syscall.SIGKILL)
-	x, took := s.gets(rival, killed, s.arena.TTL+300*ms)
-	t.Logf("the rival has the lock %v after the kill, ttl %v", took, s.arena.TTL)
+	x, took := s.gets(rival, killed, s.testbed.TTL+300*ms)
+	t.Logf("the rival has the lock %v after the kill, ttl %v", took, s.testbed.TTL)
 	s.release(x)
 	s.check()
 }
