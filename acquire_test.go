@@ -256,7 +256,7 @@ func TestAFailedAttemptDoesNotBlockTheNext(t *testing.T) {
 	eventually.True(t, "no key of either attempt is left", ns.empty)
 }
 
-// A key that somebody uses for a list is held by him: nothing else is wrong with
+// A key that another program uses for a list counts as held: nothing else is wrong with
 // the nodes.
 func TestAKeyOfAForeignTypeIsHeldBySomebodyElse(t *testing.T) {
 	for _, foreign := range []int{2, 3} { // of three nodes

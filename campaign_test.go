@@ -44,7 +44,7 @@ func TestOneLeadsAtATimeAndTheNextFollowsAtOnce(t *testing.T) {
 	})
 }
 
-// Between the loss and the next time, nobody has had to call Campaign again.
+// Between the loss and the next time, no caller has had to call Campaign again.
 func TestALeaderThatHasLostIsElectedAgain(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()

@@ -175,7 +175,7 @@ func ExampleOpen() {
 	defer stop()
 	ctx := context.Background()
 
-	locker, err := redlock.Open(ctx, append(urls, "redis://localhost:1")) // nobody listens on the fourth
+	locker, err := redlock.Open(ctx, append(urls, "redis://localhost:1")) // no server listens on the fourth
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func ExampleNew() {
 	defer stop()
 
 	var clients []rueidis.Client
-	for _, url := range append(urls, "redis://localhost:1") { // nobody listens on the fourth
+	for _, url := range append(urls, "redis://localhost:1") { // no server listens on the fourth
 		option, err := rueidis.ParseURL(url)
 		if err != nil {
 			log.Fatal(err)
@@ -327,7 +327,7 @@ func ExampleLocker_TryAcquireAll() {
 func ExampleLocker_Ping() {
 	urls, stop := startNodes(2)
 	defer stop()
-	locker, err := redlock.Open(context.Background(), append(urls, "redis://127.0.0.1:1")) // nobody is there
+	locker, err := redlock.Open(context.Background(), append(urls, "redis://127.0.0.1:1")) // no server is there
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -379,7 +379,7 @@ func ExampleLock_Context() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	<-lock.Context().Done() // nobody extends it
+	<-lock.Context().Done() // it is not extended
 	fmt.Println(errors.Is(context.Cause(lock.Context()), redlock.ErrLost), lock.Valid())
 	// Output: true false
 }
@@ -431,7 +431,7 @@ func ExampleLock_StopAutoExtend() {
 	locker, stop := openNodes()
 	defer stop()
 
-	// The function lets the lock end when its work is of no use any more.
+	// The function lets the lock end when its work is no longer of use.
 	err := redlock.Do(context.Background(), locker, "job", 500*time.Millisecond, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
 		lock.StopAutoExtend()
@@ -643,7 +643,7 @@ func ExampleWithMaxHold() {
 	// However often the lock is extended, it ends after 500 ms.
 	err := redlock.Do(context.Background(), locker, "report", 10*time.Second,
 		func(ctx context.Context) error {
-			<-ctx.Done() // a function that would never end by itself
+			<-ctx.Done() // a function that would never end
 			return context.Cause(ctx)
 		},
 		redlock.WithMaxHold(500*time.Millisecond))
@@ -831,7 +831,7 @@ func ExamplePanicError() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	<-lock.Context().Done() // nobody extends it
+	<-lock.Context().Done() // it is not extended
 
 	var panicked *redlock.PanicError
 	if errors.As(locker.Close(), &panicked) {

@@ -26,7 +26,7 @@ import (
 )
 
 // A quorum of five hangs while fn runs: fn's ctx must end by the end of
-// validity, and until then nobody else can have acquired.
+// validity, and until then no other process can have acquired.
 func TestAHungQuorumEndsTheContextBeforeAnyoneElseCanOwnTheLock(t *testing.T) {
 	ns := start(t, 5)
 	l, rival := ns.open(), ns.open(redlock.WithNodeTimeout(20*ms))
@@ -64,7 +64,7 @@ func TestAHungQuorumEndsTheContextBeforeAnyoneElseCanOwnTheLock(t *testing.T) {
 }
 
 // The same seen from the hung nodes: what they hold after SIGCONT is ours or
-// nobody's, never another's.
+// no one's, never another's.
 func TestAllNodesHungEndsTheContextWithItsCause(t *testing.T) {
 	ns := start(t, 3)
 	l := ns.open()

@@ -228,7 +228,7 @@ func TestEveryHolderHasAFenceOfItsOwn(t *testing.T) {
 }
 
 // Its floor is that of its last join: nodes that have lost their counters number it above
-// whoever came meanwhile.
+// the processes that came in the meantime.
 func TestAWaiterIsNumberedAboveThoseWhoCameBeforeIt(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l, other := open(redlock.WithFence()), open(redlock.WithFence())
@@ -427,7 +427,7 @@ func TestAFenceOnAClusterNeedsAKeyThatItsCounterCanBeWith(t *testing.T) {
 	require.False(t, errors.As(err, &failed), "it is refused before anything is sent")
 }
 
-// A node that has forgotten for whom it voted gives its vote to nobody else, a holder
+// A node that has forgotten for whom it voted gives its vote to no one else, a holder
 // included: what an extension sets there would count at the next one.
 func TestANodeInQuarantineGivesNoVoteThatItMayHaveGiven(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {

@@ -181,7 +181,7 @@ func TestNewStartsWithAClientWhoseServerIsDown(t *testing.T) {
 	require.NoError(t, lock.Release(t.Context()))
 }
 
-// unlike is a client of somebody's own, two of which cannot be compared.
+// unlike is a caller's own client type, whose values cannot be compared.
 type unlike struct {
 	rueidis.Client
 	_ []int

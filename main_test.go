@@ -27,7 +27,7 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// nodes are real servers, each behind a proxy, and the oracle to all of them.
+// nodes are real servers, each behind a proxy. Its methods ask all servers.
 type nodes struct {
 	t       testing.TB
 	servers []*redistest.Server
@@ -71,7 +71,7 @@ func (ns *nodes) empty() bool {
 	return true
 }
 
-// queue tells whether somebody waits for k on most of the nodes.
+// queue reports whether a process waits for k on most of the nodes.
 func (ns *nodes) queue() bool {
 	n := 0
 	for _, s := range ns.servers {

@@ -86,7 +86,7 @@ func TestTheHolderIsWhoHasMostOfTheNodes(t *testing.T) {
 }
 
 // Goroutines of two processes, all with metadata of their own, get the lock in turn: by
-// attempts, by the queues on the nodes, and handed over. Whoever holds it, the keys say so.
+// attempts, by the queues on the nodes, and handed over. The keys always name the holder.
 func TestTheMetadataOnTheNodesIsThatOfTheHolder(t *testing.T) {
 	ns := start(t, 3)
 	var all sync.WaitGroup

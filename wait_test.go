@@ -272,7 +272,7 @@ func TestALockThatIsHandedOverIsNoFresher(t *testing.T) {
 	})
 }
 
-// However long a lock is handed over, nobody has it when it is nearly over, and another
+// However often a lock is handed over, no goroutine gets it when it is nearly over, and another
 // process that comes has its turn.
 func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 	for _, extended := range []bool{true, false} {
@@ -327,7 +327,7 @@ func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 			}
 			waited := turns()
 			all.Wait()
-			t.Logf("extended: %v: %d turns in 2 s that nobody waited for", extended, turns()-waited)
+			t.Logf("extended: %v: %d turns in 2 s without another process", extended, turns()-waited)
 			if extended {
 				require.Less(t, turns()-waited, 10, "a turn after each row would make 20")
 			} else {
@@ -337,7 +337,7 @@ func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 	}
 }
 
-// Whoever is handed a lock and dies keeps others from it for its own ttl.
+// A process that gets a lock by hand-over and dies keeps others from it for its own ttl only.
 func TestALockIsNotHandedOverForLongerThanAskedFor(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
@@ -352,8 +352,8 @@ func TestALockIsNotHandedOverForLongerThanAskedFor(t *testing.T) {
 	})
 }
 
-// A node that has lost a held key gives it to whoever waits. That one gives it back,
-// or the lock would hang on fewer nodes for as long as anybody waits.
+// A node that has lost a held key grants it to a waiter. The waiter gives it back, or the lock would
+// rest on fewer nodes for as long as the wait lasts.
 func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		lock, err := open().TryAcquire(t.Context(), "k", time.Second)
@@ -383,7 +383,7 @@ func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
 	})
 }
 
-// A lock that was lost is nobody's here: those who wait in this process go on.
+// A lost lock no longer counts as held in its process: the waiters of the process go on.
 func TestThoseWhoWaitBehindALockThatIsLostGoOn(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
@@ -456,12 +456,12 @@ func TestSeveralKeysAreAskedForByPauses(t *testing.T) {
 		require.NoError(t, g.Lock.Release(t.Context()))
 		g = <-single
 		require.NoError(t, g.Err)
-		require.Less(t, g.At.Sub(released), 260*ms, "a release of several keys wakes nobody")
+		require.Less(t, g.At.Sub(released), 260*ms, "a release of several keys wakes no waiter")
 		require.NoError(t, g.Lock.Release(t.Context()))
 	})
 }
 
-// A middleware that refuses what was acquired leaves it to whoever waits.
+// A middleware that refuses what was acquired leaves it to the next waiter.
 func TestALockThatAMiddlewareRefusesGoesToTheNext(t *testing.T) {
 	refused := errors.New("refused")
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {

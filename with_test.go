@@ -224,7 +224,7 @@ func TestAMiddlewareThatDoesNotWaitForFnIsAnError(t *testing.T) {
 	}
 }
 
-// The ctx ends a grace before validity does. Until then nobody else has the lock, unless
+// The ctx ends a grace before validity does. Until then no other process has the lock, unless
 // it is released: then at once.
 func TestNobodyElseHasTheLockDuringItsGrace(t *testing.T) {
 	const ttl, grace = time.Second, 300 * ms

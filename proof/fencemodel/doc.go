@@ -14,7 +14,7 @@
 // when it has a quorum of votes: its validity is that of these votes, and no answer to a
 // confirm renews it.
 //
-// What the rule promises are [P1], [P2] and [P3]. They are not the P1 and P2 of docs/proof.md.
+// What the rule promises are [P1], [P2] and [P3]. They are not the P1 and P2 of proof/README.md.
 //
 // # The world
 //

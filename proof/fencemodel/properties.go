@@ -12,7 +12,7 @@ const (
 	// breaks P2.
 	P3
 	// Exclusion says that no attempt completes while another holds. It is checked in
-	// timed models only: without validity checks nobody knows when a hold ends.
+	// timed models only: without validity checks the end of a hold is unknown.
 	Exclusion
 )
 

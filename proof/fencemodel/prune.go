@@ -1,7 +1,6 @@
 package fencemodel
 
-// forget drops what can have no effect any more, so that states that differ in nothing
-// else are one.
+// forget drops what can no longer have an effect, so that states that differ only in that are one.
 func (m *Model) forget(s *state) {
 	for i := range m.Attempts {
 		a := &s.attempts[i]
@@ -16,7 +15,7 @@ func (m *Model) forget(s *state) {
 			if !m.mayComplete(s, i) {
 				l.answers, l.vote, l.counted = [maxInFlight]answer{}, noVote, false
 			}
-			// Who has lost a key, and is not granted it again, has confirms refused.
+			// An attempt that has lost a key, and is not granted it again, has its confirms refused.
 			if l.grants > 0 && !m.mayGrant(s, i, n) && !m.SharedID && !m.Refill && m.Confirming == OwnerChecked && !m.owns(s, i, n) {
 				l.confirms = [maxInFlight]uint8{}
 			}
@@ -30,8 +29,8 @@ func (m *Model) forget(s *state) {
 	}
 }
 
-// settled reports whether no completion can break a property any more: that takes
-// another one, of an attempt with a key in common.
+// settled reports whether no completion can break a property anymore: that takes a second
+// completion, of an attempt with a key in common.
 func (m *Model) settled(s *state) bool {
 	for i := range m.Attempts {
 		for j := range m.Attempts {

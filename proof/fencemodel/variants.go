@@ -64,8 +64,7 @@ func Wide() []Variant {
 	}
 }
 
-// Mistakes are variants with a mistake that somebody could make. What else they break
-// is of no interest.
+// Mistakes are variants with a plausible mistake. What else they break does not matter.
 func Mistakes() []Variant {
 	inTime := with(queue, func(m *Model) { m.Timed = true })
 	return []Variant{

@@ -1,9 +1,9 @@
-// Package history is what contenders for locks saw, and checks of it. It knows
-// nothing of how locks are made: a history from any lock could be checked.
+// Package history records what contenders for locks saw, and checks it. It knows nothing of how
+// locks are made: it could check a history of any lock.
 //
 // The properties P1, P2, … are those of proof/README.md. P1 and P2 are checked here
-// over histories, with a second opinion on P1 by porcupine. What leaves no history
-// (leaks, keys left behind, waiting) is checked where it is caused.
+// over histories, with a second opinion on P1 by porcupine. Leaks, keys
+// left behind and waits leave no history: the tests that cause them check them.
 package history
 
 import (
@@ -25,16 +25,16 @@ type Hold struct {
 	Until     time.Duration `json:"until"`           // the last end of validity that the lock told
 	Ended     time.Duration `json:"ended"`           // its ctx was seen to have ended
 	Released  time.Duration `json:"released"`        // before the release was asked for
-	// What the oracle saw when the ctx had ended by expiry: on how many nodes
-	// nobody else could take the key, of how many needed; Probed is when it had
-	// seen all, and Expires when the keys may expire at the soonest.
+	// What the oracle saw after the ctx had ended by expiry: on Kept nodes no other process could
+	// take the key, and Need nodes were needed. Probed is when it had seen all nodes, Expires the
+	// earliest time at which the keys may expire.
 	Kept    int           `json:"kept,omitempty"`
 	Need    int           `json:"need,omitempty"`
 	Probed  time.Duration `json:"probed,omitempty"`
 	Expires time.Duration `json:"expires,omitempty"`
 }
 
-// End is when the holder could last have believed to hold the lock.
+// End is the last moment at which the holder could believe that it held the lock.
 func (h Hold) End() time.Duration {
 	end := h.Until
 	for _, t := range []time.Duration{h.Ended, h.Released} {
@@ -45,7 +45,7 @@ func (h Hold) End() time.Duration {
 	return end
 }
 
-// Fault is what was done to the nodes, and for how long.
+// Fault is one fault of the nodes, from start to end.
 type Fault struct {
 	Name  string        `json:"name"`
 	Start time.Duration `json:"start"`
@@ -151,9 +151,7 @@ func (h *History) Overlaps() []Violation {
 	return found
 }
 
-// Unkept checks P2: when a ctx ended by expiry, nobody else could have taken
-// the lock yet; and no ctx outlives what was told as the end of validity by
-// more than the allowance for late timers, where that could be seen.
+// Unkept checks P2: when a ctx ended by expiry, no other process could have taken the lock yet.
 func (h *History) Unkept() []Violation {
 	var found []Violation
 	for _, hold := range h.Holds {
@@ -192,8 +190,8 @@ func (h *History) Unfenced() []Violation {
 }
 
 // Misordered checks the rest of P3: the fences of one key follow the order of the holds.
-// Only those that were still valid when they began are looked at: whoever was stopped
-// between the grant and its use cannot tell when the grant was.
+// It considers only holds that were still valid when they began: a process that was stopped between
+// the grant and its use cannot tell when the grant was.
 func (h *History) Misordered() []Violation {
 	var found []Violation
 	for _, holds := range h.fenced() {

@@ -15,7 +15,7 @@ import (
 	"github.com/redis-kit/redlock/proof/history"
 )
 
-// jumps are the ways in which a clock jumps, for a ttl.
+// jumps returns the jumps of a clock to test, for a ttl.
 func jumps(ttl time.Duration) []time.Duration {
 	return []time.Duration{ttl, -ttl, time.Hour, -time.Hour}
 }
@@ -111,7 +111,7 @@ func TestAMajorityOfClocksBehindKeepsALockTooLong(t *testing.T) {
 
 // Row 14 under contention. A node that forgets a vote may give it twice, and a
 // lock that was won by a bare quorum has no other to lose, so P1 is waived as in
-// row 3. Nothing leaks, nobody starves, and no key is left.
+// row 3. Nothing leaks, no contender starves, and no key is left.
 func TestClocksThatJumpUnderContention(t *testing.T) {
 	for _, nodes := range []string{"one", "majority"} {
 		t.Run(nodes, func(t *testing.T) {

@@ -1,6 +1,5 @@
-// Package nemesis puts locks to the test: contenders that take them in earnest,
-// faults that befall the nodes meanwhile. What happened goes into a history, to
-// be checked.
+// Package nemesis tests locks on real servers: contenders take them while faults hit the nodes. A
+// history records what happened, to be checked.
 package nemesis
 
 import (
@@ -16,22 +15,21 @@ import (
 
 // Contention is contenders for the same keys.
 type Contention struct {
-	Lockers   []*redlock.Locker // one per process that is played
+	Lockers   []*redlock.Locker // one for each process
 	PerLocker int               // contenders in each
 	Keys      []string
 	TTL       time.Duration
-	Allowance time.Duration // what validity leaves of the ttl: the keys outlive it by that much
+	Allowance time.Duration // the time by which the keys outlive validity
 	Need      int           // the quorum
 	Seed      uint64
-	// Kept is the oracle, where there is one that sees the nodes before the
-	// Locker's own release of a lost lock can reach them: on how many nodes
-	// nobody but the owner of the token can set the key now.
+	// Kept is an oracle, if there is one that sees the nodes before the Locker's release of a lost
+	// lock can reach them. It counts the nodes where only the owner of the token can set the key now.
 	Kept func(key, token string) int
 
 	History *history.History
 }
 
-// Run has them contend until ctx ends, and returns when all have released.
+// Run runs the contenders until ctx ends, and returns when all have released.
 func (c *Contention) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	for i, l := range c.Lockers {
@@ -89,7 +87,7 @@ func (c *Contention) turn(ctx context.Context, l *redlock.Locker, id int, random
 		return
 	}
 	c.History.AddWait(history.Wait{Contender: id, Sent: hold.Sent, Took: c.History.Now() - hold.Sent, Err: err.Error()})
-	if errors.Is(err, redlock.ErrNoQuorum) || errors.Is(err, redlock.ErrNotAcquired) { // as a user would: not at once again
+	if errors.Is(err, redlock.ErrNoQuorum) || errors.Is(err, redlock.ErrNotAcquired) { // as a user would: not again at once
 		timer := time.NewTimer(c.TTL / 10)
 		defer timer.Stop()
 		select {
@@ -109,7 +107,7 @@ func (c *Contention) seen(ctx context.Context, lock *redlock.Lock, hold *history
 	if ctx.Err() != nil {
 		hold.Ended = now
 	}
-	// Found lost by refusals, before validity ended, there is nothing to keep.
+	// A lock that refusals ended before its validity has no keys to check.
 	if now < hold.Until || !errors.Is(context.Cause(lock.Context()), redlock.ErrLost) {
 		return
 	}

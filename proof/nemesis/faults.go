@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// stop has the nodes SIGSTOPped for d.
+// stop stops the nodes by SIGSTOP for d.
 func (bed *Testbed) stop(ctx context.Context, nodes []int, d time.Duration) {
 	for _, i := range nodes {
 		bed.Servers[i].Pause()
@@ -20,15 +20,15 @@ func (bed *Testbed) stop(ctx context.Context, nodes []int, d time.Duration) {
 	}
 }
 
-// restart kills the nodes and has them back after d. Of two at once, the later
-// waits: it would have the other's nodes back too early.
+// restart kills the nodes and starts them again after d. A second restart waits for the first: it
+// would bring the nodes of the first back too early.
 func (bed *Testbed) restart(nodes []int, d time.Duration) {
 	bed.restarting.Lock()
 	defer bed.restarting.Unlock()
 	for _, i := range nodes {
 		bed.Servers[i].Kill()
 	}
-	pause(context.Background(), d) // not cut short: a node must be away for as long as was meant
+	pause(context.Background(), d) // not cut short: a node must be away for all of d
 	for _, i := range nodes {
 		bed.Servers[i].Restart()
 	}
@@ -46,8 +46,8 @@ func (bed *Testbed) tell(nodes []int, args ...string) {
 	bed.each(nodes, func(i int) { _, _ = bed.Servers[i].Do(args...) })
 }
 
-// heal sends a command that undoes a fault until the servers have carried it
-// out, whatever else befalls them.
+// heal sends a command that undoes a fault until the servers have run it. Other faults may delay
+// that.
 func (bed *Testbed) heal(nodes []int, args ...string) {
 	bed.each(nodes, func(i int) {
 		var err error
@@ -60,8 +60,8 @@ func (bed *Testbed) heal(nodes []int, args ...string) {
 	})
 }
 
-// Faults are those under which every property holds, and so can be mixed, and be
-// several at once. Two that hang a node end together, with the first. The numbers are the rows of proof/README.md.
+// Faults are those under which every property holds. So they can be mixed, several at once. Two
+// that hang a node end together, with the first. The numbers are the rows of proof/README.md.
 var Faults = []Fault{
 	{"5 restart empty after more than the ttl, one", func(_ context.Context, bed *Testbed, random *rand.Rand) {
 		bed.restart(bed.some(random, 1), bed.TTL+bed.TTL/4)
@@ -198,14 +198,14 @@ func (bed *Testbed) all() []int {
 	return nodes
 }
 
-// through switches a fault of the proxies on for d.
+// through turns a fault of the proxies on for d.
 func (bed *Testbed) through(ctx context.Context, nodes []int, d time.Duration, set func(i int, on bool)) {
 	bed.each(nodes, func(i int) { set(i, true) })
 	pause(ctx, d)
 	bed.each(nodes, func(i int) { set(i, false) })
 }
 
-// together does something that blocks on several nodes at once.
+// together calls do for several nodes at once, where do blocks.
 func (bed *Testbed) together(nodes []int, do func(i int)) {
 	var all sync.WaitGroup
 	for _, i := range nodes {

@@ -54,7 +54,7 @@ func TestFencesAreUniqueAndInOrderAmongStragglers(t *testing.T) {
 					hold := history.Hold{Key: key, Contender: id, Sent: h.Now()}
 					lock, err := l.Acquire(ctx, key, bed.TTL, redlock.WithRetry(redlock.FixedRetry(bed.TTL, bed.TTL, -1)))
 					if err != nil {
-						continue // the nodes were held up for too long
+						continue // the nodes were delayed for too long
 					}
 					held.Add(1)
 					hold.Returned, hold.Token, hold.Fence, hold.Until = h.Now(), lock.Token(), lock.Fence(), h.At(lock.Until())

@@ -29,8 +29,8 @@ const (
 )
 
 // Row 16: a holder that is stopped for longer than its lock is valid. A rival
-// gets the lock meanwhile, and the holder, when it goes on, finds at once that
-// it no longer holds anything, without having to wait for its timers or nodes.
+// gets the lock in that time. When the holder goes on it finds at once that
+// it no longer holds the lock, without having to wait for its timers or nodes.
 // What it writes before it looks is beyond any lock, and refused by its fence.
 func TestAStoppedHolderFindsItsLockGone(t *testing.T) {
 	bed := NewTestbed(t, 5, ttl)
@@ -73,7 +73,7 @@ func TestAStoppedHolderFindsItsLockGone(t *testing.T) {
 	require.NoError(t, lock.Release(t.Context()))
 }
 
-// TestHolder is the holder, in a process of its own. By itself it checks that a
+// TestHolder is the holder, in a process of its own. Run alone it checks that a
 // lock that is not stopped stays valid.
 func TestHolder(t *testing.T) {
 	nodes, child := os.LookupEnv(nodesOfHolder)

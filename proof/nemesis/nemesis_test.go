@@ -28,11 +28,11 @@ const (
 	ttl = 400 * ms
 )
 
-// battle is contenders and faults for some time, and all that is checked of it.
+// battle has contenders and faults for some time, and checks everything that can be checked.
 type battle struct {
 	testbed    *Testbed
 	faults     []Fault // at random
-	at         int     // how many of them at once; 0 is one
+	at         int     // the number of them at once; 0 means one
 	duration   time.Duration
 	processes  int
 	perProcess int
@@ -42,7 +42,7 @@ type battle struct {
 	guarded    bool                   // options has a restart guard
 	waived     bool                   // P1, P2 and the order of fences by grants may fail
 	forgets    bool                   // and so may the rest of P3: nodes forget counters
-	keep       func(*history.History) // if there is one, before anything is checked
+	keep       func(*history.History) // optional: called before anything is checked
 }
 
 func (b battle) run(t *testing.T) *history.History {
@@ -133,7 +133,7 @@ func stacks() string {
 	return string(buf[:runtime.Stack(buf, true)])
 }
 
-// openFiles is what each descriptor stands for, where the system tells.
+// openFiles names what each descriptor stands for, where the system tells.
 func openFiles(t *testing.T) []string {
 	entries, err := os.ReadDir("/dev/fd")
 	require.NoError(t, err)
@@ -162,7 +162,7 @@ func debuggable(t testing.TB) []string {
 	return []string{"--enable-debug-command", "yes"}
 }
 
-// Each row by itself. On a longer run see TestSoak.
+// Each row alone. For a longer run see TestSoak.
 func TestEachFault(t *testing.T) {
 	bed := NewTestbed(t, 5, ttl, debuggable(t)...)
 	for i, f := range Faults {
@@ -180,7 +180,7 @@ func TestRestartsThatLoseNothing(t *testing.T) {
 	battle{testbed: bed, faults: []Fault{kill}, duration: 4 * time.Second, processes: 4, perProcess: 2, keys: []string{"k"}, seed: 2}.run(t)
 }
 
-// restarts kills a minority of the nodes and has them back soon.
+// restarts kills a minority of the nodes and starts them again soon.
 func restarts(name string) Fault {
 	return Fault{name, func(_ context.Context, bed *Testbed, random *rand.Rand) {
 		bed.restart(bed.some(random, 1+random.IntN(bed.minority())), between(random, 0, bed.TTL/2))
@@ -190,8 +190,8 @@ func restarts(name string) Fault {
 // guard is a restart guard for the ttl of a testbed. The clocks of its servers do not jump.
 func guard(bed *Testbed) redlock.Option { return redlock.WithRestartGuard(bed.TTL, bed.TTL/20) }
 
-// A node that may lose its last second may vote twice: only what does not rest
-// on its memory is checked. With the restart guard everything is.
+// A node that may lose its last second may vote twice: the test checks only what does not rest on
+// its memory. With the restart guard it checks everything.
 func TestRestartsThatMayLoseASecond(t *testing.T) {
 	for name, guarded := range map[string]bool{"without the guard": false, "with the guard": true} {
 		t.Run(name, func(t *testing.T) {
@@ -207,7 +207,7 @@ func TestRestartsThatMayLoseASecond(t *testing.T) {
 
 // Row 4: one node of a bare quorum loses its data, and votes at once. Redlock cannot
 // survive this, and a suite that does not see it is blind. With the restart guard the node
-// does not vote, and the second client gets nothing.
+// does not vote, and the second client does not acquire.
 func TestANodeThatForgetsAtOnceBreaksTheLockWithoutTheGuard(t *testing.T) {
 	for how, forget := range map[string]func(*redistest.Server){
 		"restart": func(s *redistest.Server) { s.Restart() },
@@ -280,7 +280,7 @@ func TestTheGuardKeepsNodesThatForgetFromVoting(t *testing.T) {
 	}.run(t)
 }
 
-// Row 17: little to run on.
+// Row 17: little processor time.
 func TestStarvedOfCPU(t *testing.T) {
 	bed := NewTestbed(t, 5, 5*ttl)
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))

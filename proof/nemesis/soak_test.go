@@ -18,16 +18,15 @@ import (
 )
 
 var (
-	soakFor   = flag.Duration("soak.duration", 5*time.Second, "for how long everything happens at once")
+	soakFor   = flag.Duration("soak.duration", 5*time.Second, "length of the soak")
 	soakSeed  = flag.Uint64("soak.seed", 20, "seed of what happens")
-	soakEpoch = flag.Duration("soak.epoch", 20*time.Second, "for how long a history goes on before it is checked and the next begins")
+	soakEpoch = flag.Duration("soak.epoch", 20*time.Second, "length of a history, after which it is checked and the next begins")
 	soakOut   = flag.String("soak.out", "", "folder for the histories and the report; none by default")
 )
 
-// Row 20: every fault of Faults, two at a time, mixed by a seed, for as long as
-// asked. The history is checked and begun anew after each epoch, with the
-// properties of what is left behind; the servers live on. The first violation
-// ends it.
+// Row 20: every fault of Faults, two at a time, mixed by a seed. After each epoch the history and
+// what is left behind are checked, and a new history begins on the same servers. The first
+// violation ends the soak.
 func TestSoak(t *testing.T) {
 	bed := NewTestbed(t, 5, ttl, debuggable(t)...)
 	began := time.Now()
@@ -48,7 +47,7 @@ func TestSoak(t *testing.T) {
 	}
 }
 
-// report is what the epochs of a soak came to, together.
+// report adds up the epochs of a soak.
 type report struct {
 	epochs int
 	total  history.Summary
@@ -91,7 +90,7 @@ func (r *report) print(t *testing.T, took time.Duration) {
 	}
 }
 
-// write writes a history to the folder, if one was asked for.
+// write writes a history to the folder of -soak.out, if there is one.
 func write(t *testing.T, name string, h *history.History) {
 	if *soakOut == "" {
 		return

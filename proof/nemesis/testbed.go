@@ -22,13 +22,13 @@ type Testbed struct {
 	TTL     time.Duration
 	Drift   float64
 
-	waits [redlock.WaitHandedOver + 1]atomic.Int64 // how acquisitions ended that succeeded, by kind
+	waits [redlock.WaitHandedOver + 1]atomic.Int64 // successful acquisitions, by kind
 
 	t          testing.TB
 	restarting sync.Mutex // held while nodes are away
 }
 
-// patience is for what servers do even on loaded machines.
+// patience bounds waits for a server. Loaded machines need much of it.
 const patience = 30 * time.Second
 
 // NewTestbed starts n servers.
@@ -44,7 +44,7 @@ func testbed(t testing.TB, servers []*redistest.Server, ttl time.Duration) *Test
 	return bed
 }
 
-// Open is a Locker as a process of its own would have it.
+// Open opens the Locker of another process.
 func (bed *Testbed) Open(opts ...redlock.Option) *redlock.Locker {
 	bed.t.Helper()
 	var urls []string
@@ -58,8 +58,8 @@ func (bed *Testbed) Open(opts ...redlock.Option) *redlock.Locker {
 	return l
 }
 
-// Contention is contenders of so many processes for so many keys. Of four processes two
-// have fences, with opts that do not say so for all.
+// Contention returns contenders in a number of processes for the keys. Two of four processes have
+// fences, unless opts give them to all.
 func (bed *Testbed) Contention(processes, perProcess int, keys []string, seed uint64, h *history.History, opts ...redlock.Option) *Contention {
 	c := &Contention{
 		PerLocker: perProcess,
@@ -83,7 +83,7 @@ func (bed *Testbed) Contention(processes, perProcess int, keys []string, seed ui
 	return c
 }
 
-// countWaits is a middleware.
+// countWaits is a middleware that counts for Waits.
 func (bed *Testbed) countWaits(next redlock.Handler) redlock.Handler {
 	return func(ctx context.Context, op *redlock.Op) error {
 		err := next(ctx, op)
@@ -94,8 +94,7 @@ func (bed *Testbed) countWaits(next redlock.Handler) redlock.Handler {
 	}
 }
 
-// Waits tells how the acquisitions ended, in half of the processes, since it was
-// asked last.
+// Waits counts the acquisitions of half of the processes since the last call, by how they waited.
 func (bed *Testbed) Waits() map[redlock.WaitKind]int64 {
 	waits := make(map[redlock.WaitKind]int64)
 	for kind := range bed.waits {
@@ -106,8 +105,8 @@ func (bed *Testbed) Waits() map[redlock.WaitKind]int64 {
 	return waits
 }
 
-// Keys is how many keys are left on all servers, without what outlives a lock: the
-// counters of fences and the markers of the restart guard.
+// Keys counts the keys on all servers, without those that outlive a lock: the counters of fences and
+// the markers of the restart guard.
 func (bed *Testbed) Keys() int {
 	n := 0
 	for _, s := range bed.Servers {
@@ -125,23 +124,23 @@ func (bed *Testbed) Keys() int {
 	return n
 }
 
-// A Fault befalls some nodes of a testbed, and is healed when it returns. It
-// returns early when ctx ends.
+// A Fault hits some nodes of a testbed. Inject heals it before it returns, and returns early when
+// ctx ends.
 type Fault struct {
 	Name   string
 	Inject func(ctx context.Context, bed *Testbed, random *rand.Rand)
 }
 
-// some is a random choice of n different nodes.
+// some chooses n different nodes at random.
 func (bed *Testbed) some(random *rand.Rand, n int) []int {
 	return random.Perm(len(bed.Servers))[:n]
 }
 
-// minority and most are how many nodes may fail without harm, and one too many.
+// minority is the largest number of nodes that may fail without harm; most is the smallest majority.
 func (bed *Testbed) minority() int { return (len(bed.Servers) - 1) / 2 }
 func (bed *Testbed) most() int     { return len(bed.Servers)/2 + 1 }
 
-// between is a random duration from least to most.
+// between returns a random duration from least to most.
 func between(random *rand.Rand, least, most time.Duration) time.Duration {
 	return least + time.Duration(random.Int64N(int64(most-least)+1))
 }

@@ -32,17 +32,17 @@ const (
 )
 
 const (
-	window    = 500 * ms // for how long a grant sets the key
-	lease     = 750 * ms // for how long a place in a queue is kept
+	window    = 500 * ms // the ttl that a grant sets
+	lease     = 750 * ms // the time for which a queue keeps a place
 	heartbeat = 250 * ms
-	// loaded is what a loaded machine may add.
+	// loaded is the time that a loaded machine may add.
 	loaded = time.Second
 )
 
-// queued waits by pauses so long that only a queue can end them in time.
+// queued polls so rarely that only a queue can end a wait in time.
 var queued = redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1))
 
-// belief is what a process believed of one hold: when it was sure first and last.
+// belief is what a process believed of one hold: the first and the last time at which it was sure.
 type belief struct {
 	Token       string
 	First, Last int64 // Unix time in ns; 0 if it never was
@@ -50,8 +50,8 @@ type belief struct {
 }
 
 // TestWaiter is the waiter, in a process of its own. For each line that it reads
-// it acquires the lock, keeps it until the next line or its loss, looks at it all
-// the while, and says what it believed. By itself it does so once.
+// it acquires the lock, keeps it until the next line or its loss, checks it all
+// the time, and prints what it believed. Run alone it does so once.
 func TestWaiter(t *testing.T) {
 	nodes, child := os.LookupEnv(nodesOfWaiter)
 	urls, ttl, in := strings.Split(nodes, ","), time.Second, io.Reader(strings.NewReader("acquire\nrelease\n"))
@@ -150,14 +150,14 @@ func (bed *Testbed) waiter(t *testing.T) *waiter {
 	return w
 }
 
-// goOn has it acquire, or release.
+// goOn makes it acquire, or release.
 func (w *waiter) goOn() {
 	w.t.Helper()
 	_, err := fmt.Fprintln(w.in, "go on")
 	require.NoError(w.t, err)
 }
 
-// heard is what follows the prefix in the next line that has it.
+// heard returns what follows the prefix in the next line that has it.
 func (w *waiter) heard(prefix string) string {
 	w.t.Helper()
 	end := time.After(patience)
@@ -178,7 +178,7 @@ func (w *waiter) heard(prefix string) string {
 	}
 }
 
-// believed is what it says it believed, as a hold.
+// believed returns what it printed that it believed, as a hold.
 func (w *waiter) believed(h *history.History) (belief, history.Hold) {
 	w.t.Helper()
 	var b belief
@@ -195,7 +195,7 @@ func (w *waiter) signal(s syscall.Signal) {
 	require.NoError(w.t, w.command.Process.Signal(s))
 }
 
-// stop returns when it has stopped, where the system tells.
+// stop returns once the process has stopped, where the system tells.
 func (w *waiter) stop() {
 	w.t.Helper()
 	w.signal(syscall.SIGSTOP)
@@ -213,8 +213,8 @@ func (w *waiter) stop() {
 	require.FailNow(w.t, "it does not stop")
 }
 
-// queueLen tells whether so many wait for k on a majority of the nodes: one may
-// have been granted to a waiter before the holder had it, for a moment.
+// queueLen reports whether n processes wait for k on a majority of the nodes. A node may have
+// granted k to a waiter for a moment, before the holder had it.
 func (bed *Testbed) queueLen(n int64) func() bool {
 	return func() bool {
 		nodes := 0
@@ -227,8 +227,7 @@ func (bed *Testbed) queueLen(n int64) func() bool {
 	}
 }
 
-// extended tells whether k is set for longer than a grant sets it, on a majority of the
-// nodes.
+// extended reports whether k has a longer ttl than a grant sets, on a majority of the nodes.
 func (bed *Testbed) extended() bool {
 	nodes := 0
 	for _, s := range bed.Servers {
@@ -239,7 +238,7 @@ func (bed *Testbed) extended() bool {
 	return nodes >= bed.most()
 }
 
-// channel is where the first who waits for k is told of grants.
+// channel returns the channel on which the first waiter for k hears of grants.
 func (bed *Testbed) channel() string {
 	for _, s := range bed.Servers {
 		first, err := s.Do("ZRANGE", "k:waiters", "0", "0")
@@ -247,14 +246,14 @@ func (bed *Testbed) channel() string {
 		if tokens := first.([]any); len(tokens) == 1 {
 			entry, err := s.Do("HGET", "k:waiting", tokens[0].(string))
 			require.NoError(bed.t, err)
-			return strings.Fields(entry.(string))[3] // see internal/node/queue.lua
+			return strings.Fields(entry.(string))[3] // see internal/redisnode/queue.lua
 		}
 	}
-	require.FailNow(bed.t, "nobody waits", bed.queues())
+	require.FailNow(bed.t, "no process waits", bed.queues())
 	return ""
 }
 
-// deserted tells whether nobody listens to a channel any more.
+// deserted reports whether a channel has no listener left.
 func (bed *Testbed) deserted(channel string) bool {
 	for _, s := range bed.Servers {
 		count, err := s.Do("PUBSUB", "NUMSUB", channel)
@@ -266,7 +265,7 @@ func (bed *Testbed) deserted(channel string) bool {
 	return true
 }
 
-// queues is who has k and who waits for it, on every node.
+// queues returns the owner of k and its waiters, on every node.
 func (bed *Testbed) queues() string {
 	var text strings.Builder
 	for i, s := range bed.Servers {
@@ -278,7 +277,7 @@ func (bed *Testbed) queues() string {
 	return text.String()
 }
 
-// scene is a lock, one who holds it, a waiter, and a rival who comes after that.
+// scene has a lock, its holder, a waiter, and a rival that comes after the waiter.
 type scene struct {
 	t       *testing.T
 	testbed *Testbed
@@ -295,7 +294,7 @@ func newScene(t *testing.T, ttl time.Duration) *scene {
 	return s
 }
 
-// held is what a Locker of this process holds.
+// held is a lock of a Locker of this process.
 type held struct {
 	lock *redlock.Lock
 	hold history.Hold
@@ -332,7 +331,7 @@ func (s *scene) waits() (holder held, rival <-chan held) {
 	return holder, s.rival(2)
 }
 
-// rival waits, as the last of so many.
+// rival waits, as the last of n processes.
 func (s *scene) rival(of int64) <-chan held {
 	s.t.Helper()
 	rival := make(chan held, 1)
@@ -347,7 +346,7 @@ func (s *scene) rival(of int64) <-chan held {
 	return rival
 }
 
-// gets waits for the rival to have the lock, and reports how long after since.
+// gets waits until the rival has the lock, and returns the time since since.
 func (s *scene) gets(rival <-chan held, since time.Time, within time.Duration) (held, time.Duration) {
 	s.t.Helper()
 	select {
@@ -367,14 +366,14 @@ func (s *scene) check() {
 	eventually.True(s.t, "no key is left", func() bool { return s.testbed.Keys() == 0 })
 }
 
-// A process that is stopped while it waits loses its place after its lease, and
-// nobody waits for it. When it goes on it waits again.
+// A process that is stopped while it waits loses its place after its lease,
+// and delays no other process. When it goes on it waits again.
 func TestAProcessThatIsStoppedWhileItWaits(t *testing.T) {
 	s := newScene(t, 10*time.Second)
 	for range 3 {
 		holder, rival := s.waits()
 		s.child.stop()
-		time.Sleep(lease + 50*ms) // for how long it is stopped
+		time.Sleep(lease + 50*ms) // while it is stopped
 		released := time.Now()
 		s.release(holder)
 		x, took := s.gets(rival, released, heartbeat)
@@ -391,7 +390,7 @@ func TestAProcessThatIsStoppedWhileItWaits(t *testing.T) {
 }
 
 // A process that is stopped before it is granted the lock, or while it is, keeps
-// others from it for a window. When it goes on it finds grants that are over.
+// others from it for a window. When it goes on it finds that its grants are over.
 func TestAProcessThatIsStoppedWhenItIsGranted(t *testing.T) {
 	s := newScene(t, 10*time.Second)
 	random := rand.New(rand.NewPCG(1, 0))
@@ -417,7 +416,7 @@ func TestAProcessThatIsStoppedWhenItIsGranted(t *testing.T) {
 			longest = max(longest, took)
 			require.Less(t, took, window+heartbeat+loaded)
 			s.child.signal(syscall.SIGCONT)
-			time.Sleep(between(random, 50*ms, window+100*ms)) // for how long it is watched
+			time.Sleep(between(random, 50*ms, window+100*ms)) // while it is watched
 			require.True(t, x.lock.Valid(), "%v", context.Cause(x.lock.Context()))
 			s.release(x)
 		case <-time.After(window + heartbeat + loaded): // it was stopped when it had extended already

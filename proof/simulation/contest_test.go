@@ -26,7 +26,7 @@ type tick struct {
 	contenders int
 	keys       []string
 	opts       []redlock.Option
-	apart      time.Duration // the contenders come within
+	apart      time.Duration // all contenders come within this time
 	ghosts     bool          // a process has died and left keys
 	mute       bool          // servers before Redis 7.0
 	trip       time.Duration // of the longest way
@@ -54,7 +54,7 @@ func randomTick(seed uint64) tick {
 	return k
 }
 
-// run has all contenders try, and returns how many succeeded, and how long the winner took.
+// run lets all contenders try, and returns the number that succeeded, and the time of the winner.
 func (k tick) run(t *testing.T) (won int, took time.Duration) {
 	t.Helper()
 	stores := lockertest.Stores(k.nodes)
@@ -100,7 +100,7 @@ func (k tick) run(t *testing.T) (won int, took time.Duration) {
 	for _, l := range lockers {
 		require.NoError(t, l.Close())
 	}
-	time.Sleep(10 * time.Second) // what is late, and what the ghost left
+	time.Sleep(10 * time.Second) // late commands arrive, and the key of the ghost expires
 	for i, s := range stores {
 		require.Zero(t, s.Len(), "keys of node %d", i)
 	}

@@ -18,14 +18,14 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// crowd is clients that all want one key, over three nodes that are far.
+// crowd is clients that all want one key, over three distant nodes.
 type crowd struct {
 	processes, goroutines int // goroutines in each process
 	trip, hold, lasts     time.Duration
 	opts                  []redlock.LockOption
 }
 
-// outcome is how a crowd fared.
+// outcome is the result of a crowd.
 type outcome struct {
 	holds, refused int64
 	commands       int64 // that ran on all nodes
@@ -109,8 +109,8 @@ func (c *counted) Do(ctx context.Context, batch []node.Command) error {
 	return c.Way.Do(ctx, batch)
 }
 
-// Callers that give up soon cost the others nothing: what is granted to one that leaves goes to
-// the next, and no attempt gets in the way.
+// Callers that give up soon cost the others nothing: a grant to a caller that leaves goes to the
+// next, and no attempt gets in the way.
 func TestTheDefaultPolicyKeepsUpOnAHotKeyFarAway(t *testing.T) {
 	c := crowd{processes: 1, goroutines: fewer(400, 100), trip: 20 * ms, hold: ms, lasts: 5 * time.Second}
 	byDefault := c.run(t)
@@ -121,7 +121,7 @@ func TestTheDefaultPolicyKeepsUpOnAHotKeyFarAway(t *testing.T) {
 	require.GreaterOrEqual(t, float64(byDefault.holds), 0.8*float64(patient.holds))
 }
 
-// What a hold costs hardly grows with how many processes wait for the next.
+// The cost of a hold hardly grows with the number of processes that wait.
 func TestWaitingCostsLittleHoweverManyProcessesWait(t *testing.T) {
 	for _, n := range []int{10, fewer(200, 60)} {
 		c := crowd{processes: n, goroutines: 1, trip: 20 * ms, hold: ms, lasts: 10 * time.Second, opts: []redlock.LockOption{lockertest.Patient}}

@@ -16,9 +16,9 @@ import (
 
 var simMixed = flag.Int("sim.mixed", fewer(100, 10), "histories of Lockers that come and go to simulate")
 
-// mixed has Lockers come and go, that try once, wait, and wait without queues, over ways
-// that lose, delay and are cut. No two locks are valid at once, fences grow, and a Locker that
-// is closed leaves no key.
+// mixed runs Lockers that come and go. They try once, wait, and wait without queues, over ways that
+// lose and delay calls, and are cut. No two locks may be valid at once, fences must grow, and a
+// closed Locker must leave no key. With open, Lockers stay open until all is healed.
 func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
 	r := rand.New(rand.NewPCG(seed, 11))
 	var mu sync.Mutex
@@ -182,7 +182,7 @@ func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
 						}
 					})
 				}
-				if open { // until all is healed
+				if open {
 					<-ctx.Done()
 					end()
 					work.Wait()
@@ -192,7 +192,7 @@ func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
 					mu.Unlock()
 					return
 				}
-				if random(2) == 0 { // it is closed in the middle
+				if random(2) == 0 { // closed in the middle of its work
 					<-life.Done()
 				} else {
 					wait(life, time.Duration(random(2000))*ms)

@@ -14,18 +14,18 @@ import (
 
 var simPartitions = flag.Int("sim.partitions", fewer(5, 2), "histories of partitions and slow ways to simulate, of 30 s each")
 
-// free measures how long a lock is free at most while a client waits for it that reaches a
-// majority of the nodes.
+// free measures the longest time for which a lock is free while a client that reaches a majority of
+// the nodes waits for it.
 type free struct {
 	mu      sync.Mutex // guards what follows
-	since   time.Time  // when it became free; zero while it is held
-	waiting time.Time  // since when that client has waited; zero while it does not
+	since   time.Time  // when the lock became free; zero while it is held
+	waiting time.Time  // when that client began to wait; zero while it does not wait
 	longest time.Duration
 }
 
 func (f *free) waits() { f.mu.Lock(); defer f.mu.Unlock(); f.waiting = time.Now() }
 
-// taken notes that any client has the lock.
+// taken records that a client has the lock, byIt if it is that one.
 func (f *free) taken(byIt bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -42,7 +42,7 @@ func (f *free) taken(byIt bool) {
 	}
 }
 
-// released notes that the lock is free from an instant on, unless it was taken before.
+// released records that the lock is free from a time on, unless another client has taken it.
 func (f *free) released(from time.Time, holds int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -51,13 +51,12 @@ func (f *free) released(from time.Time, holds int) {
 	}
 }
 
-// patience is that of a client whose ways change: only while it waits. One that is cut off
-// while it holds the lock, or tries for the first time, leaves keys for the ttl, as one that
-// dies does.
+// patience lets the ways of a client turn bad only while it waits. A client that is cut off while it
+// holds the lock, or tries for the first time, leaves keys for the ttl, like one that dies.
 type patience struct {
 	mu    sync.Mutex // guards what follows
-	since time.Time  // when it began to wait; zero while it does not
-	bad   bool       // its ways are
+	since time.Time  // when it began to wait; zero while it does not wait
+	bad   bool       // its ways are bad
 }
 
 func (p *patience) begin(ctx context.Context) {
@@ -80,7 +79,7 @@ func (p *patience) change(ctx context.Context, bad bool) {
 	p.mu.Unlock()
 }
 
-// partitioned is a history: some clients are cut off, or slow, now and then; one is not.
+// partitioned runs one history. All clients but one are cut off or slow at times.
 func partitioned(t *testing.T, seed uint64, lasts time.Duration) (longest time.Duration, locks int) {
 	t.Helper()
 	d := newDice(seed, 3)
@@ -173,8 +172,8 @@ func partitioned(t *testing.T, seed uint64, lasts time.Duration) (longest time.D
 	return f.longest, locks
 }
 
-// A client that reaches a majority acquires a free lock within a few windows, whoever else
-// waits: one that reaches a minority, or whose answers are late, gives its votes up.
+// A client that reaches a majority acquires a free lock within a few windows. A client that reaches
+// a minority, or gets its answers late, gives its votes up.
 func TestAClientThatReachesAMajorityAcquires(t *testing.T) {
 	var longest time.Duration
 	locks := 0

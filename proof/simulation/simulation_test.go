@@ -26,9 +26,9 @@ var (
 	simFor       = flag.Duration("sim.for", 0, "simulate for this long, however many histories that makes")
 )
 
-// The real quorum, keeper, waiting and lock code over nodes in memory, in
-// virtual time. A seed fixes the faults and who does what when; in what order
-// the scheduler runs what happens at the same instant, it does not.
+// The real code, from the API to the queues of commands, over nodes in memory and in virtual time.
+// A seed fixes the faults and the actions of each contender. It does not fix the order in which the
+// scheduler runs what happens at the same instant.
 func TestSimulation(t *testing.T) {
 	began := time.Now()
 	var histories, holds, lost atomic.Int64
@@ -101,7 +101,7 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 			w.quarantine = w.ttl + 2*skew
 			all = append(all, redlock.WithRestartGuard(w.ttl, skew))
 		}
-		far := seed%2 == 1 // the processes are far, slow now and then, or cut off
+		far := seed%2 == 1 // the processes are far from the nodes, slow at times, or cut off
 		processes := 2
 		if far {
 			processes = 3
@@ -113,7 +113,7 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 				w.ways = append(w.ways, ways)
 			}
 			opts := []redlock.Option{redlock.WithNodeTimeout(w.ttl / 4), redlock.WithLocalHandoff(w.random.IntN(3))}
-			if i == 1 && seed%4 == 0 { // as a process of a version that knew no queue
+			if i == 1 && seed%4 == 0 { // like a process of a version without queues
 				opts = append(opts, redlock.WithoutWaitQueue())
 			}
 			if opts = append(opts, all...); far {
@@ -173,7 +173,7 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 	return summary
 }
 
-// faults befall the calls to a node: delays, losses and duplicates.
+// faults returns the faults of the calls to a node: delays, losses and duplicates.
 func (w *world) faults(int) func(op memnode.Op, claims int) memnode.Fault {
 	bad := w.random.Float64() * 0.4 // some nodes are worse than others
 	return func(memnode.Op, int) memnode.Fault {
@@ -202,7 +202,7 @@ func (w *world) faults(int) func(op memnode.Op, claims int) memnode.Fault {
 	}
 }
 
-// pushes befalls what a node tells of grants: it comes late, or never.
+// pushes returns the faults of the pushes of a node: they come late, or never.
 func (w *world) pushes() func() (time.Duration, bool) {
 	bad := w.random.Float64() * 0.4
 	return func() (time.Duration, bool) {
@@ -215,8 +215,8 @@ func (w *world) pushes() func() (time.Duration, bool) {
 	}
 }
 
-// plague befalls whole nodes: they stop for a while, or lose their data. Without the
-// restart guard these are away for longer than the longest ttl.
+// plague hits whole nodes: they stop for a while, or lose their data. Without the restart guard a
+// node that lost its data is away for longer than the longest ttl.
 func (w *world) plague(ctx context.Context) {
 	for ctx.Err() == nil {
 		w.mu.Lock()
@@ -247,7 +247,7 @@ func (w *world) plague(ctx context.Context) {
 	}
 }
 
-// estrange has the ways of one process be slow for a while, or cut, to some nodes or all.
+// estrange makes the ways of one process slow for a while, or cuts them, to some nodes or all.
 func (w *world) estrange(ctx context.Context, ways []*lockertest.Way) {
 	for ctx.Err() == nil {
 		w.mu.Lock()
@@ -285,10 +285,10 @@ func (w *world) heal() {
 	for _, ways := range w.ways {
 		setAll(ways, ms)
 	}
-	time.Sleep(4 * w.ttl) // what is delayed comes through, and what it left expires
+	time.Sleep(4 * w.ttl) // delayed commands arrive, and the keys they leave expire
 }
 
-// kept is the oracle: the nodes where the token is, or nobody can come in.
+// kept is the oracle. It counts the nodes that have the token, or grant the key to no process.
 func (w *world) kept(key, token string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// younger is the token of a contender that came after all that there are.
+// younger returns the token of a contender that comes after all others.
 func younger() string { return node.AttemptToken(node.NewAge() + 1<<40) }
 
 // Invariant 12: an attempt that had to wait for its rivals has used up some of its validity.
@@ -34,7 +34,7 @@ func TestTheEldestThatSettledLongHasFullValidity(t *testing.T) {
 	})
 }
 
-// The same with automatic extension: it is not thrown away for round trips that it never saw.
+// The same with automatic extension: the lock is not refused because of the time of the contest.
 func TestDoAfterALongContestIsNotThrownAway(t *testing.T) {
 	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(2*ms, redlock.WithNodeTimeout(500*ms))
@@ -56,7 +56,7 @@ func TestAMaxHoldBelowThreeRoundTripsIsNotRefusedForTheTTL(t *testing.T) {
 	})
 }
 
-// A waiter whose majority was away for a while acquires when it is back.
+// A waiter acquires soon after its majority is back.
 func TestAWaiterAcquiresSoonAfterAnOutage(t *testing.T) {
 	for _, how := range []string{"down", "cut off"} {
 		var worst, sum time.Duration
@@ -99,7 +99,7 @@ func TestAWaiterAcquiresSoonAfterAnOutage(t *testing.T) {
 	}
 }
 
-// stoppable is a way of a process that can be stopped: what comes meanwhile is read after.
+// stoppable is a way of a process that can be stopped. It reads what has arrived when it goes on.
 type stoppable struct {
 	*lockertest.Way
 	until *atomic.Pointer[time.Time]
@@ -118,7 +118,7 @@ func (s *stoppable) Listen(ctx context.Context, channel string, ready func(), he
 	})
 }
 
-// A process that was stopped for a while stands in the queues again soon after.
+// A process that was stopped is back in the queues soon after it goes on.
 func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 	var worst time.Duration
 	for _, stopped := range []time.Duration{2 * time.Second, 5 * time.Second, 30 * time.Second} {
@@ -182,7 +182,7 @@ func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 	}
 }
 
-// Many waiters die with the holder; one is left.
+// Many waiters die with the holder. The last one acquires soon.
 func TestTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
 	var worst time.Duration
 	for _, dead := range []int{5, 20, 40} {
@@ -226,8 +226,8 @@ func TestTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
 	require.Less(t, worst, 3*time.Second)
 }
 
-// A waiter that took what its holder does not have, and does not see all of the holder's
-// nodes, keeps quiet.
+// A waiter that has taken a node the holder has lost, and does not see all of the holder's nodes,
+// sends few commands.
 func TestAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
 	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		one, _ := open(2 * ms)
@@ -258,7 +258,7 @@ func TestAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
 	})
 }
 
-// However far or bad the ways are: the votes are not settled for two, and none are left.
+// However far the nodes are or bad the ways: at most one contender wins, and no key is left.
 func TestOfThoseThatTryAtOnceOneWinsAtMostAndNoKeyIsLeft(t *testing.T) {
 	for name, worse := range map[string]func(k *tick){
 		"far":   func(k *tick) { k.trip = 150 * ms },
@@ -284,7 +284,7 @@ func TestOfThoseThatTryAtOnceOneWinsAtMostAndNoKeyIsLeft(t *testing.T) {
 	}
 }
 
-// lossy is faults that befall one call in ten.
+// lossy returns faults of one call in ten.
 func lossy(r *rand.Rand) func(memnode.Op, int) memnode.Fault {
 	var mu sync.Mutex // guards r
 	return func(memnode.Op, int) memnode.Fault {
@@ -307,7 +307,7 @@ func lossy(r *rand.Rand) func(memnode.Op, int) memnode.Fault {
 	}
 }
 
-// One that comes to the front of the queues notices a dead holder.
+// A waiter that comes to the front of the queues notices a dead holder.
 func TestTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
 	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		for _, s := range stores { // of a process that has died
@@ -335,7 +335,7 @@ func TestTheLastWaiterNoticesADeadHolderOnceTheOthersHaveLeft(t *testing.T) {
 	})
 }
 
-// The joins of one process run, and their answers are lost. It keeps no key from another.
+// The joins of one process run, but their answers are lost. It keeps no key from another process.
 func TestAWaiterWhoseAnswersAreLostGivesItsVotesUp(t *testing.T) {
 	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		other, _ := open(2 * ms)
@@ -366,7 +366,7 @@ func TestAWaiterWhoseAnswersAreLostGivesItsVotesUp(t *testing.T) {
 	})
 }
 
-// answersLost is a way on which the answers to joins are lost for a while, and the pushes.
+// answersLost is a way that loses the answers to joins, and the pushes, while lost is set.
 type answersLost struct {
 	*lockertest.Way
 	lost *atomic.Bool
