@@ -1,6 +1,6 @@
 // Package fencemodel checks the rule that gives a lock over several nodes its fencing
-// token, by visiting every state of a small world. It shares no code with the library:
-// it is a second description of the rule, to be compared with the first.
+// token, by visiting every state of a small world. It is a second
+// description of the rule, to be compared with that of the library.
 //
 // # The rule
 //
@@ -64,6 +64,12 @@
 // again in a queue, but for one that has lost its data. A second loss of data. A holder
 // that is extended beyond the time for which a node stays away. A JOIN that takes longer
 // than that to arrive. A counter that expires or is evicted alone. Locks of several keys
-// in queues: they do not join any. Whether an attempt ever completes, or how soon. Whether
-// the library does what the model does is for other tests.
+// in queues: they do not join any. Whether an attempt ever completes, or how soon.
+//
+// # The library
+//
+// The model shares no code with the library. The tests tie them together: on a stage of nodes in
+// memory the library takes runs of the model, step by step, and must come to the same counters,
+// owners and fences; and the runs that break a wrong rule must not break the library's. The stage
+// has three nodes, and neither queues nor extensions.
 package fencemodel

@@ -16,10 +16,20 @@ type Result struct {
 // Explore visits every state that can be reached, the nearest first. If it is told what
 // is enough, it ends as soon as each of those properties is broken.
 func (m *Model) Explore(enough ...Property) Result {
+	e := m.search(enough)
+	result := Result{States: len(e.seen), Steps: e.steps, Completed: e.completed, Broken: make(map[Property][]string)}
+	for property, b := range e.broken {
+		result.Broken[property] = m.tell(e.trace(b))
+	}
+	return result
+}
+
+// search is Explore, with all that it knows.
+func (m *Model) search(enough []Property) *exploration {
 	if len(enough) == 0 {
 		enough = Properties
 	}
-	e := exploration{model: m, hasher: newHasher(m), seen: make(map[uint64]origin), broken: make(map[Property]breach)}
+	e := &exploration{model: m, hasher: newHasher(m), seen: make(map[uint64]origin), broken: make(map[Property]breach)}
 	for _, s := range m.initial() {
 		e.visit(s, origin{first: true})
 	}
@@ -32,11 +42,7 @@ func (m *Model) Explore(enough ...Property) Result {
 			}
 		}
 	}
-	result := Result{States: len(e.seen), Steps: e.steps, Completed: e.completed, Broken: make(map[Property][]string)}
-	for property, b := range e.broken {
-		result.Broken[property] = e.trace(b)
-	}
-	return result
+	return e
 }
 
 // exploration is a breadth-first search. Of states seen it keeps a hash only, with a
@@ -115,8 +121,8 @@ func (s *state) completions() int {
 	return count
 }
 
-// trace tells the run that ends with a breach, from its first state on.
-func (e *exploration) trace(b breach) []string {
+// trace returns the run that ends with a breach: its first state and its steps.
+func (e *exploration) trace(b breach) (state, []step) {
 	steps := []step{b.step}
 	at := b.from
 	for !e.seen[at].first {
@@ -126,8 +132,8 @@ func (e *exploration) trace(b breach) []string {
 	slices.Reverse(steps)
 	for _, s := range e.model.initial() {
 		if e.hasher.hash(&s) == at {
-			return e.model.tell(s, steps)
+			return s, steps
 		}
 	}
-	return nil
+	panic("fencemodel: a run without a first state")
 }
