@@ -94,7 +94,7 @@ func (s *stage) follows(now *state, at step) bool {
 // Random runs of the rule: after each step the library has the same counters, owners and fences as
 // the model.
 func TestTheLibraryTakesRandomRunsOfTheRule(t *testing.T) {
-	const runs = 300
+	const runs = 100
 	for _, v := range Variants() {
 		for _, m := range v.Models {
 			if !m.onStage() || !m.isRule() {

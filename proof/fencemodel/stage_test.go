@@ -39,7 +39,6 @@ type player struct {
 	giveUp  context.CancelFunc
 	done    chan struct{} // closed when TryAcquireAll has returned
 	lock    *redlock.Lock // nil if it failed
-	token   string        // of its claim
 	granted bool          // it has begun: a node has granted to it
 	before  []int         // the attempts that had completed by then
 	over    bool          // as in the model
@@ -49,12 +48,12 @@ type player struct {
 // wire is the connection between one attempt and one node.
 type wire struct {
 	*memnode.Backend
-	player *player
 
 	mu       sync.Mutex // guards what follows
 	open     bool       // nothing is held back
 	requests []*call    // sent, and not run, in order
 	replies  []*call    // run, and not heard, in order
+	token    string     // of the attempt's claim
 }
 
 // call is one pipeline. The library sends each command of a claim alone here.
@@ -69,7 +68,7 @@ func (w *wire) Do(ctx context.Context, batch []lib.Command) error {
 	c := &call{kind: batch[0].Kind, fence: batch[0].Fence, run: make(chan struct{}), hear: make(chan struct{})}
 	w.mu.Lock()
 	if c.kind == lib.Acquire {
-		w.player.token = batch[0].Claim.Token
+		w.token = batch[0].Claim.Token
 	}
 	if w.open {
 		close(c.run)
@@ -152,7 +151,7 @@ func perform(t *testing.T, m *Model, first state, floors []uint8, opts []redlock
 		for range m.Attempts {
 			p := &player{done: make(chan struct{})}
 			for _, n := range s.nodes {
-				p.wires = append(p.wires, &wire{Backend: n, player: p})
+				p.wires = append(p.wires, &wire{Backend: n})
 			}
 			p.locker = lockertest.Over(t, p.wires, opts...)
 			s.attempts = append(s.attempts, p)
@@ -219,7 +218,7 @@ func (s *stage) take(at step, over func(i int) bool) {
 	case confirming:
 		w.run(lib.Confirm, int(at.what))
 	case expiring:
-		if owner, _ := s.nodes[n].Get(keyName(int(at.what))); owner == p.token {
+		if owner, _ := s.nodes[n].Get(keyName(int(at.what))); owner == w.token {
 			s.nodes[n].Delete(keyName(int(at.what)))
 		}
 	case losing:
@@ -272,7 +271,7 @@ func (s *stage) compare(now *state) {
 			owner, _ := node.Get(keyName(key))
 			want := ""
 			if id := was.owner[key]; id > 0 {
-				want = s.attempts[id-1].token
+				want = s.attempts[id-1].wires[n].token
 			}
 			require.Equal(s.t, want, owner, "the owner of key %s on node %d", keyName(key), n+1)
 		}
