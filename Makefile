@@ -1,9 +1,9 @@
-# What developers run. It needs Go and make. `make deps` installs what else the tests
-# need, and says what; nothing else here installs anything.
+# What developers run. It needs Go and make. `make test` installs what else the tests need, and
+# says what, as does `make deps`. The other targets install nothing.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-MODULES = . examples benchmarks adapters/gocronlock adapters/certmagiclock
+MODULES = . proof examples benchmarks adapters/gocronlock adapters/certmagiclock
 BENCHSTAT = golang.org/x/perf/cmd/benchstat@v0.0.0-20250813145418-2f7363a06fe1
 COUNT = 6
 
@@ -47,8 +47,9 @@ deps:
 installed:
 	@$(MISSING); if [ -n "$$missing" ]; then echo "missing:" $$missing "(run make deps)"; exit 1; fi
 
-test: installed
+test: deps
 	go test -race ./...
+	cd proof && go test -race ./...
 	cd examples && go test -race ./...
 	cd benchmarks && go test ./...
 	cd adapters/gocronlock && go test -race ./...
@@ -60,7 +61,7 @@ lint:
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted"; exit 1; fi
 	for module in $(MODULES); do (cd $$module && go vet ./... && go run $(STATICCHECK) ./... && go run $(GOLANGCI) run ./...) || exit 1; done
 
-# What counts are the ratios to the floor, plain rueidis in the same run: docs/proof.md.
+# What counts are the ratios to the floor, plain rueidis in the same run: proof/README.md.
 bench: installed
 	go test -run '^$$' -bench . -benchmem -count=$(COUNT) . | tee bench.out
 	go run $(BENCHSTAT) -col /impl bench.out
@@ -72,9 +73,9 @@ bench-peers: installed
 	cd benchmarks && go run . -out ../docs/bench $(PEERS)
 
 # All kinds of faults for DURATION, from SEED, and at the same time the simulation:
-# see docs/proof.md. Histories go to soak-SEED/.
+# see proof/README.md. Histories go to soak-SEED/.
 soak: installed
-	go test -v -count=1 -timeout=0 -run '^TestSimulation$$' . -sim.for=$(DURATION) -sim.seed=$(SEED) & \
-	go test -v -count=1 -timeout=0 -run '^TestSoak$$' ./internal/nemesis \
+	cd proof && go test -v -count=1 -timeout=0 -run '^TestSimulation$$' ./simulation -sim.for=$(DURATION) -sim.seed=$(SEED) & \
+	cd proof && go test -v -count=1 -timeout=0 -run '^TestSoak$$' ./nemesis \
 		-soak.duration=$(DURATION) -soak.seed=$(SEED) -soak.out=$(CURDIR)/soak-$(SEED); \
 	status=$$?; wait $$! && exit $$status

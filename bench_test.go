@@ -79,7 +79,7 @@ func BenchmarkExtend(b *testing.B) {
 }
 
 // BenchmarkSickNode is how long acquisitions take when one node of five ails: by
-// property P7 of docs/proof.md no percentile is more than twice that of five
+// property P7 of proof/README.md no percentile is more than twice that of five
 // healthy ones.
 func BenchmarkSickNode(b *testing.B) {
 	for _, sick := range []struct {
@@ -257,9 +257,9 @@ func floorRun(ctx context.Context, c rueidis.Client, script *rueidis.Lua, key st
 }
 
 var (
-	//go:embed internal/node/extend.lua
+	//go:embed internal/redisnode/extend.lua
 	extendLua string
-	//go:embed internal/node/release.lua
+	//go:embed internal/redisnode/release.lua
 	releaseLua string
 
 	floorExtend, floorRelease = rueidis.NewLuaScript(extendLua), rueidis.NewLuaScript(releaseLua)

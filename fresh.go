@@ -79,9 +79,9 @@ func (l *Locker) extendGrant(ctx context.Context, r *request, claim *node.Claim,
 	start := l.keeper.Now() // before the first byte is sent (invariant 1)
 	poll := l.panel.Open()
 	defer poll.Close()
-	slots := make([]node.Slot, len(l.nodes))
+	slots := make([]node.PendingExtension, len(l.nodes))
 	for i, n := range l.nodes {
-		n.Extend(node.Extension{Slot: &slots[i], Claim: claim, TTL: l.keeper.KeyTTL(r.ttl, r.config.maxHold), Voter: poll})
+		n.Extend(node.Extension{Pending: &slots[i], Claim: claim, TTL: l.keeper.KeyTTL(r.ttl, r.config.maxHold), Voter: poll})
 	}
 	verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(r.ttl), until.Sub(start), func(i int) (time.Time, error) {
 		return l.nodes[i].Unsent(claim)

@@ -15,6 +15,7 @@ import (
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
+	"github.com/redis-kit/redlock/internal/redisnode"
 	"github.com/redis-kit/redlock/internal/waiting"
 )
 
@@ -92,7 +93,7 @@ func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
 		if config.guard.set && client.Mode() == rueidis.ClientModeCluster {
 			return nil, argumentError("nodes[%d]: %w", i, errGuardedCluster)
 		}
-		voters[i] = voter{node.ClientName(client), node.Wrap(client)}
+		voters[i] = voter{redisnode.ClientName(client), redisnode.Wrap(client)}
 	}
 	return newLocker(config, voters), nil
 }
@@ -100,7 +101,7 @@ func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
 // voter is a deployment with the name that errors give it.
 type voter struct {
 	name  string
-	store node.Store
+	store node.Backend
 }
 
 func newLocker(config lockerConfig, voters []voter) *Locker {

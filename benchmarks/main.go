@@ -44,7 +44,7 @@ func command(ctx context.Context, args []string) error {
 	lockTTL := flags.Duration("ttl", 0, "their ttl (default 30s, quick 3s)")
 	ttls := flags.Int("ttls", s.ttls, "for how many ttl they are held")
 	only := flags.String("only", "", "scenarios to run, with commas between them (default all: "+strings.Join(names(), ",")+")")
-	out := flags.String("out", "", "directory for results.md and the charts (default: only print)")
+	out := flags.String("out", "", "directory for results.txt and the charts (default: only print)")
 	_ = flags.Parse(args)
 
 	if *short {
@@ -105,7 +105,7 @@ func run(ctx context.Context, s settings, chosen []scenario, w io.Writer, out st
 		if err != nil {
 			return fmt.Errorf("%s: %w", sc.name, err)
 		}
-		text += "\n" + sec.markdown()
+		text += "\n" + sec.String()
 		charts = append(charts, sec.Charts...)
 	}
 	if _, err := io.WriteString(w, text); err != nil || out == "" {
@@ -119,7 +119,7 @@ func run(ctx context.Context, s settings, chosen []scenario, w io.Writer, out st
 			return fmt.Errorf("chart %s: %w", c.File, err)
 		}
 	}
-	return os.WriteFile(filepath.Join(out, "results.md"), []byte(text), 0o644)
+	return os.WriteFile(filepath.Join(out, "results.txt"), []byte(text), 0o644)
 }
 
 // serverVersion is that of the servers that are measured with.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // section is what a scenario has found.
@@ -34,15 +35,18 @@ func (s *section) chart(file, title, unit string) *chart {
 	return c
 }
 
-// markdown is the section, with links to its charts beside it.
-func (s *section) markdown() string {
+// String is the section as text, with the names of its charts.
+func (s *section) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "## %s\n\n%s\n", s.Title, s.Text)
+	if len(s.Charts) > 0 {
+		b.WriteString("\n")
+	}
 	for _, c := range s.Charts {
-		fmt.Fprintf(&b, "\n![%s](%s)\n", c.Title, c.fileName())
+		fmt.Fprintf(&b, "Chart: %s (%s)\n", c.fileName(), c.Title)
 	}
 	for _, t := range s.Tables {
-		b.WriteString("\n" + t.markdown())
+		b.WriteString("\n" + t.String())
 	}
 	return b.String()
 }
@@ -75,22 +79,26 @@ func (t table) note(format string, args ...any) {
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
 }
 
-func (t table) markdown() string {
+// String is the table as text, its columns aligned.
+func (t table) String() string {
 	var b strings.Builder
 	if t.title != "" {
 		fmt.Fprintf(&b, "### %s\n\n", t.title)
 	}
-	b.WriteString("| |")
-	for _, column := range t.columns {
-		fmt.Fprintf(&b, " %s |", column)
-	}
-	b.WriteString("\n|---|" + strings.Repeat("--:|", len(t.columns)) + "\n")
+	lines := [][]string{append([]string{""}, t.columns...)}
 	for _, row := range t.rows {
-		fmt.Fprintf(&b, "| %s |", row)
+		line := []string{row}
 		for _, column := range t.columns {
-			fmt.Fprintf(&b, " %s |", t.texts[[2]string{row, column}])
+			line = append(line, t.texts[[2]string{row, column}])
 		}
-		b.WriteString("\n")
+		lines = append(lines, line)
+	}
+	for _, line := range lines {
+		text := ""
+		for i, cell := range line {
+			text += fmt.Sprintf("%-*s  ", width(lines, i), cell)
+		}
+		b.WriteString(strings.TrimRight(text, " ") + "\n")
 	}
 	if len(t.notes) > 0 {
 		b.WriteString("\n")
@@ -99,6 +107,14 @@ func (t table) markdown() string {
 		fmt.Fprintf(&b, "- %s\n", note)
 	}
 	return b.String()
+}
+
+// width is that of a column, in characters.
+func width(lines [][]string, column int) (most int) {
+	for _, line := range lines {
+		most = max(most, utf8.RuneCountInString(line[column]))
+	}
+	return most
 }
 
 func (s spread) String() string {
@@ -137,7 +153,7 @@ func duration(ns float64) string {
 func preamble(s settings, server string) string {
 	var b strings.Builder
 	b.WriteString("# Results of `make bench-peers`\n\n")
-	b.WriteString("Made by the program in [benchmarks](../../benchmarks). [performance.md](../performance.md) says how to read it.\n\n")
+	b.WriteString("Written by the program in benchmarks. docs/performance.md says how to read it.\n\n")
 	fmt.Fprintf(&b, "- %s, %s, %s/%s, %d CPUs, servers on the same machine: %s\n",
 		time.Now().Format(time.DateOnly), runtime.Version(), runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), server)
 	fmt.Fprintf(&b, "- rounds: %d; time of the floor in each: %v; ttl of every lock unless said otherwise: %v\n", s.rounds, s.sample, ttl)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 // Down has nodes refuse connections until [Nodes.Up], all of them if none is named. They
@@ -56,11 +56,11 @@ func (n *Nodes) Steal(key string) {
 }
 
 // named returns the nodes with these numbers.
-func (n *Nodes) named(method string, numbers []int) []*sim.Store {
+func (n *Nodes) named(method string, numbers []int) []*memnode.Backend {
 	if len(numbers) == 0 {
 		return n.stores
 	}
-	var named []*sim.Store
+	var named []*memnode.Backend
 	for _, i := range numbers {
 		if i < 0 || i >= len(n.stores) {
 			panic(fmt.Sprintf("redlocktest: %s(%d): there is no such node: must be from 0 to %d", method, i, len(n.stores)-1))

@@ -7,8 +7,8 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
+	"github.com/redis-kit/redlock/internal/redisnode"
 )
 
 // New returns a Locker over n nodes in memory. It is closed when the test ends.
@@ -24,7 +24,7 @@ func New(tb testing.TB, n int, opts ...redlock.Option) *redlock.Locker {
 // Nodes are numbered from 0. Errors call them "node 0", "node 1" and so on.
 type Nodes struct {
 	tb     testing.TB
-	stores []*sim.Store
+	stores []*memnode.Backend
 	locker *redlock.Locker
 }
 
@@ -37,7 +37,7 @@ func Start(tb testing.TB, n int, opts ...redlock.Option) *Nodes {
 	tb.Helper()
 	nodes := &Nodes{tb: tb}
 	for range n {
-		store := new(sim.Store)
+		store := new(memnode.Backend)
 		store.Trust()
 		nodes.stores = append(nodes.stores, store)
 	}
@@ -54,7 +54,7 @@ func (n *Nodes) NewLocker(opts ...redlock.Option) *redlock.Locker {
 	n.tb.Helper()
 	var clients []rueidis.Client
 	for i, s := range n.stores {
-		clients = append(clients, node.StandIn(fmt.Sprint("node ", i), s))
+		clients = append(clients, redisnode.NewStoreClient(fmt.Sprint("node ", i), s))
 	}
 	locker, err := redlock.New(clients, opts...)
 	if err != nil {

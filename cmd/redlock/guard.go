@@ -11,7 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redisnode"
 )
 
 const guardVariable = "REDLOCK_GUARD"
@@ -50,7 +50,7 @@ func readRestartGuard(c *cli.Command, nodes []deployment) (restartGuard, error) 
 		return g, usagef("%s: a skew of %v: must be from 0 to the longest ttl, %v", name, g.skew, g.maxTTL)
 	}
 	for i, d := range nodes {
-		if node.IsCluster(d.option) {
+		if redisnode.IsCluster(d.option) {
 			return g, usagef("%s: node %d of -nodes is a Cluster: a restart guard needs servers or Sentinel groups", name, i+1)
 		}
 	}
@@ -85,7 +85,7 @@ func runOf(info map[string]string) serverRun {
 	return serverRun{info["run_id"], info["master_replid"], info["master_replid2"]}
 }
 
-// marker is what restart guards leave on a server, as internal/node/guard.lua writes it.
+// marker is what restart guards leave on a server, as internal/redisnode/guard.lua writes it.
 type marker struct {
 	run, history string    // that it is for
 	since        time.Time // when the quarantine began, by the server's clock; zero if it was ended by Locker.TrustNodes

@@ -44,9 +44,6 @@ const (
 	forGuard  = "guard"
 )
 
-// guardKey is the key of the restart guard, see internal/node/guard.lua.
-const guardKey = "redlock:guard"
-
 func permissions(key string, kind group) []permission {
 	waiters, waiting, channel := key+":waiters", key+":waiting", "redlock:"+rand.Text()
 	all := []permission{
@@ -76,8 +73,8 @@ func permissions(key string, kind group) []permission {
 	return append(all,
 		permission{forGuard, []string{"INFO", "server"}},
 		permission{forGuard, []string{"TIME"}},
-		permission{forGuard, []string{"GET", guardKey}},
-		permission{forGuard, []string{"SET", guardKey, "-", "NX", "XX"}}, // a syntax error: it may exist
+		permission{forGuard, []string{"GET", node.GuardKey}},
+		permission{forGuard, []string{"SET", node.GuardKey, "-", "NX", "XX"}}, // a syntax error: it may exist
 		permission{forQueues, []string{"TIME"}},
 		permission{forQueues, []string{"ZADD", waiters, "XX", "0", "-"}},
 		permission{forQueues, []string{"ZRANGE", waiters, "0", "0"}},

@@ -15,9 +15,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -33,7 +33,7 @@ const (
 type world struct {
 	t          *testing.T
 	began      time.Time
-	stores     []*sim.Store
+	stores     []*memnode.Backend
 	contenders []*contender
 }
 
@@ -43,7 +43,7 @@ func run(t *testing.T, n int, test func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, began: time.Now()}
 		for range n {
-			w.stores = append(w.stores, &sim.Store{})
+			w.stores = append(w.stores, &memnode.Backend{})
 		}
 		defer w.close()
 		test(t, w)
@@ -82,13 +82,13 @@ func (w *world) owners() []string {
 
 // route is the way from one contender to one node.
 type route struct {
-	*sim.Store
+	*memnode.Backend
 	began time.Time
 
 	mu     sync.Mutex // guards what follows
 	trip   time.Duration
 	silent bool
-	faults func() sim.Fault // of the next call; nil for none
+	faults func() memnode.Fault // of the next call; nil for none
 	calls  []sent
 }
 
@@ -112,7 +112,7 @@ func (r *route) Do(ctx context.Context, batch []node.Command) error {
 		r.calls = append(r.calls, sent{c.Kind, c.Claim.Token, now(r.began)})
 	}
 	trip := r.trip
-	var f sim.Fault
+	var f memnode.Fault
 	if r.faults != nil {
 		f = r.faults()
 	}
@@ -125,17 +125,17 @@ func (r *route) Do(ctx context.Context, batch []node.Command) error {
 	time.Sleep(trip/2 + f.Request)
 	if f.LoseRequest || f.NotRun {
 		for i := range batch {
-			if batch[i].Err = sim.ErrLost; f.NotRun {
-				batch[i].Err = node.NotRun(sim.ErrDown)
+			if batch[i].Err = memnode.ErrLost; f.NotRun {
+				batch[i].Err = node.NotRun(memnode.ErrDown)
 			}
 		}
 		return nil
 	}
-	err := r.Store.Do(ctx, batch)
+	err := r.Backend.Do(ctx, batch)
 	time.Sleep(trip - trip/2 + f.Reply)
 	if f.LoseReply {
 		for i := range batch {
-			batch[i].Outcome, batch[i].Err = node.Unknown, sim.ErrLost
+			batch[i].Outcome, batch[i].Err = node.Unknown, memnode.ErrLost
 		}
 	}
 	return err
@@ -163,7 +163,7 @@ type result struct {
 func (w *world) contender(age int64, trips ...time.Duration) *contender {
 	c := &contender{world: w, age: age, panel: quorum.NewPanel(len(w.stores))}
 	for i, s := range w.stores {
-		r := &route{Store: s, began: w.began, trip: ms}
+		r := &route{Backend: s, began: w.began, trip: ms}
 		if i < len(trips) {
 			r.trip = trips[i]
 		}
@@ -438,7 +438,7 @@ func TestAHolderOfWhichANodeCannotBeSeenIsFoundSoon(t *testing.T) {
 		w.stores[0].Set("k", "HOLDER", time.Hour)
 		w.stores[1].Set("k", "HOLDER", time.Hour)
 		c := w.contender(age)
-		c.routes[1].faults = func() sim.Fault { return sim.Fault{NotRun: true} }
+		c.routes[1].faults = func() memnode.Fault { return memnode.Fault{NotRun: true} }
 		r := c.try(t.Context(), nil)
 		require.True(t, r.contested)
 		require.Equal(t, quorum.Rejected, r.verdict)
@@ -464,7 +464,7 @@ func TestAnAttemptThatYieldsLeavesNoKey(t *testing.T) {
 				bad := some(50)
 				for _, r := range c.routes {
 					r.trip = time.Duration(some(20)) * ms
-					r.faults = func() (f sim.Fault) {
+					r.faults = func() (f memnode.Fault) {
 						if some(100) > bad {
 							return f
 						}
@@ -541,7 +541,7 @@ func TestAReplyThatNamesOurOwnTokenIsAGrant(t *testing.T) {
 		c := w.contender(age)
 		w.stores[2].Set("k", node.AttemptToken(age+1), time.Hour) // of a younger one that has died
 		lost := false
-		c.routes[0].faults = func() (f sim.Fault) {
+		c.routes[0].faults = func() (f memnode.Fault) {
 			f.LoseReply, lost = !lost, true
 			return f
 		}

@@ -7,15 +7,15 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // The end of a hold waits for no lock, from its first moment on (invariant 2). In
 // real time: to wait for a mutex does not let virtual time pass.
 func TestANewHoldsDeadlineDoesNotWaitForTheKeeper(t *testing.T) {
-	n := node.New(0, "n", &sim.Store{}, false)
+	n := node.New(0, "n", &memnode.Backend{}, false)
 	k := New(Config{Nodes: []*node.Node{n}, Panel: quorum.NewPanel(1), Drift: 0.01, Cause: func(Loss) error { return errLost }})
 	defer func() {
 		k.Close(errClosed)
@@ -42,7 +42,7 @@ func TestANewHoldsDeadlineDoesNotWaitForTheKeeper(t *testing.T) {
 
 // The same for one that is kept, and for an extension of it.
 func TestADeadlineDoesNotWaitForTheKeeper(t *testing.T) {
-	n := node.New(0, "n", &sim.Store{}, false)
+	n := node.New(0, "n", &memnode.Backend{}, false)
 	k := New(Config{Nodes: []*node.Node{n}, Panel: quorum.NewPanel(1), Drift: 0.01, Cause: func(Loss) error { return errLost }})
 	defer func() {
 		k.Close(errClosed)

@@ -50,19 +50,19 @@ type Hold struct {
 	failed atomic.Pointer[failure] // of the last extension that failed
 
 	// Guarded by keeper.mu:
-	kept        bool          // the Keeper knows of it
-	threshold   time.Duration // extend when less than this remains; 0: not by itself
-	raise       time.Duration // between the tries to extend it to its TTL for the first time; 0: that is done
-	due         Instant       // of the next extension
-	round       *round        // the latest extension
-	slots       []node.Slot   // by node; nil before the first extension
-	index       int32         // in keeper.schedule, or -1
-	extending   bool          // Config.Extend is running, or is to be run when it is the hold's turn
-	queued      bool          // the latter
-	turn        *taken        // the latest
-	extendAgain bool          // and is to be run again
-	done        bool          // Done was called
-	parting     *time.Timer   // releases the claim at the end of validity; nil unless a grace keeps it
+	kept        bool                    // the Keeper knows of it
+	threshold   time.Duration           // extend when less than this remains; 0: not by itself
+	raise       time.Duration           // between the tries to extend it to its TTL for the first time; 0: that is done
+	due         Instant                 // of the next extension
+	round       *round                  // the latest extension
+	slots       []node.PendingExtension // by node; nil before the first extension
+	index       int32                   // in keeper.schedule, or -1
+	extending   bool                    // Config.Extend is running, or is to be run when it is the hold's turn
+	queued      bool                    // the latter
+	turn        *taken                  // the latest
+	extendAgain bool                    // and is to be run again
+	done        bool                    // Done was called
+	parting     *time.Timer             // releases the claim at the end of validity; nil unless a grace keeps it
 }
 
 // failure is why an extension failed: for its votes, or else for err.
@@ -270,9 +270,9 @@ func (h *Hold) Extend(ctx context.Context, ttl, timeout time.Duration) (*quorum.
 	k := h.keeper
 	start := k.clock.now()
 	poll := k.config.Panel.Open()
-	slots := make([]node.Slot, len(k.config.Nodes)) // not the hold's: a poll's votes must all be cast
+	slots := make([]node.PendingExtension, len(k.config.Nodes)) // not the hold's: a poll's votes must all be cast
 	for i, n := range k.config.Nodes {
-		n.Extend(node.Extension{Slot: &slots[i], Claim: h.claim, TTL: h.keyTTL(start, ttl), Due: h.deadlineTime(), Voter: poll})
+		n.Extend(node.Extension{Pending: &slots[i], Claim: h.claim, TTL: h.keyTTL(start, ttl), Due: h.deadlineTime(), Voter: poll})
 	}
 	// If the hold has ended meanwhile, the nodes say so themselves, at once.
 	verdict := poll.Wait(ctx, k.stop, timeout, max(h.left(start), margin), func(i int) (time.Time, error) {

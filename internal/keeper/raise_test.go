@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 // A grant sets the keys for a window only. An extension by hand that asks for less than
@@ -15,8 +15,8 @@ import (
 func TestAShortExtensionDoesNotCompleteAGrant(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		var healthy atomic.Bool
-		b.faults(func(_ int, op sim.Op, _ int) sim.Fault {
-			return sim.Fault{NotRun: op == sim.Extend && !healthy.Load()}
+		b.faults(func(_ int, op memnode.Op, _ int) memnode.Fault {
+			return memnode.Fault{NotRun: op == memnode.Extend && !healthy.Load()}
 		})
 		h := b.hold("k", Terms{TTL: time.Minute, Until: b.Now().Add(300 * ms), Raise: true})
 		time.Sleep(10 * ms) // the first try has failed

@@ -30,7 +30,7 @@ var _ node.Voter = (*round)(nil)
 func (h *Hold) newRound(start Instant, ttl time.Duration) *round {
 	nodes := len(h.keeper.config.Nodes)
 	if h.slots == nil {
-		h.slots = make([]node.Slot, nodes)
+		h.slots = make([]node.PendingExtension, nodes)
 	}
 	h.round = &round{hold: h, start: start, ttl: ttl, ballot: quorum.NewBallot(nodes)}
 	return h.round
@@ -45,7 +45,7 @@ func (k *Keeper) dispatch(rounds ...*round) {
 	}
 	for i, n := range k.config.Nodes {
 		for j, r := range rounds {
-			batch[j].Slot = &r.hold.slots[i]
+			batch[j].Pending = &r.hold.slots[i]
 		}
 		n.Extend(batch...)
 	}

@@ -95,7 +95,7 @@ func (s *server) probe(keys []string) {
 		case <-n.ctx.Done():
 			return
 		}
-		err := n.store.Do(n.ctx, []Command{{Kind: Release, Claim: NewClaim(keys, rand.Text(), n.index+1)}})
+		err := n.backend.Do(n.ctx, []Command{{Kind: Release, Claim: NewClaim(keys, rand.Text(), n.index+1)}})
 		n.mu.Lock()
 		if err == nil {
 			s.failures = 0

@@ -95,6 +95,12 @@ func (c *Claim) Terms() Terms {
 	return c.asked.terms
 }
 
+// Counted returns the keys of a claim with a fence, followed by their counters.
+func (c *Claim) Counted() []string { return c.asked.counted }
+
+// FloorText returns the floor of a claim with a fence, as text.
+func (c *Claim) FloorText() string { return c.asked.floor }
+
 // Fenced reports whether the claim has a fence.
 func (c *Claim) Fenced() bool { return c.Terms().Floor > 0 }
 

@@ -54,10 +54,10 @@ type Joiner interface {
 
 // Node is one voter. Its methods queue commands and do not wait for the server.
 type Node struct {
-	name  string
-	index int
-	store Store
-	queue bool // releases of one key give it to those who wait for it
+	name    string
+	index   int
+	backend Backend
+	queue   bool // releases of one key give it to those who wait for it
 
 	// ctx is that of all calls. It has Done and no deadline: with a deadline
 	// rueidis may close a connection in synchronous mode, and leave a key
@@ -83,11 +83,8 @@ type Node struct {
 // New returns the voter with the given index of its panel, 0 ≤ index < MaxNodes.
 // With queue, a release of one key gives it to whoever is first in its queue, if
 // the store can tell of that.
-func New(index int, name string, store Store, queue bool) *Node {
-	if s, ok := store.(*Redis); ok && !s.pushes() {
-		queue = false
-	}
-	n := &Node{name: name, index: index, store: store, queue: queue, servers: make(map[string]*server)}
+func New(index int, name string, backend Backend, queue bool) *Node {
+	n := &Node{name: name, index: index, backend: backend, queue: queue && backend.CanPush(), servers: make(map[string]*server)}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.idle.L = &n.mu
 	return n
@@ -100,12 +97,12 @@ func (n *Node) Name() string { return n.name }
 func (n *Node) Queues() bool { return n.queue }
 
 // Check says why a lock over these keys can never be taken here, if so.
-func (n *Node) Check(keys []string) error { return n.store.Check(keys) }
+func (n *Node) Check(keys []string) error { return n.backend.Check(keys) }
 
 // CheckCounters says why a lock over these keys can never have a fence here, if so.
 func (n *Node) CheckCounters(keys []string) error {
 	for _, key := range keys {
-		if n.store.Check([]string{key, Counter(key)}) != nil {
+		if n.backend.Check([]string{key, Counter(key)}) != nil {
 			return fmt.Errorf("key %q and its counter, %q, are in different slots of a Cluster: use a key without braces, or with a hash tag, such as {order:1}", key, Counter(key))
 		}
 	}
@@ -136,7 +133,7 @@ func (n *Node) Confirm(c *Claim, fence int64, v Voter) {
 
 // ask queues a command for which a voter waits.
 func (n *Node) ask(c Command) {
-	name := n.store.Server(c.Claim.Keys)
+	name := n.backend.Server(c.Claim.Keys)
 	n.mu.Lock()
 	if n.closed {
 		n.mu.Unlock()
@@ -157,16 +154,16 @@ func (n *Node) ask(c Command) {
 // Extension is one request to extend a claim by TTL. Due is when that must have
 // been done: what is due first is sent first, and what is overdue may be dropped.
 type Extension struct {
-	Slot  *Slot
-	Claim *Claim
-	TTL   time.Duration
-	Due   time.Time
-	Voter Voter
+	Pending *PendingExtension
+	Claim   *Claim
+	TTL     time.Duration
+	Due     time.Time
+	Voter   Voter
 }
 
 // Slot is the place of one claim in one node's queue of extensions. The zero
 // Slot is ready for use, with one Node and one Claim.
-type Slot struct {
+type PendingExtension struct {
 	queued Extension
 	server *server // in whose queue it is, or was last
 	index  int     // in the queue, from 1; 0 if it is not queued
@@ -188,7 +185,7 @@ func (n *Node) Extend(batch ...Extension) {
 		return
 	}
 	for _, e := range batch {
-		s, slot := n.server(n.store.Server(e.Claim.Keys)), e.Slot
+		s, slot := n.server(n.backend.Server(e.Claim.Keys)), e.Pending
 		if slot.index > 0 && slot.server != s { // its keys have moved meanwhile
 			slot.server.extensions.remove(slot)
 		}
@@ -210,7 +207,7 @@ func (n *Node) Extend(batch ...Extension) {
 // released: it says so on the entry's channel, with the nonce, see Listen.
 func (n *Node) Join(c *Claim, entry *Entry, nonce string, j Joiner) {
 	command := Command{Kind: Join, Claim: c, Entry: entry, Nonce: nonce, joiner: j}
-	name := n.store.Server(c.Keys)
+	name := n.backend.Server(c.Keys)
 	n.mu.Lock()
 	switch {
 	case n.closed:
@@ -237,7 +234,7 @@ func (n *Node) Look(c *Claim, v Voter) { n.ask(Command{Kind: Look, Claim: c, vot
 
 // Listen is the Store's.
 func (n *Node) Listen(ctx context.Context, channel string, ready func(), heard func(Push)) error {
-	return n.store.Listen(ctx, channel, ready, heard)
+	return n.backend.Listen(ctx, channel, ready, heard)
 }
 
 // Release deletes what the claim holds here. The claim must have ended. What
@@ -245,7 +242,7 @@ func (n *Node) Listen(ctx context.Context, channel string, ready func(), heard f
 // expired. It is a refusal where there was nothing to delete, and a failure
 // where the release has begun before.
 func (n *Node) Release(c *Claim, v Voter) {
-	name := n.store.Server(c.Keys)
+	name := n.backend.Server(c.Keys)
 	n.mu.Lock()
 	vote, dropped := n.release(c, name, v)
 	n.mu.Unlock()
@@ -305,7 +302,7 @@ func Distance(nodes []*Node) time.Duration {
 // Answers reports whether the server of the keys takes commands, as far as is known: it is
 // not down, and not silent.
 func (n *Node) Answers(keys []string) bool {
-	name := n.store.Server(keys)
+	name := n.backend.Server(keys)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.server(name).refusal() == nil
@@ -315,7 +312,7 @@ func (n *Node) Answers(keys []string) bool {
 // has been heard from its server, and why it has not been sent. See
 // quorum.Unsent.
 func (n *Node) Unsent(c *Claim) (since time.Time, reason error) {
-	name := n.store.Server(c.Keys)
+	name := n.backend.Server(c.Keys)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.server(name).unsent()
@@ -381,7 +378,7 @@ func (n *Node) Close(timeout time.Duration) error {
 	timer.Stop()
 	n.stop()
 	n.running.Wait() // before its client is closed: rueidis leaks a connection that is being dialled then
-	n.store.Close()
+	n.backend.Close()
 	return err
 }
 

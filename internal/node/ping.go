@@ -23,7 +23,7 @@ func (n *Node) Trust(ctx context.Context, stop <-chan struct{}, timeout time.Dur
 }
 
 func (n *Node) askServers(kind Kind, ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
-	keys := n.store.Samples()
+	keys := n.backend.Samples()
 	answers := make(chan error, len(keys)) // has room for all: a late one waits for nobody
 	pings := make([]*ping, len(keys))
 	for i, key := range keys {

@@ -69,7 +69,7 @@ func (q *extensions) len() int { return len(q.byDue) }
 // is dead out of a queue that has grown to twice the length that this left it with
 // last, and returns it: the extensions of claims that have ended, and those that
 // are overdue, of which a lock that is extended by hand leaves one each time.
-func (q *extensions) push(slot *Slot) (dead []Command) {
+func (q *extensions) push(slot *PendingExtension) (dead []Command) {
 	if slot.index > 0 {
 		heap.Fix(&q.byDue, slot.index-1)
 		return nil
@@ -101,17 +101,17 @@ func (q *extensions) push(slot *Slot) (dead []Command) {
 }
 
 // remove takes out what is in slot, which must be queued here.
-func (q *extensions) remove(slot *Slot) { heap.Remove(&q.byDue, slot.index-1) }
+func (q *extensions) remove(slot *PendingExtension) { heap.Remove(&q.byDue, slot.index-1) }
 
 // pop takes the first extension. There must be one.
-func (q *extensions) pop() Command { return heap.Pop(&q.byDue).(*Slot).command() }
+func (q *extensions) pop() Command { return heap.Pop(&q.byDue).(*PendingExtension).command() }
 
-func (s *Slot) command() Command {
+func (s *PendingExtension) command() Command {
 	return Command{Kind: Extend, Claim: s.queued.Claim, TTL: s.queued.TTL, voter: s.queued.Voter}
 }
 
 // byDue is for container/heap.
-type byDue []*Slot
+type byDue []*PendingExtension
 
 func (h byDue) Len() int           { return len(h) }
 func (h byDue) Less(i, j int) bool { return h[i].queued.Due.Before(h[j].queued.Due) }
@@ -120,8 +120,8 @@ func (h byDue) Swap(i, j int) {
 	h[i].index, h[j].index = i+1, j+1
 }
 func (h *byDue) Push(x any) {
-	*h = append(*h, x.(*Slot))
-	x.(*Slot).index = len(*h)
+	*h = append(*h, x.(*PendingExtension))
+	x.(*PendingExtension).index = len(*h)
 }
 func (h *byDue) Pop() any {
 	last := len(*h) - 1

@@ -201,7 +201,7 @@ func (s *server) send(f *flight, batch []Command, now time.Time, dropped []Comma
 		}
 	}
 	f.leave()
-	err := n.store.Do(n.ctx, batch)
+	err := n.backend.Do(n.ctx, batch)
 	end := time.Now()
 	f.land(end, err == nil)
 	n.mu.Lock()

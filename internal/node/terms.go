@@ -14,16 +14,6 @@ type Terms struct {
 // MaxFence is the bound of fences: 2^53, up to which Lua's numbers are exact.
 const MaxFence = 1 << 53
 
-// Counter is the key that counts the fences of a lock key. It has the lock key's
-// slot in a Cluster, if any key that is made of it can: not if that has a brace
-// that closes no hash tag.
-func Counter(key string) string {
-	if _, tagged := hashTag(key); tagged {
-		return key + ":fence"
-	}
-	return "{" + key + "}:fence"
-}
-
 // Quarantined is the error of a node that may have lost its data, and does not vote
 // until then, by the client's clock.
 type Quarantined struct{ Until time.Time }
@@ -33,7 +23,3 @@ func (q *Quarantined) Error() string {
 }
 
 func (q *Quarantined) Is(target error) bool { return target == ErrNotRun }
-
-func quarantined(ms int64) error {
-	return &Quarantined{Until: time.Now().Add(time.Duration(ms) * time.Millisecond)}
-}

@@ -7,8 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 func about(metadata string) node.Terms { return node.Terms{Metadata: metadata} }
@@ -85,8 +85,8 @@ func TestOneWhoWaitsKnowsWhoHoldsTheKey(t *testing.T) {
 		require.Equal(t, []string{"", "", ""}, p.told("k"), "nobody waits")
 		w.hold("k")
 		for i, s := range w.stores {
-			s.Faults(func(op sim.Op, _ int) sim.Fault {
-				return sim.Fault{Request: 150 * ms, LoseRequest: op == sim.Join && i == 2}
+			s.Faults(func(op memnode.Op, _ int) memnode.Fault {
+				return memnode.Fault{Request: 150 * ms, LoseRequest: op == memnode.Join && i == 2}
 			})
 		}
 		waiter := p.enter("k", ttl, node.Terms{})

@@ -9,8 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // hot is a process that hands a key over and over.
@@ -57,15 +57,15 @@ func (h *hot) end() {
 
 // count counts the commands to all nodes from now on, by the kind of the first in their
 // pipeline.
-func (w *world) count() func(sim.Op) int64 {
-	counts := map[sim.Op]*atomic.Int64{sim.Look: {}, sim.Join: {}, sim.Release: {}}
+func (w *world) count() func(memnode.Op) int64 {
+	counts := map[memnode.Op]*atomic.Int64{memnode.Look: {}, memnode.Join: {}, memnode.Release: {}}
 	for _, s := range w.stores {
-		s.Faults(func(op sim.Op, commands int) sim.Fault {
+		s.Faults(func(op memnode.Op, commands int) memnode.Fault {
 			counts[op].Add(int64(commands))
-			return sim.Fault{}
+			return memnode.Fault{}
 		})
 	}
-	return func(op sim.Op) int64 { return counts[op].Load() }
+	return func(op memnode.Op) int64 { return counts[op].Load() }
 }
 
 func TestWhileNobodyElseWaitsThereAreNoTurns(t *testing.T) {
@@ -76,9 +76,9 @@ func TestWhileNobodyElseWaitsThereAreNoTurns(t *testing.T) {
 			require.True(t, h.hand(time.Hour))
 		}
 		synctest.Wait()
-		require.Zero(t, calls(sim.Join))
-		require.Zero(t, calls(sim.Release))
-		require.EqualValues(t, 3*(1000/4-1), calls(sim.Look), "a question a row")
+		require.Zero(t, calls(memnode.Join))
+		require.Zero(t, calls(memnode.Release))
+		require.EqualValues(t, 3*(1000/4-1), calls(memnode.Look), "a question a row")
 		time.Sleep(rowTime)
 		require.True(t, h.hand(time.Hour), "a row that has lasted too long ends in the same way")
 		h.end()
@@ -95,8 +95,8 @@ func TestAnotherProcessHasItsTurnWithinARow(t *testing.T) {
 				run(t, n, func(t *testing.T, w *world) {
 					h, other := w.heat(handoffs, 2), w.process("other", 0)
 					for _, s := range w.stores {
-						s.Faults(func(op sim.Op, _ int) sim.Fault {
-							return sim.Fault{Request: 300 * time.Microsecond, Reply: 300 * time.Microsecond}
+						s.Faults(func(op memnode.Op, _ int) memnode.Fault {
+							return memnode.Fault{Request: 300 * time.Microsecond, Reply: 300 * time.Microsecond}
 						})
 					}
 					joined := time.Now().Add(time.Duration(joins)*ms + 50*time.Microsecond)
@@ -125,11 +125,11 @@ func TestAnotherProcessHasItsTurnInTime(t *testing.T) {
 		run(t, 3, func(t *testing.T, w *world) {
 			h, other := w.heat(1000, 2), w.process("other", 0)
 			for _, s := range w.stores {
-				s.Faults(func(op sim.Op, _ int) sim.Fault {
-					if op == sim.Look {
-						return sim.Fault{Reply: late}
+				s.Faults(func(op memnode.Op, _ int) memnode.Fault {
+					if op == memnode.Look {
+						return memnode.Fault{Reply: late}
 					}
-					return sim.Fault{}
+					return memnode.Fault{}
 				})
 			}
 			joined := time.Now().Add(after)
@@ -236,7 +236,7 @@ func TestAKeyThatIsLostMeanwhileIsNotHandedOver(t *testing.T) {
 		h := w.heat(1, 2)
 		require.True(t, h.hand(time.Hour))
 		for _, s := range w.stores {
-			s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Reply: 10 * ms} })
+			s.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Reply: 10 * ms} })
 		}
 		time.AfterFunc(5*ms, func() {
 			h.claim.End()

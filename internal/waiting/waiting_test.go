@@ -15,9 +15,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -30,7 +30,7 @@ const (
 // world is nodes in memory, and the processes that wait on them.
 type world struct {
 	t         *testing.T
-	stores    []*sim.Store
+	stores    []*memnode.Backend
 	processes []*process
 	log       []string // who got the key, in order
 }
@@ -74,7 +74,7 @@ func (g *gate) resume() {
 
 // link is a node as one process has it.
 type link struct {
-	*sim.Store
+	*memnode.Backend
 	gate *gate
 
 	mu    sync.Mutex    // guards what follows
@@ -123,23 +123,23 @@ func (l *link) Do(ctx context.Context, batch []node.Command) error {
 	l.mu.Unlock()
 	if cut {
 		for i := range batch {
-			batch[i].Err = node.NotConnected(sim.ErrDown)
+			batch[i].Err = node.NotConnected(memnode.ErrDown)
 		}
-		return node.NotConnected(sim.ErrDown)
+		return node.NotConnected(memnode.ErrDown)
 	}
 	time.Sleep(trip / 2)
-	err := l.Store.Do(ctx, batch)
+	err := l.Backend.Do(ctx, batch)
 	time.Sleep(trip - trip/2 + back)
 	for i := range batch {
 		if c := &batch[i]; deaf && c.Kind == node.Join {
-			c.Outcome, c.Err = node.Unknown, sim.ErrLost
+			c.Outcome, c.Err = node.Unknown, memnode.ErrLost
 		}
 	}
 	return err
 }
 
 func (l *link) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
-	return l.Store.Listen(ctx, channel, ready, func(p node.Push) {
+	return l.Backend.Listen(ctx, channel, ready, func(p node.Push) {
 		l.mu.Lock()
 		late := l.trip/2 + l.late
 		l.mu.Unlock()
@@ -156,7 +156,7 @@ func run(t *testing.T, n int, test func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t}
 		for range n {
-			w.stores = append(w.stores, &sim.Store{})
+			w.stores = append(w.stores, &memnode.Backend{})
 		}
 		defer func() {
 			for _, s := range w.stores {
@@ -180,7 +180,7 @@ func (w *world) processOver(name string, handoffs, queues int) *process {
 	var links []*link
 	var g gate
 	for i, s := range w.stores {
-		links = append(links, &link{Store: s, gate: &g})
+		links = append(links, &link{Backend: s, gate: &g})
 		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), links[i], i < queues))
 	}
 	k := keeper.New(keeper.Config{
@@ -267,8 +267,8 @@ func (w *world) owners(key string) []string {
 // cut has Joins reach only some nodes from now on.
 func (w *world) cut(nodes ...int) {
 	for i, s := range w.stores {
-		s.Faults(func(op sim.Op, _ int) sim.Fault {
-			return sim.Fault{LoseRequest: op == sim.Join && !slices.Contains(nodes, i)}
+		s.Faults(func(op memnode.Op, _ int) memnode.Fault {
+			return memnode.Fault{LoseRequest: op == memnode.Join && !slices.Contains(nodes, i)}
 		})
 	}
 }
@@ -349,7 +349,7 @@ func TestAWaiterThatWasTakenKeepsItsLine(t *testing.T) {
 
 // A Waiter that leaves while the key is passed to it gives it back.
 func TestAKeyThatIsPassedToOneThatLeavesIsNotLost(t *testing.T) {
-	nodes := []*node.Node{node.New(0, "n0", &sim.Store{}, true)}
+	nodes := []*node.Node{node.New(0, "n0", &memnode.Backend{}, true)}
 	k := keeper.New(keeper.Config{Nodes: nodes, Panel: quorum.NewPanel(1)})
 	defer func() {
 		k.Close(errors.New("closed"))
@@ -683,7 +683,7 @@ func TestAStrayVoteCostsLittle(t *testing.T) {
 		w.stores[2].Wipe()
 		var calls atomic.Int64
 		for _, s := range w.stores {
-			s.Faults(func(sim.Op, int) sim.Fault { calls.Add(1); return sim.Fault{} })
+			s.Faults(func(memnode.Op, int) memnode.Fault { calls.Add(1); return memnode.Fault{} })
 		}
 		time.Sleep(10 * time.Second)
 		t.Logf("%d calls in 10 s", calls.Load())
