@@ -15,7 +15,7 @@ import (
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/waiting"
+	"github.com/redis-kit/redlock/internal/waitqueue"
 )
 
 // Locker acquires locks by a quorum of its nodes. It is safe for concurrent use;
@@ -26,8 +26,8 @@ type Locker struct {
 	nodes  []*node.Node
 	panel  *quorum.Panel
 	keeper *keeper.Keeper
-	chain  Handler        // nil without middleware
-	queue  *waiting.Queue // nil with WithoutWaitQueue
+	chain  Handler          // nil without middleware
+	queue  *waitqueue.Queue // nil with WithoutWaitQueue
 	floors floors
 
 	panicked atomic.Pointer[PanicError] // the first
@@ -122,7 +122,7 @@ func newLocker(config lockerConfig, voters []voter) *Locker {
 	}
 	l.keeper = keeper.New(kept)
 	if !config.noQueue {
-		l.queue = waiting.New(l.keeper, l.nodes, config.handoff, l.floors.next)
+		l.queue = waitqueue.New(l.keeper, l.nodes, config.handoff, l.floors.next)
 	}
 	return l
 }

@@ -47,12 +47,12 @@ const (
 	pipeline  = "internal/node/pipeline.go"
 	scheduler = "internal/keeper/schedule.go"
 
-	candidate = "internal/waiting/candidate.go"
+	candidate = "internal/waitqueue/candidate.go"
 	settling  = "internal/contest/contest.go"
-	queue     = "internal/waiting/queue.go"
+	queue     = "internal/waitqueue/queue.go"
 	queueLua  = "internal/node/queue.lua"
 	fence     = "fence.go"
-	waiting   = "./internal/waiting"
+	waiting   = "./internal/waitqueue"
 	contests  = "./internal/contest"
 )
 
@@ -321,7 +321,7 @@ var mistakes = []mistake{
 	{"one that comes back has lost its place", candidate,
 		"Waited: now.Sub(c.since),", "Waited: 0 * now.Sub(c.since),",
 		test(waiting, "TestACandidateThatRestsKeepsItsPlace"), "not granted"},
-	{"the window does not grow", "internal/waiting/trip.go",
+	{"the window does not grow", "internal/waitqueue/trip.go",
 		"min(max(usualWindow, min(8*trip, max(longWindow, 5*trip))), ttl)", "min(usualWindow, ttl)",
 		test(waiting, "TestTheWindowGrowsUnderANewTokenOnly"), "not granted"},
 	{"the window grows under the same token", candidate,

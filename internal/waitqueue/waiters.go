@@ -1,4 +1,4 @@
-package waiting
+package waitqueue
 
 // waiters is the waiters of a line, in order: a doubly linked list, so that any of many
 // can leave at once. The zero value is empty.

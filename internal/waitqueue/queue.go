@@ -1,4 +1,4 @@
-// Package waiting has those who want a lock that is held wait for it: in this
+// Package waitqueue has those who want a lock that is held wait for it: in this
 // process in a line per key, first come, first served; and for the process, with
 // one contender per key, in the queue that each node keeps for the key. Whoever
 // releases the key gives each node's vote to the first in that node's queue, and
@@ -13,7 +13,7 @@
 // was answered otherwise. No node's clock is read, and
 // nothing rests on a push arriving, or on a queue being there, complete or in
 // order.
-package waiting
+package waitqueue
 
 import (
 	"context"
