@@ -71,7 +71,7 @@ func (w *wait) queues() bool {
 // asks reports whether this process asks the nodes for the key already, in their queues,
 // or holds it: then an attempt would be of no use, or out of turn.
 func (w *wait) asks() bool {
-	w.queued = w.queues() && w.locker.queue.Asks(w.request.keys[0])
+	w.queued = w.queues() && w.locker.queue.Contended(w.request.keys[0])
 	return w.queued
 }
 
@@ -102,7 +102,7 @@ func (w *wait) renewal() func() *node.Claim {
 // settles reports whether split votes are settled at once: no queue follows, in which they
 // would be.
 func (w *wait) settles() bool {
-	if !w.queues() || !w.locker.queue.Grants() {
+	if !w.queues() || !w.locker.queue.Enabled() {
 		return true
 	}
 	d, err := w.next()
@@ -139,7 +139,7 @@ func (w *wait) pause(ctx context.Context, refused bool) (*Lock, pauseOutcome, er
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case g := <-w.waiter.Granted():
+	case g := <-w.waiter.Grant():
 		return w.take(ctx, g), passed, nil
 	case <-timer.C:
 		if w.waiter != nil {
@@ -158,7 +158,7 @@ func (w *wait) pause(ctx context.Context, refused bool) (*Lock, pauseOutcome, er
 // granted returns the lock that has been granted already, nil if none has.
 func (w *wait) granted(ctx context.Context) *Lock {
 	select {
-	case g := <-w.waiter.Granted():
+	case g := <-w.waiter.Grant():
 		return w.take(ctx, g)
 	default:
 		return nil

@@ -39,7 +39,7 @@ func (p *process) tokens(i int) (tokens []string, first, last []time.Time) {
 func (p *process) candidate(key string) *candidate {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.lines[key].candidate
+	return p.local[key].candidate
 }
 
 func TestVotesThatMakeNoQuorumAreGivenUp(t *testing.T) {
@@ -104,14 +104,14 @@ func TestRestsGrowUntilAWin(t *testing.T) {
 		}
 		require.Greater(t, longest, (longestRest-2)*usualWindow)
 		p.mu.Lock()
-		require.Equal(t, longestRest*usualWindow, p.lines["k"].rest)
+		require.Equal(t, longestRest*usualWindow, p.local["k"].restBound)
 		p.mu.Unlock()
 		for _, s := range w.stores[1:] {
 			s.Wipe()
 		}
 		g := p.got(waiter, longestRest*usualWindow)
 		p.mu.Lock()
-		require.Zero(t, p.lines["k"].rest)
+		require.Zero(t, p.local["k"].restBound)
 		p.mu.Unlock()
 		p.Return("k", g)
 		p.Return("k", p.got(next, time.Second))
@@ -131,7 +131,7 @@ func TestACandidateThatRestsKeepsItsPlace(t *testing.T) {
 		w.release("k", 0)
 		for rests := false; !rests; time.Sleep(ms) {
 			elder.mu.Lock()
-			rests = elder.lines["k"].candidate.phase == resting
+			rests = elder.local["k"].candidate.phase == resting
 			elder.mu.Unlock()
 		}
 		w.stores[0].Set("k", "holder", time.Hour)
@@ -162,11 +162,11 @@ func TestVoidVotesAreGivenUp(t *testing.T) {
 				began := time.Now()
 				for {
 					select {
-					case g := <-waiter.Granted():
+					case g := <-waiter.Grant():
 						require.Greater(t, g.Until, slow.keeper.Now())
 						slow.Return("k", g)
 						continue
-					case g := <-other.Granted():
+					case g := <-other.Grant():
 						healthy.Return("k", g)
 					case <-time.After(6 * time.Second):
 						require.FailNow(t, "not granted", "%q", w.owners("k"))
@@ -215,7 +215,7 @@ func TestTheWindowGrowsUnderANewTokenOnly(t *testing.T) {
 						continue
 					}
 					select {
-					case g := <-waiter.Granted():
+					case g := <-waiter.Grant():
 						time.Sleep(50 * ms)
 						p.Return("k", g)
 					case <-time.After(10 * time.Second):
@@ -304,7 +304,7 @@ func TestANodeThatWasNotAskedOwesNothing(t *testing.T) {
 		p := w.process("p", 0)
 		waiter := p.enter("k", ttl, node.Terms{})
 		c := p.candidate("k")
-		for range 10 * remembered {
+		for range 10 * joinWindow {
 			synctest.Wait()
 			p.mu.Lock()
 			c.join(0)
@@ -373,13 +373,13 @@ func TestATTLForWhichTheNodesAreTooFarHasNoPlace(t *testing.T) {
 		time.Sleep(200 * ms)
 		_, err := p.Enter("k", 60*ms, node.Terms{})
 		require.ErrorContains(t, err, "not queued: a grant for the ttl 60ms would be valid for 57.4ms, and three round trips to the nodes take 90ms: use a longer ttl")
-		require.True(t, p.Asks("k")) // looks whether the first is still to be asked for
+		require.True(t, p.Contended("k")) // looks whether the first is still to be asked for
 		require.ErrorContains(t, early.Far(), "use a longer ttl")
 		w.release("k")
 		p.Return("k", p.got(long, 2*time.Second))
 		early.Leave()
 		require.NoError(t, long.Far())
-		require.Empty(t, p.lines)
+		require.Empty(t, p.local)
 	})
 }
 
@@ -415,7 +415,7 @@ func TestAPushThatANodeCannotHaveMadeIsNoVote(t *testing.T) {
 				c := p.candidate("k")
 				p.mu.Lock()
 				number, token := c.number, c.claim.Token
-				nonces := []string{c.seats[0].nonce, c.seats[1].nonce, c.seats[2].nonce}
+				nonces := []string{c.states[0].nonce, c.states[1].nonce, c.states[2].nonce}
 				p.mu.Unlock()
 				right := int64(0)
 				if floor > 0 {
@@ -436,9 +436,9 @@ func TestAPushThatANodeCannotHaveMadeIsNoVote(t *testing.T) {
 						forge(i, &push)
 						p.heard(i, push)
 					}
-					require.Empty(t, waiter.Granted(), name)
+					require.Empty(t, waiter.Grant(), name)
 					p.mu.Lock()
-					for _, s := range c.seats {
+					for _, s := range c.states {
 						require.Zero(t, s.vote, name)
 					}
 					p.mu.Unlock()
@@ -461,15 +461,15 @@ func TestAPushOfACallBeforeTheClaimsFirstIsNoVote(t *testing.T) {
 		time.Sleep(time.Second)
 		c := p.candidate("k")
 		p.mu.Lock()
-		p.releaseLater(c.renew())
+		c.renew()
 		c.join(everyNode)
-		before, token, nonces := c.base, c.claim.Token, []string{c.seats[0].nonce, c.seats[1].nonce, c.seats[2].nonce}
+		before, token, nonces := c.base, c.claim.Token, []string{c.states[0].nonce, c.states[1].nonce, c.states[2].nonce}
 		p.unlock()
 		require.Positive(t, before)
 		for i := range w.stores {
 			p.heard(i, node.Push{Token: token, Nonce: nonces[i], Number: before})
 		}
-		require.Empty(t, waiter.Granted())
+		require.Empty(t, waiter.Grant())
 		w.release("k")
 		p.Return("k", p.got(waiter, 10*ms))
 	})
@@ -489,7 +489,7 @@ func TestOneThatIsToldToJoinAgainDoes(t *testing.T) {
 		c := last.candidate("k")
 		for { // its last join is old enough, and its next is not due
 			last.mu.Lock()
-			old := last.keeper.Now().Sub(c.seats[0].at)
+			old := last.keeper.Now().Sub(c.states[0].lastJoin)
 			last.mu.Unlock()
 			if old > usualWindow && old < 2*usualWindow {
 				break
@@ -498,7 +498,7 @@ func TestOneThatIsToldToJoinAgainDoes(t *testing.T) {
 		}
 		again := func(i int) {
 			last.mu.Lock()
-			push := node.Push{Token: c.claim.Token, Nonce: c.seats[i].nonce}
+			push := node.Push{Token: c.claim.Token, Nonce: c.states[i].nonce}
 			last.mu.Unlock()
 			last.heard(i, push)
 			synctest.Wait()
@@ -613,20 +613,20 @@ func TestAGrantThatIsLeftGoesToTheNextHereOfUseToIt(t *testing.T) {
 				token := p.candidate("k").claim.Token
 				w.release("k")
 				synctest.Wait()
-				require.Len(t, first.Granted(), 1)
+				require.Len(t, first.Grant(), 1)
 				time.Sleep(c.late)
 				first.Leave()
 				synctest.Wait()
 				if c.passes {
-					require.Len(t, second.Granted(), 1, "at once")
-					g := <-second.Granted()
+					require.Len(t, second.Grant(), 1, "at once")
+					g := <-second.Grant()
 					require.Equal(t, token, g.Claim.Token)
 					require.Greater(t, g.Until, p.keeper.Now())
 					require.False(t, g.Handed)
 					p.Return("k", g)
 				} else {
-					require.Empty(t, second.Granted())
-					require.Len(t, elsewhere.Granted(), 1, "the other process has its turn")
+					require.Empty(t, second.Grant())
+					require.Len(t, elsewhere.Grant(), 1, "the other process has its turn")
 				}
 				other.Return("k", other.got(elsewhere, time.Second))
 				if !c.passes {
@@ -634,7 +634,7 @@ func TestAGrantThatIsLeftGoesToTheNextHereOfUseToIt(t *testing.T) {
 				}
 				time.Sleep(ms)
 				require.Equal(t, make([]string, 3), w.owners("k"))
-				require.Empty(t, p.lines)
+				require.Empty(t, p.local)
 			})
 		})
 	}

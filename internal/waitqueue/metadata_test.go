@@ -107,9 +107,9 @@ func TestOneWhoWaitsKnowsWhoHoldsTheKey(t *testing.T) {
 
 func TestMetadataSaysNothingOfAge(t *testing.T) {
 	c := &candidate{order: 1000, claim: node.NewClaim([]string{"k"}, "M-rs", 1)}
-	require.True(t, c.cameBefore(node.Tag("Z-rr", "host=b")))
-	require.True(t, c.cameBefore(node.Tag("A-rs", "host=b")))
-	require.False(t, c.cameBefore(node.Tag("Z-rs", "host=b")))
-	require.False(t, c.cameBefore(node.Tag("A-rt", "host=b")))
-	require.False(t, c.cameBefore("A.aG-9"), "no order, but metadata that looks like one")
+	require.True(t, c.isYoungerThan(node.Tag("Z-rr", "host=b")))
+	require.True(t, c.isYoungerThan(node.Tag("A-rs", "host=b")))
+	require.False(t, c.isYoungerThan(node.Tag("Z-rs", "host=b")))
+	require.False(t, c.isYoungerThan(node.Tag("A-rt", "host=b")))
+	require.False(t, c.isYoungerThan("A.aG-9"), "no order, but metadata that looks like one")
 }

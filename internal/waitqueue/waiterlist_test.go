@@ -11,7 +11,7 @@ import (
 // A line is a list in order, of which any can be taken out at any time.
 func TestALineKeepsItsOrderWhoeverLeaves(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
-	var l waiters
+	var l waiterList
 	var want, gone []*Waiter
 	check := func() {
 		t.Helper()

@@ -214,13 +214,13 @@ func (p *process) close() {
 func (p *process) crash() {
 	p.mu.Lock()
 	p.closed = true
-	for _, l := range p.lines {
+	for _, l := range p.local {
 		if l.candidate != nil {
-			p.end(l)
+			p.endCandidate(l)
 		}
 	}
 	p.mu.Unlock()
-	p.ears.close()
+	p.listener.close()
 	synctest.Wait()
 }
 
@@ -228,7 +228,7 @@ func (p *process) crash() {
 func (p *process) got(w *Waiter, within time.Duration) Grant {
 	p.world.t.Helper()
 	select {
-	case g := <-w.Granted():
+	case g := <-w.Grant():
 		require.Greater(p.world.t, g.Until, p.keeper.Now())
 		p.world.log = append(p.world.log, p.name)
 		return g
@@ -305,8 +305,8 @@ func TestSplitVotesEnd(t *testing.T) {
 				var g Grant
 				winner, loser, next := one, other, second
 				select {
-				case g = <-first.Granted():
-				case g = <-second.Granted():
+				case g = <-first.Grant():
+				case g = <-second.Grant():
 					winner, loser, next = other, one, first
 				case <-time.After(time.Minute):
 					require.FailNow(t, "split for ever", "%q", w.owners("k"))
@@ -330,20 +330,20 @@ func TestAWaiterThatWasTakenKeepsItsLine(t *testing.T) {
 		require.Same(t, waiter, p.Next("k", claim, time.Second))
 		p.Released("k", claim)
 		other := p.enter("k", ttl, node.Terms{})
-		require.Same(t, waiter.line, other.line)
+		require.Same(t, waiter.local, other.local)
 		waiter.Restore()
 		for range 2 { // other may have been granted before Restore
 			select {
-			case g := <-waiter.Granted():
+			case g := <-waiter.Grant():
 				p.Return("k", g)
-			case g := <-other.Granted():
+			case g := <-other.Grant():
 				p.Return("k", g)
 			case <-time.After(100 * ms):
 				require.FailNow(t, "not granted")
 			}
 		}
-		require.False(t, p.Asks("k"))
-		require.Empty(t, p.lines)
+		require.False(t, p.Contended("k"))
+		require.Empty(t, p.local)
 	})
 }
 
@@ -366,7 +366,7 @@ func TestAKeyThatIsPassedToOneThatLeavesIsNotLost(t *testing.T) {
 		go func() { defer close(left); waiter.Leave() }()
 		waiter.Pass(Grant{Claim: claim})
 		<-left
-		require.False(t, p.Asks("k"), "somebody is to have it")
+		require.False(t, p.Contended("k"), "somebody is to have it")
 		p.Close()
 	}
 }
@@ -420,7 +420,7 @@ func TestFirstComeFirstServed(t *testing.T) {
 				time.Sleep(ms)
 				require.Equal(t, make([]string, n), w.owners("k"))
 				for _, p := range order {
-					require.Empty(t, p.lines)
+					require.Empty(t, p.local)
 					require.Empty(t, p.candidates)
 				}
 			})
@@ -439,7 +439,7 @@ func TestProcessesTakeTurns(t *testing.T) {
 		for _, i := range []int{0, 3, 1, 4, 2} {
 			p := waiters[i].queue
 			select {
-			case g := <-waiters[i].Granted():
+			case g := <-waiters[i].Grant():
 				time.Sleep(2 * ms)
 				p.Return("k", g)
 			case <-time.After(time.Second):
@@ -580,7 +580,7 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 		w.cut() // it does not learn of it by asking
 		w.release("k")
 		select {
-		case g := <-waiter.Granted():
+		case g := <-waiter.Grant():
 			require.FailNow(t, "granted", "until %v at %v", g.Until, p.keeper.Now())
 		case <-time.After(3 * time.Second):
 		}
@@ -594,11 +594,11 @@ func TestWhereFewNodesHaveQueuesNobodyStandsInThem(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		p := w.processOver("p", 1, 1)
 		waiter := p.enter("k", ttl, node.Terms{})
-		require.Nil(t, waiter.line.candidate)
-		require.False(t, p.Asks("k"), "it is asked for")
+		require.Nil(t, waiter.local.candidate)
+		require.False(t, p.Contended("k"), "it is asked for")
 		held := node.NewClaim([]string{"k"}, "held", 3)
 		p.Hold("k", held)
-		require.True(t, p.Asks("k"))
+		require.True(t, p.Contended("k"))
 		require.Same(t, waiter, p.Next("k", held, ttl))
 		waiter.Pass(Grant{Claim: held, Until: 1 << 60})
 		p.Return("k", p.got(waiter, ms))
@@ -641,7 +641,7 @@ func TestAVoteThatANodeNoLongerHoldsIsVoid(t *testing.T) {
 		time.Sleep(20 * ms)                        // it has asked again
 		w.release("k", 1)
 		select {
-		case <-waiter.Granted():
+		case <-waiter.Grant():
 			require.FailNow(t, "granted", "%q", w.owners("k"))
 		case <-time.After(2 * ms):
 		}
@@ -720,7 +720,7 @@ func TestOneThatLeavesIsPassedOver(t *testing.T) {
 		b.Return("k", g)
 		time.Sleep(ms)
 		require.Equal(t, make([]string, 3), w.owners("k"))
-		require.Empty(t, a.lines)
+		require.Empty(t, a.local)
 	})
 }
 
@@ -739,12 +739,12 @@ func TestListeningEndsWhenNobodyWaits(t *testing.T) {
 			p.Released("k", held)
 		}
 		listening := func() bool {
-			p.ears.mu.Lock()
-			defer p.ears.mu.Unlock()
-			return p.ears.on != nil
+			p.listener.mu.Lock()
+			defer p.listener.mu.Unlock()
+			return p.listener.end != nil
 		}
 		require.True(t, listening())
-		time.Sleep(idle + ms)
+		time.Sleep(idleTimeout + ms)
 		require.False(t, listening())
 	})
 }

@@ -41,7 +41,7 @@ func (h *hot) hand(left time.Duration) bool {
 		return false
 	}
 	w.Pass(Grant{Claim: h.claim, Until: 1 << 60, Handed: true})
-	<-w.Granted()
+	<-w.Grant()
 	h.waiters = append(h.waiters[1:], h.enter("k", time.Hour, node.Terms{}))
 	return true
 }
@@ -79,7 +79,7 @@ func TestWhileNobodyElseWaitsThereAreNoTurns(t *testing.T) {
 		require.Zero(t, calls(sim.Join))
 		require.Zero(t, calls(sim.Release))
 		require.EqualValues(t, 3*(1000/4-1), calls(sim.Look), "a question a row")
-		time.Sleep(rowTime)
+		time.Sleep(batchTime)
 		require.True(t, h.hand(time.Hour), "a row that has lasted too long ends in the same way")
 		h.end()
 	})
@@ -136,10 +136,10 @@ func TestAnotherProcessHasItsTurnInTime(t *testing.T) {
 			waiting := make(chan *Waiter, 1)
 			time.AfterFunc(after, func() { waiting <- other.enter("k", ttl, node.Terms{}) })
 			for h.hand(time.Hour) {
-				require.Less(t, time.Since(joined), rowTime+hold+late)
+				require.Less(t, time.Since(joined), batchTime+hold+late)
 				time.Sleep(hold)
 			}
-			require.LessOrEqual(t, time.Since(joined), rowTime+hold+late)
+			require.LessOrEqual(t, time.Since(joined), batchTime+hold+late)
 			h.end()
 			other.Return("k", other.got(<-waiting, 10*ms))
 		})
@@ -182,7 +182,7 @@ func TestWithoutAnAnswerOthersHaveTheirTurn(t *testing.T) {
 			handed++
 			require.LessOrEqual(t, handed, 2)
 		}
-		require.LessOrEqual(t, time.Since(began), rowTime)
+		require.LessOrEqual(t, time.Since(began), batchTime)
 		w.stores[0].Resume()
 		w.stores[1].Resume()
 		synctest.Wait()
@@ -195,11 +195,11 @@ func TestARowDoesNotGoOnWithALockThatIsNearlyOver(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		h := w.heat(2, 2)
 		for left, goesOn := range map[time.Duration]bool{time.Minute: true, usualWindow / 2: true, usualWindow/2 - 1: false} {
-			for !h.lines["k"].row.over(2, time.Now()) {
+			for !h.local["k"].batch.done(2, time.Now()) {
 				require.True(t, h.hand(time.Hour))
 			}
 			h.mu.Lock()
-			asks := h.asks(h.lines["k"], left)
+			asks := h.questionDue(h.local["k"], left)
 			h.mu.Unlock()
 			require.Equal(t, goesOn, asks, "%v", left)
 		}
@@ -210,24 +210,24 @@ func TestARowDoesNotGoOnWithALockThatIsNearlyOver(t *testing.T) {
 // While others wait, rows mostly end without a question. Once nobody does, all end
 // with one.
 func TestQuestionsInVainBecomeRare(t *testing.T) {
-	var d doubt
+	var b askBackoff
 	asked := 0
 	for range 1000 {
-		if d.asks() {
+		if b.due() {
 			asked++
-			d.answered(false)
+			b.answered(false)
 		}
 	}
-	require.InDelta(t, 1000/mostUnasked, asked, 5)
+	require.InDelta(t, 1000/maxSkipped, asked, 5)
 	turns := 0
 	for range 1000 {
-		if d.asks() {
-			d.answered(true)
+		if b.due() {
+			b.answered(true)
 		} else {
 			turns++
 		}
 	}
-	require.LessOrEqual(t, turns, mostUnasked)
+	require.LessOrEqual(t, turns, maxSkipped)
 }
 
 // A hold may end while the nodes are asked.
@@ -243,7 +243,7 @@ func TestAKeyThatIsLostMeanwhileIsNotHandedOver(t *testing.T) {
 			h.Released("k", h.claim)
 		})
 		require.False(t, h.hand(time.Hour))
-		require.NotNil(t, h.lines["k"].candidate, "those who wait go on")
+		require.NotNil(t, h.local["k"].candidate, "those who wait go on")
 		h.end()
 	})
 }
