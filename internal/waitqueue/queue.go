@@ -85,7 +85,7 @@ func New(k *keeper.Keeper, nodes []*node.Node, handoffs int, floor func() int64)
 	q.enabled = queues >= q.need()
 	q.idle.L = &q.mu
 	q.listener.queue = q
-	q.listener.ctx, q.listener.stop = context.WithCancel(context.Background()) //nolint:fatcontext // the first of its line
+	q.listener.ctx, q.listener.stop = context.WithCancel(context.Background()) //nolint:fatcontext // the root of the subscriptions
 	return q
 }
 
