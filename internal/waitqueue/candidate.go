@@ -17,8 +17,8 @@ const (
 	joinWindow = 64
 )
 
-// everyNode, as an argument of join, stands for all nodes.
-const everyNode = -1
+// allNodes is a set of nodes, as bits, that contains them all.
+const allNodes = ^uint64(0)
 
 // candidate stands in the nodes' queues for the first waiter of one key. Its claim changes:
 // it gives up what it has been granted by releasing the claim, and goes on with another one
@@ -52,9 +52,10 @@ type candidate struct {
 	outage   bool           // the rest is for nodes that could not be reached
 }
 
-// newCandidate returns a candidate for w, of the age that order and since give. q.mu is
-// held.
-func newCandidate(q *Queue, w *Waiter, order int64, since keeper.Instant) *candidate {
+// startCandidate starts the localQueue's candidate for w, of the age that order and since
+// give. q.mu is held.
+func startCandidate(w *Waiter, order int64, since keeper.Instant) {
+	q := w.queue
 	c := &candidate{
 		queue: q, local: w.local, terms: w.terms, ttl: w.ttl, order: order, since: since, states: make([]nodeState, len(q.nodes)),
 	}
@@ -62,7 +63,9 @@ func newCandidate(q *Queue, w *Waiter, order int64, since keeper.Instant) *candi
 	c.timer.Stop()
 	c.renew()
 	c.enterCalm()
-	return c
+	c.local.candidate = c
+	q.listener.subscribe()
+	c.joinAll()
 }
 
 // renew releases the claim and goes on with another one of the same age, which keeps its
@@ -102,19 +105,18 @@ func (c *candidate) fits(w *Waiter) bool {
 	return c.window <= w.ttl && (c.ttl >= w.ttl || c.window >= window)
 }
 
-// join joins one node's queue, or all with everyNode. A node that has not answered for a
-// window is not joined: the calls would renew grants of which nothing is heard (invariant
-// 13). q.mu is held, and the calls are made after it is released.
-func (c *candidate) join(to int) {
+// joinAll joins all nodes, and sets the timer to the next heartbeat. q.mu is held.
+func (c *candidate) joinAll() {
+	c.wake(c.heartbeat())
+	c.join(allNodes)
+}
+
+// join joins the queues of some nodes, given as bits. q.mu is held, and the calls are made
+// after it is released.
+func (c *candidate) join(nodes uint64) {
 	q, now := c.queue, c.queue.keeper.Now()
-	if c.ended || c.phase == resting {
-		return
-	}
-	if to == everyNode {
-		c.wake(c.heartbeat())
-	}
-	targets := c.targets(to, now)
-	if targets == 0 {
+	nodes = c.joinable(nodes, now)
+	if nodes == 0 {
 		return
 	}
 	c.number++
@@ -123,28 +125,30 @@ func (c *candidate) join(to int) {
 	claim := c.claim
 	nonces := make([]string, len(c.states))
 	for i := range c.states {
-		if s := &c.states[i]; targets&(1<<i) != 0 {
+		if s := &c.states[i]; nodes&(1<<i) != 0 {
 			s.lastJoin, s.unanswered = now, append(s.unanswered, c.number)
 			nonces[i] = s.nonce
 		}
 	}
 	q.afterUnlock(func() {
 		for i, n := range q.nodes {
-			if targets&(1<<i) != 0 {
+			if nodes&(1<<i) != 0 {
 				n.Join(claim, entry, nonces[i], c)
 			}
 		}
 	})
 }
 
-// targets returns the nodes, as bits, that a join goes to.
-func (c *candidate) targets(to int, now keeper.Instant) (targets uint64) {
+// joinable returns which of the nodes are to be joined now. A node that has not answered for
+// a window is not: the calls would renew grants of which nothing is heard (invariant 13). A
+// candidate that rests joins none.
+func (c *candidate) joinable(nodes uint64, now keeper.Instant) (joinable uint64) {
 	for i := range c.states {
-		if (to == everyNode || to == i) && c.ceded&(1<<i) == 0 && !c.overdue(i, now) {
-			targets |= 1 << i
+		if c.phase != resting && nodes&^c.ceded&(1<<i) != 0 && !c.overdue(i, now) {
+			joinable |= 1 << i
 		}
 	}
-	return targets
+	return joinable
 }
 
 // entry returns the candidate's entry in the nodes' queues, as of its last join.
@@ -162,7 +166,7 @@ func (c *candidate) entry(now keeper.Instant) *node.Entry {
 // refresh joins a node again, unless it owes an answer.
 func (c *candidate) refresh(i int) {
 	if len(c.states[i].unanswered) == 0 {
-		c.join(i)
+		c.join(1 << i)
 	}
 }
 
@@ -171,26 +175,36 @@ func (c *candidate) Joined(i int, command *node.Command) {
 	q := c.queue
 	q.mu.Lock()
 	defer q.unlock()
+	c.noteAnswer(i, command)
+	if !c.ended && command.Claim == c.claim {
+		c.noteOutcome(i, command)
+		c.count()
+	}
+}
+
+// noteAnswer notes that a join is answered, under whatever claim it was made, and how long
+// the node took.
+func (c *candidate) noteAnswer(i int, command *node.Command) {
 	s, number := &c.states[i], command.Entry.Number
 	s.unanswered = slices.DeleteFunc(s.unanswered, func(n int64) bool { return n == number })
-	if c.ended {
-		return
+	answered := command.Outcome == node.Done || command.Outcome == node.Refused
+	if answered && !c.ended && number > c.number-joinWindow {
+		now := c.queue.keeper.Now()
+		c.queue.trips[i] = trip{now.Sub(c.sent[number%joinWindow]), now}
 	}
-	if answered := command.Outcome == node.Done || command.Outcome == node.Refused; answered && number > c.number-joinWindow {
-		q.trips[i] = trip{q.keeper.Now().Sub(c.sent[number%joinWindow]), q.keeper.Now()}
-	}
-	if command.Claim != c.claim {
-		return
-	}
+}
+
+// noteOutcome notes the outcome of one of the claim's joins.
+func (c *candidate) noteOutcome(i int, command *node.Command) {
+	s := &c.states[i]
 	s.err = command.Err
 	s.unknown = command.Outcome == node.Unknown && !errors.Is(command.Err, node.ErrNotRun)
 	switch command.Outcome {
 	case node.Done:
-		c.addVote(i, number, command.Fence)
+		c.addVote(i, command.Entry.Number, command.Fence)
 	case node.Refused:
 		c.noteRefusal(i, command)
 	}
-	c.count()
 }
 
 // noteRefusal notes that another owner has the node's vote, and sets the timer earlier if
@@ -213,10 +227,8 @@ func (c *candidate) noteRefusal(i int, command *node.Command) {
 // heard takes a node's push. A user who may only publish could repeat the push of another
 // node; but each node has its own nonce, and the fence is checked as in an answer.
 func (c *candidate) heard(i int, p node.Push) {
-	if p.Nonce != c.states[i].nonce {
-		return
-	}
 	switch {
+	case p.Nonce != c.states[i].nonce: // not from this node, or not to this claim
 	case p.Number == 0: // the candidate is to join again; a recent join will do
 		if c.queue.keeper.Now().Sub(c.states[i].lastJoin) >= c.window/2 {
 			c.refresh(i)

@@ -38,7 +38,7 @@ func TestANodeThatWasNotAskedOwesNothing(t *testing.T) {
 		for range 10 * joinWindow {
 			synctest.Wait()
 			p.mu.Lock()
-			c.join(0)
+			c.join(1 << 0)
 			p.unlock()
 		}
 		before := len(p.joins(2))
@@ -154,7 +154,7 @@ func TestAPushOfACallBeforeTheClaimsFirstIsNoVote(t *testing.T) {
 		c := p.candidate("k")
 		p.mu.Lock()
 		c.renew()
-		c.join(everyNode)
+		c.joinAll()
 		before, token, nonces := c.base, c.claim.Token, []string{c.states[0].nonce, c.states[1].nonce, c.states[2].nonce}
 		p.unlock()
 		require.Positive(t, before)

@@ -74,12 +74,12 @@ func (b *askBackoff) answered(empty bool) {
 // until they answer.
 func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter {
 	w, undecided := q.nextInBatch(key, claim, left)
-	if undecided == nil {
-		return w
+	if undecided != nil {
+		asked := time.Now() // before the question is sent
+		empty := q.queuesAreEmpty(claim)
+		w = q.nextAfterAnswer(undecided, claim, left, asked, empty)
 	}
-	asked := time.Now() // before the question is sent
-	empty := q.queuesAreEmpty(claim)
-	return q.nextAfterAnswer(undecided, claim, left, asked, empty)
+	return w
 }
 
 // nextInBatch is Next without a question. If the nodes have to be asked, it decides nothing
@@ -87,18 +87,17 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 func (q *Queue) nextInBatch(key string, claim *node.Claim, left time.Duration) (w *Waiter, undecided *localQueue) {
 	q.mu.Lock()
 	defer q.unlock()
-	l := q.localQueueOf(key, claim)
-	if l == nil {
-		return nil, nil
+	if l := q.localQueueOf(key, claim); l != nil {
+		w = q.take(l, left)
+		switch {
+		case w != nil:
+		case q.questionDue(l, left):
+			undecided = l
+		default:
+			q.endTurn(l)
+		}
 	}
-	if w = q.take(l, left); w != nil {
-		return w, nil
-	}
-	if q.questionDue(l, left) {
-		return nil, l
-	}
-	q.endTurn(l)
-	return nil, nil
+	return w, undecided
 }
 
 // nextAfterAnswer is Next once the nodes have answered the question that was sent at asked.

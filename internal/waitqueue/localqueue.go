@@ -70,21 +70,17 @@ func (q *Queue) updateCandidate(l *localQueue) {
 	q.withdraw(l)
 }
 
-// ensureCandidate keeps the candidate if it fits w, and otherwise starts one for w. q.mu is
-// held.
+// ensureCandidate keeps the candidate if it fits w. Otherwise it starts one for w, of the
+// same age: the process has waited that long. q.mu is held.
 func (q *Queue) ensureCandidate(l *localQueue, w *Waiter) {
-	order, since := time.Now().UnixMilli(), q.keeper.Now()
-	if c := l.candidate; c != nil {
-		if c.fits(w) {
-			return
-		}
-		order, since = c.order, c.since // the process has waited that long
+	switch c := l.candidate; {
+	case c == nil:
+		startCandidate(w, time.Now().UnixMilli(), q.keeper.Now())
+	case !c.fits(w):
 		q.endCandidate(l)
 		q.releaseAfterUnlock(c.claim)
+		startCandidate(w, c.order, c.since)
 	}
-	l.candidate = newCandidate(q, w, order, since)
-	q.listener.subscribe()
-	l.candidate.join(everyNode)
 }
 
 // withdraw ends the candidate, if there is one: keys that nodes have granted it, or still

@@ -255,7 +255,7 @@ func (q *Queue) rejoin(i int) {
 	q.mu.Lock()
 	defer q.unlock()
 	for _, c := range q.candidates {
-		c.join(i)
+		c.join(1 << i)
 	}
 }
 

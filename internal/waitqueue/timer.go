@@ -28,6 +28,25 @@ const (
 	resting              // the end of a rest: it has given its votes up, and is in no queue
 )
 
+// updatePhase sets the phase, and the timer if it has changed, after a count of votes that
+// made no quorum. valid says whether any of them is valid.
+func (c *candidate) updatePhase(valid bool, now keeper.Instant) {
+	switch {
+	case !c.mayHaveVotes(now):
+		c.votesSince = 0
+	case c.votesSince == 0:
+		c.votesSince = now
+	}
+	switch {
+	case !valid && c.phase == waiting:
+		c.enterCalm()
+		c.wake(c.heartbeat())
+	case valid && c.phase == calm:
+		c.phase = waiting
+		c.wake(c.pause)
+	}
+}
+
 // onTimer runs when the timer fires.
 func (c *candidate) onTimer() {
 	q := c.queue
@@ -53,7 +72,7 @@ func (c *candidate) beat(now keeper.Instant) {
 		return
 	}
 	c.enterCalm()
-	c.joinAll(c.heartbeat())
+	c.askAll(c.heartbeat())
 }
 
 // recheck asks all nodes again for the rest of a quorum: it is late, or a push was lost. If
@@ -61,7 +80,7 @@ func (c *candidate) beat(now keeper.Instant) {
 // or gives it up.
 func (c *candidate) recheck(now keeper.Instant) {
 	if c.rechecks++; c.rechecks == 1 {
-		c.joinAll(c.pause)
+		c.askAll(c.pause)
 		return
 	}
 	c.pause = min(2*c.pause, c.heartbeat())
@@ -74,7 +93,7 @@ func (c *candidate) recheck(now keeper.Instant) {
 	case c.outOfPatience(now), c.unreachable(now):
 		c.giveUp(now)
 	default:
-		c.joinAll(c.pause)
+		c.askAll(c.pause)
 	}
 }
 
@@ -82,14 +101,14 @@ func (c *candidate) recheck(now keeper.Instant) {
 // holder: the candidate does not join those nodes until the holder changes.
 func (c *candidate) yieldToHolder() {
 	c.ceded = c.renew()
-	c.joinAll(c.heartbeat())
+	c.askAll(c.heartbeat())
 }
 
 // yieldToElder gives the votes up for an older candidate. The eldest never yields: that is
 // what ends split votes (invariant 14).
 func (c *candidate) yieldToElder() {
 	c.renew()
-	c.joinAll(c.heartbeat())
+	c.askAll(c.heartbeat())
 }
 
 // giveUp releases votes that make no quorum (invariant 13): another process may reach more
@@ -120,7 +139,7 @@ func (c *candidate) tryComeBack(now keeper.Instant) {
 	c.window, _ = c.queue.windowOf(c.ttl) // the claim has not been sent, so its window may change
 	c.queue.updateCandidate(c.local)      // the nodes may be too far away by now
 	if !c.ended {
-		c.joinAll(beat)
+		c.askAll(beat)
 	}
 }
 
@@ -141,13 +160,13 @@ func (c *candidate) enterCalm() {
 	c.pause = min(max(shortestRecheck, 2*c.queue.trip()), c.heartbeat())
 }
 
-// joinAll joins all nodes and sets the timer to next, or to the heartbeat if that is
-// sooner.
-func (c *candidate) joinAll(next time.Duration) {
+// askAll joins all nodes to learn who owns them, and sets the timer to next, or to the
+// heartbeat if that is sooner.
+func (c *candidate) askAll(next time.Duration) {
 	for i := range c.states {
 		c.states[i].owner = "" // until the answers come
 	}
-	c.join(everyNode) // sets the timer to the heartbeat
+	c.joinAll() // sets the timer to the heartbeat
 	if next < c.heartbeat() {
 		c.wake(next)
 	}

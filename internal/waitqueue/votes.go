@@ -15,21 +15,25 @@ func (c *candidate) addVote(i int, number, fence int64) {
 	s := &c.states[i]
 	s.vote, s.fence, s.owner, s.lastOwner, s.rank = max(s.vote, number), max(s.fence, fence), "", "", 0
 	c.ceded = 0
-	if !s.voted() || c.until(s) > c.queue.keeper.Now() {
-		return
+	if s.voted() && c.until(s) <= c.queue.keeper.Now() {
+		c.replaceVote(i)
 	}
-	// The vote came too late to be valid. If the nodes are that far away, the candidate takes
-	// a longer window, and so another token. Otherwise the vote counts from an old join.
+}
+
+// replaceVote joins again after a vote that came too late to be valid. If the nodes are that
+// far away, the candidate takes a longer window, and so another token. Otherwise the vote
+// counts from an old join.
+func (c *candidate) replaceVote(i int) {
 	if window, ok := c.queue.windowOf(c.ttl); ok && window > c.window*3/2 {
 		c.renew()
-		c.join(everyNode)
-		return
+		c.joinAll()
+	} else {
+		c.refresh(i)
 	}
-	c.refresh(i)
 }
 
 // count gives the key to a waiter if a quorum of votes is valid, for as long as a quorum of
-// them is (invariant 1). Otherwise it changes the phase if votes have come or ended.
+// them is (invariant 1). Otherwise the candidate goes on waiting.
 func (c *candidate) count() {
 	now := c.queue.keeper.Now()
 	var valid []keeper.Instant
@@ -41,22 +45,8 @@ func (c *candidate) count() {
 	if need := c.queue.need(); len(valid) >= need {
 		slices.Sort(valid)
 		c.win(valid[len(valid)-need], c.fences(now))
-		return
-	}
-	switch {
-	case !c.mayHaveVotes(now):
-		c.votesSince = 0
-	case c.votesSince == 0:
-		c.votesSince = now
-	}
-	switch {
-	case c.phase == resting:
-	case len(valid) == 0 && c.phase == waiting:
-		c.enterCalm()
-		c.wake(c.heartbeat())
-	case len(valid) > 0 && c.phase == calm:
-		c.phase = waiting
-		c.wake(c.pause)
+	} else {
+		c.updatePhase(len(valid) > 0, now)
 	}
 }
 

@@ -79,31 +79,26 @@ func (w *Waiter) Failure() error {
 
 // Leave ends the wait. A grant that has come, or is about to come, goes to the next waiter.
 func (w *Waiter) Leave() {
-	if !w.leave() {
-		return
-	}
-	// Without the mutex: Pass and Restore need it to send the grant.
-	if g := <-w.grant; g.Claim != nil {
-		w.queue.passOn(w.local.key, g)
+	if w.leave() {
+		g := <-w.grant // without the mutex, which Pass and Restore need to send it
+		if g.Claim != nil {
+			w.queue.passOn(w.local.key, g)
+		}
 	}
 }
 
-// leave removes w from its localQueue. It reports whether w has received a grant all the
-// same, or is about to: Next has taken it.
-func (w *Waiter) leave() bool {
+// leave removes w from its localQueue. It reports whether a grant for w has come all the
+// same, or is about to come: Next has taken w.
+func (w *Waiter) leave() (granted bool) {
 	q, l := w.queue, w.local
 	q.mu.Lock()
 	defer q.unlock()
-	if w.taken {
-		w.leaving = true
-		return true
-	}
+	granted, w.leaving = w.taken || len(w.grant) > 0, w.taken
 	l.waiters.remove(w)
-	if len(w.grant) > 0 {
-		return true
+	if !granted {
+		q.updateCandidate(l)
 	}
-	q.updateCandidate(l)
-	return false
+	return granted
 }
 
 // Pass gives the key to w, which Next took.
