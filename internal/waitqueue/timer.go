@@ -123,7 +123,7 @@ func (c *candidate) giveUp(now keeper.Instant) {
 	c.rest(now)
 }
 
-// rest sets the timer for a look at whether the rest has ended.
+// rest sets the timer to check whether the rest has ended.
 func (c *candidate) rest(now keeper.Instant) {
 	c.timer.Reset(min(c.window/4, c.restEnd.Sub(now)))
 }
