@@ -16,7 +16,7 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 	"github.com/redis-kit/redlock/internal/redisnode"
-	"github.com/redis-kit/redlock/internal/waiting"
+	"github.com/redis-kit/redlock/internal/waitqueue"
 )
 
 // Locker acquires locks by a quorum of its nodes. It is safe for concurrent use;
@@ -27,8 +27,8 @@ type Locker struct {
 	nodes  []*node.Node
 	panel  *quorum.Panel
 	keeper *keeper.Keeper
-	chain  Handler        // nil without middleware
-	queue  *waiting.Queue // nil with WithoutWaitQueue
+	chain  Handler          // nil without middleware
+	queue  *waitqueue.Queue // nil with WithoutWaitQueue
 	floors floors
 
 	panicked atomic.Pointer[PanicError] // the first
@@ -123,7 +123,7 @@ func newLocker(config lockerConfig, voters []voter) *Locker {
 	}
 	l.keeper = keeper.New(kept)
 	if !config.noQueue {
-		l.queue = waiting.New(l.keeper, l.nodes, config.handoff, l.floors.next)
+		l.queue = waitqueue.New(l.keeper, l.nodes, config.handoff, l.floors.next)
 	}
 	return l
 }

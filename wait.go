@@ -11,7 +11,7 @@ import (
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/waiting"
+	"github.com/redis-kit/redlock/internal/waitqueue"
 )
 
 // WaitKind is how a wait for a lock ended.
@@ -48,7 +48,7 @@ type wait struct {
 	pauses  backoff.BackOff
 	pending time.Duration // the next pause, if it is known
 	known   bool
-	waiter  *waiting.Waiter
+	waiter  *waitqueue.Waiter
 	far     error    // why it has no place in the queue; nil if it has, or has not asked for one
 	last    *refusal // of the latest attempt that was decided
 	queued  bool     // after that it has relied on the queue
@@ -71,7 +71,7 @@ func (w *wait) queues() bool {
 // asks reports whether this process asks the nodes for the key already, in their queues,
 // or holds it: then an attempt would be of no use, or out of turn.
 func (w *wait) asks() bool {
-	w.queued = w.queues() && w.locker.queue.Asks(w.request.keys[0])
+	w.queued = w.queues() && w.locker.queue.Contended(w.request.keys[0])
 	return w.queued
 }
 
@@ -102,7 +102,7 @@ func (w *wait) renewal() func() *node.Claim {
 // settles reports whether split votes are settled at once: no queue follows, in which they
 // would be.
 func (w *wait) settles() bool {
-	if !w.queues() || !w.locker.queue.Grants() {
+	if !w.queues() || !w.locker.queue.Enabled() {
 		return true
 	}
 	d, err := w.next()
@@ -139,7 +139,7 @@ func (w *wait) pause(ctx context.Context, refused bool) (*Lock, pauseOutcome, er
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case g := <-w.waiter.Granted():
+	case g := <-w.waiter.Grant():
 		return w.take(ctx, g), passed, nil
 	case <-timer.C:
 		if w.waiter != nil {
@@ -158,7 +158,7 @@ func (w *wait) pause(ctx context.Context, refused bool) (*Lock, pauseOutcome, er
 // granted returns the lock that has been granted already, nil if none has.
 func (w *wait) granted(ctx context.Context) *Lock {
 	select {
-	case g := <-w.waiter.Granted():
+	case g := <-w.waiter.Grant():
 		return w.take(ctx, g)
 	default:
 		return nil
@@ -167,7 +167,7 @@ func (w *wait) granted(ctx context.Context) *Lock {
 
 // take returns the lock that a grant makes, or nil if it came too late; then it goes to the
 // next.
-func (w *wait) take(ctx context.Context, g waiting.Grant) *Lock {
+func (w *wait) take(ctx context.Context, g waitqueue.Grant) *Lock {
 	w.waiter = nil
 	lock := w.locker.granted(ctx, &w.request, g, w.op)
 	if lock == nil {
@@ -199,7 +199,7 @@ func (w *wait) end() {
 }
 
 // granted returns the lock that a grant makes, or nil if it came too late.
-func (l *Locker) granted(ctx context.Context, r *request, g waiting.Grant, op *Op) *Lock {
+func (l *Locker) granted(ctx context.Context, r *request, g waitqueue.Grant, op *Op) *Lock {
 	lock := &Lock{locker: l, config: r.config, ttl: r.ttl, claim: g.Claim}
 	lock.context = heldContext{values: r.values, lock: lock}
 	start := l.keeper.Now()
@@ -223,7 +223,7 @@ func (l *Locker) granted(ctx context.Context, r *request, g waiting.Grant, op *O
 
 // grantedFence returns the fence of what was granted, or 0 if the nodes could not agree on
 // one.
-func (l *Locker) grantedFence(ctx context.Context, r *request, g waiting.Grant, op *Op) int64 {
+func (l *Locker) grantedFence(ctx context.Context, r *request, g waitqueue.Grant, op *Op) int64 {
 	var n numbered
 	for i, fence := range g.Fences {
 		if fence > 0 {
@@ -261,7 +261,7 @@ func (l *Lock) handOver() bool {
 		next.Restore()
 		return false
 	}
-	next.Pass(waiting.Grant{Claim: l.claim, Until: until, Handed: true})
+	next.Pass(waitqueue.Grant{Claim: l.claim, Until: until, Handed: true})
 	return true
 }
 
