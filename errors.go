@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
@@ -158,9 +159,9 @@ func (l *Locker) quorumError(op string, keys []string, ballot *quorum.Ballot, re
 		switch r.Vote {
 		case quorum.Granted:
 		case quorum.Pending:
-			e.Nodes = append(e.Nodes, NodeError{l.nodes[i].Name(), errUnanswered})
+			e.Nodes = append(e.Nodes, NodeError{l.nodes.Name(i), errUnanswered})
 		default:
-			e.Nodes = append(e.Nodes, NodeError{l.nodes[i].Name(), nodeError(r.Err)})
+			e.Nodes = append(e.Nodes, NodeError{l.nodes.Name(i), nodeError(r.Err)})
 		}
 	}
 	return e
@@ -209,7 +210,7 @@ func (l *Locker) lostError(loss keeper.Loss) error {
 	return e
 }
 
-func jumped(jump *keeper.Jump) string {
+func jumped(jump *clock.Jump) string {
 	by := jump.By.Round(time.Millisecond)
 	if jump.Suspended {
 		return fmt.Sprintf("the machine was suspended for %v, until %s", by, clockTime(jump.At))

@@ -19,7 +19,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 )
@@ -36,10 +36,10 @@ const (
 
 // Attempt is one attempt, and how it may go on.
 type Attempt struct {
-	Nodes    []*node.Node
-	Now      func() keeper.Instant
+	Nodes    *node.Nodes
+	Now      func() clock.Instant
 	Claim    *node.Claim        // the present one
-	Start    keeper.Instant     // when it was first asked for: validity counts from there
+	Start    clock.Instant      // when it was first asked for: validity counts from there
 	Renew    func() *node.Claim // another claim of the same age
 	TTL      time.Duration      // of the keys
 	Lasts    time.Duration      // how long the votes for a claim are of use, from its start
@@ -61,8 +61,8 @@ func Split(poll *quorum.Poll) bool {
 func (a *Attempt) Settle(ctx context.Context, stop <-chan struct{}, poll *quorum.Poll) (quorum.Verdict, *quorum.Ballot) {
 	c := &contest{
 		Attempt: a,
-		seats:   make([]seat, len(a.Nodes)),
-		answers: make(chan answer, len(a.Nodes)), // one for each call under way
+		seats:   make([]seat, a.Nodes.Len()),
+		answers: make(chan answer, a.Nodes.Len()), // one for each call under way
 		ghosts:  make(map[string]uint64),
 	}
 	claim := a.Claim
@@ -81,7 +81,7 @@ type contest struct {
 	answers chan answer
 	yielded bool // what the attempt had is given up; it only reads
 	ghosts  map[string]uint64
-	drained keeper.Instant // an older rival is there: when the attempt yields at the latest; 0 if there is none
+	drained clock.Instant // an older rival is there: when the attempt yields at the latest; 0 if there is none
 	step    *time.Timer
 	pause   time.Duration
 }
@@ -90,7 +90,7 @@ type contest struct {
 type seat struct {
 	asked bool         // a call is under way; there is one at a time
 	reply quorum.Reply // the latest; of a read, Pending stands for a free key
-	free  keeper.Instant
+	free  clock.Instant
 }
 
 // answer is the reply to one call.
@@ -263,10 +263,7 @@ func (c *contest) findGhosts() {
 // is answered, unless a node is silent: an attempt that was granted more after it has
 // yielded would seem to have a quorum, and the older rival would take itself for refused.
 func (c *contest) yield() {
-	c.Claim.End()
-	for _, n := range c.Nodes {
-		n.Abandon(c.Claim)
-	}
+	c.Nodes.Abandon(c.Claim)
 	// The release of a dead token does no harm, however late it comes.
 	c.Claim = c.Renew()
 	c.yielded, c.drained = true, 0
@@ -296,7 +293,7 @@ func (c *contest) again() {
 // ask asks each node that has not granted the key, and owes no answer; but none for an
 // attempt that is about to yield.
 func (c *contest) ask() {
-	for i, n := range c.Nodes {
+	for i, n := range c.Nodes.All() {
 		s := &c.seats[i]
 		if s.asked || s.reply.Vote == quorum.Granted || c.drained > 0 {
 			continue
@@ -336,7 +333,7 @@ func (c *contest) votesOf(owner string) (votes int) {
 	return votes
 }
 
-func (c *contest) need() int { return quorum.Need(len(c.Nodes)) }
+func (c *contest) need() int { return c.Nodes.Need() }
 
 // ballot is the votes as they are. A node that the attempt has given up, and that is still
 // free, would grant it.

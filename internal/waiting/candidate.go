@@ -87,7 +87,7 @@ const (
 
 // newCandidate returns a candidate for w, as old as order and since say. q.mu is held.
 func newCandidate(q *Queue, w *Waiter, order int64, since keeper.Instant) *candidate {
-	c := &candidate{queue: q, line: w.line, terms: w.terms, ttl: w.ttl, order: order, since: since, seats: make([]seat, len(q.nodes))}
+	c := &candidate{queue: q, line: w.line, terms: w.terms, ttl: w.ttl, order: order, since: since, seats: make([]seat, q.nodes.Len())}
 	c.timer = time.AfterFunc(time.Hour, c.beat)
 	c.timer.Stop()
 	c.renew()
@@ -108,7 +108,7 @@ func (c *candidate) renew() *node.Claim {
 	if old != nil {
 		delete(q.candidates, old.Token)
 	}
-	c.claim = node.NewClaim([]string{c.line.key}, node.Tag(node.CandidateToken(c.order), c.terms.Metadata), len(q.nodes))
+	c.claim = node.NewClaim([]string{c.line.key}, node.Tag(node.CandidateToken(c.order), c.terms.Metadata), q.nodes.Len())
 	c.claim.Ask(c.terms)
 	c.window, _ = q.windowOf(c.ttl)
 	c.base, c.voted = c.number, 0
@@ -199,7 +199,7 @@ func (c *candidate) join(to int) {
 		}
 	}
 	q.later(func() {
-		for i, n := range q.nodes {
+		for i, n := range q.nodes.All() {
 			if nodes&(1<<i) != 0 {
 				n.Join(claim, entry, nonces[i], c)
 			}
@@ -457,7 +457,7 @@ func (c *candidate) giveUp(now keeper.Instant) {
 // reachable reports whether the outage is over for which the candidate rests.
 func (c *candidate) reachable() bool {
 	up := 0
-	for _, n := range c.queue.nodes {
+	for _, n := range c.queue.nodes.All() {
 		if n.Answers(c.claim.Keys) {
 			up++
 		}

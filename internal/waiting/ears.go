@@ -51,7 +51,7 @@ func (e *ears) open() {
 	}
 	var ctx context.Context
 	ctx, e.on = context.WithCancel(e.ctx)
-	for i, n := range e.queue.nodes {
+	for i, n := range e.queue.nodes.All() {
 		e.running.Go(func() { e.listen(ctx, i, n) })
 	}
 }

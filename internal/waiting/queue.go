@@ -30,8 +30,7 @@ import (
 // use.
 type Queue struct {
 	keeper   *keeper.Keeper
-	nodes    []*node.Node
-	panel    *quorum.Panel
+	nodes    *node.Nodes
 	granted  bool // enough nodes grant the key to those who wait
 	handoffs int  // in a row, inside the process
 	floor    func() int64
@@ -94,21 +93,20 @@ type Grant struct {
 
 // New returns a Queue that hands a key over inside the process for so many times
 // in a row. floor returns the floor of a fence.
-func New(k *keeper.Keeper, nodes []*node.Node, handoffs int, floor func() int64) *Queue {
+func New(k *keeper.Keeper, nodes *node.Nodes, handoffs int, floor func() int64) *Queue {
 	q := &Queue{
 		keeper:     k,
 		nodes:      nodes,
-		panel:      quorum.NewPanel(len(nodes)),
 		handoffs:   handoffs,
 		floor:      floor,
 		channel:    "redlock:" + rand.Text(),
 		held:       make(map[string]*node.Claim),
 		lines:      make(map[string]*line),
 		candidates: make(map[string]*candidate),
-		trips:      make([]trip, len(nodes)),
+		trips:      make([]trip, nodes.Len()),
 	}
 	queues := 0
-	for _, n := range nodes {
+	for _, n := range nodes.All() {
 		if n.Queues() {
 			queues++
 		}
@@ -190,7 +188,7 @@ func (q *Queue) Enter(key string, ttl time.Duration, terms node.Terms) (*Waiter,
 // Replies returns what is known of each node without asking: this Locker holds the key
 // itself, which inside is said of, or its candidate was told. The others are Pending.
 func (q *Queue) Replies(key string, inside error) []quorum.Reply {
-	replies := make([]quorum.Reply, len(q.nodes))
+	replies := make([]quorum.Reply, q.nodes.Len())
 	q.mu.Lock()
 	defer q.unlock()
 	holder, l := q.held[key], q.lines[key]
@@ -319,12 +317,7 @@ func (q *Queue) Return(key string, g Grant) {
 }
 
 // release ends a claim, and has its keys go to the next candidate.
-func (q *Queue) release(c *node.Claim) {
-	c.End()
-	for _, n := range q.nodes {
-		n.Abandon(c)
-	}
-}
+func (q *Queue) release(c *node.Claim) { q.nodes.Abandon(c) }
 
 // Hold notes that this Locker holds the key by claim.
 func (q *Queue) Hold(key string, claim *node.Claim) {
@@ -559,4 +552,4 @@ func (q *Queue) rejoin(i int) {
 	}
 }
 
-func (q *Queue) need() int { return quorum.Need(len(q.nodes)) }
+func (q *Queue) need() int { return q.nodes.Need() }

@@ -90,13 +90,9 @@ func (q *Queue) ask(l *line, claim *node.Claim) time.Duration {
 // nobodyWaits reports whether a quorum of the nodes says that nobody is in their
 // queues. It waits for no longer than a row lasts.
 func (q *Queue) nobodyWaits(claim *node.Claim) bool {
-	poll := q.panel.Open()
-	defer poll.Close()
-	for _, n := range q.nodes {
-		n.Look(claim, poll)
-	}
-	verdict := poll.Wait(context.Background(), nil, rowTime, rowTime, func(i int) (time.Time, error) {
-		return q.nodes[i].Unsent(claim)
+	poll, verdict := q.nodes.Ask(context.Background(), claim, node.Patience{Timeout: rowTime, Limit: rowTime}, func(_ int, n *node.Node, v node.Voter) {
+		n.Look(claim, v)
 	})
+	defer poll.Close()
 	return verdict == quorum.Carried
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/quorum"
 	"github.com/redis-kit/redlock/internal/sim"
 )
 
@@ -183,11 +183,9 @@ func (w *world) processOver(name string, handoffs, queues int) *process {
 		links = append(links, &link{Store: s, gate: &g})
 		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), links[i], i < queues))
 	}
-	k := keeper.New(keeper.Config{
-		Nodes: nodes, Panel: quorum.NewPanel(len(nodes)), Drift: 0.01,
-		Cause: func(keeper.Loss) error { return errors.New("lost") },
-	})
-	p := &process{New(k, nodes, handoffs, nil), w, name, &g, links}
+	all := node.NewNodes(nodes...)
+	k := keeper.New(keeper.Config{Nodes: all, Clock: clock.New(0.01)})
+	p := &process{New(k, all, handoffs, nil), w, name, &g, links}
 	w.processes = append(w.processes, p)
 	return p
 }
@@ -204,7 +202,7 @@ func (q *Queue) enter(key string, ttl time.Duration, terms node.Terms) *Waiter {
 func (p *process) close() {
 	p.keeper.Close(errors.New("closed"))
 	p.Close()
-	for _, n := range p.nodes {
+	for _, n := range p.nodes.All() {
 		_ = n.Close(time.Second)
 	}
 	p.keeper.Wait()
@@ -349,11 +347,11 @@ func TestAWaiterThatWasTakenKeepsItsLine(t *testing.T) {
 
 // A Waiter that leaves while the key is passed to it gives it back.
 func TestAKeyThatIsPassedToOneThatLeavesIsNotLost(t *testing.T) {
-	nodes := []*node.Node{node.New(0, "n0", &sim.Store{}, true)}
-	k := keeper.New(keeper.Config{Nodes: nodes, Panel: quorum.NewPanel(1)})
+	nodes := node.NewNodes(node.New(0, "n0", &sim.Store{}, true))
+	k := keeper.New(keeper.Config{Nodes: nodes, Clock: clock.New(0.01)})
 	defer func() {
 		k.Close(errors.New("closed"))
-		_ = nodes[0].Close(time.Second)
+		_ = nodes.All()[0].Close(time.Second)
 		k.Wait()
 	}()
 	for range 2000 {
