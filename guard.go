@@ -73,4 +73,4 @@ type QuarantineError struct {
 }
 
 // Error says when the node votes again.
-func (e *QuarantineError) Error() string { return (&node.Quarantined{Until: e.Until}).Error() }
+func (e *QuarantineError) Error() string { return (*node.Quarantined)(e).Error() }
