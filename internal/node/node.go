@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -286,18 +285,6 @@ func (n *Node) releaseOf(c *Claim) Kind {
 // Trip is about the shortest round trip to the server that answered last, 0 if none has.
 // It takes no lock.
 func (n *Node) Trip() time.Duration { return time.Duration(n.trip.Load()) }
-
-// Distance is about the round trip to a quorum of the nodes at its best of late, 0 if it is
-// not known. A node or a process that is busy does not make it longer. It takes no lock.
-func Distance(nodes []*Node) time.Duration {
-	var room [MaxNodes]time.Duration
-	trips := room[:len(nodes)]
-	for i, n := range nodes {
-		trips[i] = n.Trip()
-	}
-	slices.Sort(trips)
-	return trips[quorum.Need(len(trips))-1]
-}
 
 // Answers reports whether the server of the keys takes commands, as far as is known: it is
 // not down, and not silent.

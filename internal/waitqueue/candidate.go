@@ -57,7 +57,7 @@ type candidate struct {
 func startCandidate(w *Waiter, order int64, since keeper.Instant) {
 	q := w.queue
 	c := &candidate{
-		queue: q, local: w.local, terms: w.terms, ttl: w.ttl, order: order, since: since, states: make([]nodeState, len(q.nodes)),
+		queue: q, local: w.local, terms: w.terms, ttl: w.ttl, order: order, since: since, states: make([]nodeState, q.nodes.Len()),
 	}
 	c.timer = time.AfterFunc(time.Hour, c.onTimer)
 	c.timer.Stop()
@@ -83,7 +83,7 @@ func (c *candidate) renew() (votedFor uint64) {
 		delete(q.candidates, old.Token)
 		q.releaseAfterUnlock(old)
 	}
-	c.claim = node.NewClaim([]string{c.local.key}, node.Tag(node.CandidateToken(c.order), c.terms.Metadata), len(q.nodes))
+	c.claim = node.NewClaim([]string{c.local.key}, node.Tag(node.CandidateToken(c.order), c.terms.Metadata), q.nodes.Len())
 	c.claim.Ask(c.terms)
 	c.window, _ = q.windowOf(c.ttl)
 	c.base, c.votesSince = c.number, 0
@@ -131,7 +131,7 @@ func (c *candidate) join(nodes uint64) {
 		}
 	}
 	q.afterUnlock(func() {
-		for i, n := range q.nodes {
+		for i, n := range q.nodes.All() {
 			if nodes&(1<<i) != 0 {
 				n.Join(claim, entry, nonces[i], c)
 			}

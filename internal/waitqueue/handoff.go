@@ -169,14 +169,10 @@ func (q *Queue) questionDue(l *localQueue, left time.Duration) bool {
 // queuesAreEmpty reports whether a quorum of the nodes answers that its queue is empty. It
 // waits for no longer than a batch lasts.
 func (q *Queue) queuesAreEmpty(claim *node.Claim) bool {
-	poll := q.panel.Open()
-	defer poll.Close()
-	for _, n := range q.nodes {
-		n.Look(claim, poll)
-	}
-	verdict := poll.Wait(context.Background(), nil, batchTime, batchTime, func(i int) (time.Time, error) {
-		return q.nodes[i].Unsent(claim)
+	poll, verdict := q.nodes.Ask(context.Background(), claim, node.Patience{Timeout: batchTime, Limit: batchTime}, func(_ int, n *node.Node, v node.Voter) {
+		n.Look(claim, v)
 	})
+	defer poll.Close()
 	return verdict == quorum.Carried
 }
 

@@ -50,7 +50,7 @@ func (l *listener) subscribe() {
 	}
 	var ctx context.Context
 	ctx, l.end = context.WithCancel(l.ctx)
-	for i, n := range l.queue.nodes {
+	for i, n := range l.queue.nodes.All() {
 		l.running.Go(func() { l.listen(ctx, i, n) })
 	}
 }

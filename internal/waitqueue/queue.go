@@ -38,8 +38,7 @@ import (
 // Queue is the wait queue of one Locker. All its methods are safe for concurrent use.
 type Queue struct {
 	keeper   *keeper.Keeper
-	nodes    []*node.Node
-	panel    *quorum.Panel
+	nodes    *node.Nodes
 	enabled  bool // enough nodes keep queues for a candidate to win
 	handoffs int  // hand-overs per batch
 	floor    func() int64
@@ -63,21 +62,20 @@ type Queue struct {
 
 // New returns a Queue that allows at most handoffs consecutive local hand-overs of a key.
 // floor returns the lower bound of a fence.
-func New(k *keeper.Keeper, nodes []*node.Node, handoffs int, floor func() int64) *Queue {
+func New(k *keeper.Keeper, nodes *node.Nodes, handoffs int, floor func() int64) *Queue {
 	q := &Queue{
 		keeper:     k,
 		nodes:      nodes,
-		panel:      quorum.NewPanel(len(nodes)),
 		handoffs:   handoffs,
 		floor:      floor,
 		channel:    "redlock:" + rand.Text(),
 		held:       make(map[string]*node.Claim),
 		local:      make(map[string]*localQueue),
 		candidates: make(map[string]*candidate),
-		trips:      make([]trip, len(nodes)),
+		trips:      make([]trip, nodes.Len()),
 	}
 	queues := 0
-	for _, n := range nodes {
+	for _, n := range nodes.All() {
 		if n.Queues() {
 			queues++
 		}
@@ -133,7 +131,7 @@ func (q *Queue) Contended(key string) bool {
 // itself, for which inside is the error, or the node has answered its candidate. The other
 // replies are Pending.
 func (q *Queue) Replies(key string, inside error) []quorum.Reply {
-	replies := make([]quorum.Reply, len(q.nodes))
+	replies := make([]quorum.Reply, q.nodes.Len())
 	q.mu.Lock()
 	defer q.unlock()
 	holder, l := q.held[key], q.local[key]
@@ -180,12 +178,7 @@ func (q *Queue) Return(key string, g Grant) {
 }
 
 // release ends a claim. Each node gives the key to the next candidate in its queue.
-func (q *Queue) release(c *node.Claim) {
-	c.End()
-	for _, n := range q.nodes {
-		n.Abandon(c)
-	}
-}
+func (q *Queue) release(c *node.Claim) { q.nodes.Abandon(c) }
 
 // Close ends every candidate. After it no caller may enter. When it returns, the nodes know
 // of every claim that has to be released (invariant 4).
@@ -259,4 +252,4 @@ func (q *Queue) rejoin(i int) {
 	}
 }
 
-func (q *Queue) need() int { return quorum.Need(len(q.nodes)) }
+func (q *Queue) need() int { return q.nodes.Need() }

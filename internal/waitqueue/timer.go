@@ -146,7 +146,7 @@ func (c *candidate) tryComeBack(now keeper.Instant) {
 // outageOver reports whether the candidate rests for an outage that is over.
 func (c *candidate) outageOver() bool {
 	up := 0
-	for _, n := range c.queue.nodes {
+	for _, n := range c.queue.nodes.All() {
 		if n.Answers(c.claim.Keys) {
 			up++
 		}

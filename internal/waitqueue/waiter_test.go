@@ -8,10 +8,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/quorum"
 )
 
 // A hold may end, and its Keeper report that, between Next and Restore.
@@ -43,11 +43,11 @@ func TestAWaiterThatWasTakenKeepsItsLocalQueue(t *testing.T) {
 
 // A Waiter that leaves while the key is passed to it returns the key.
 func TestAKeyThatIsPassedToAWaiterThatLeavesIsNotLost(t *testing.T) {
-	nodes := []*node.Node{node.New(0, "n0", &memnode.Backend{}, true)}
-	k := keeper.New(keeper.Config{Nodes: nodes, Panel: quorum.NewPanel(1)})
+	nodes := node.NewNodes(node.New(0, "n0", &memnode.Backend{}, true))
+	k := keeper.New(keeper.Config{Nodes: nodes, Clock: clock.New(0.01)})
 	defer func() {
 		k.Close(errors.New("closed"))
-		_ = nodes[0].Close(time.Second)
+		_ = nodes.All()[0].Close(time.Second)
 		k.Wait()
 	}()
 	for range 2000 {

@@ -38,8 +38,8 @@ func (q *Queue) Trip() time.Duration {
 // held.
 func (q *Queue) trip() time.Duration {
 	var room [node.MaxNodes]time.Duration
-	trips, now := room[:len(q.nodes)], q.keeper.Now()
-	for i, n := range q.nodes {
+	trips, now := room[:q.nodes.Len()], q.keeper.Now()
+	for i, n := range q.nodes.All() {
 		trips[i] = n.Trip()
 		if t := q.trips[i]; t.took > trips[i] && now.Sub(t.at) <= min(max(stale, 4*t.took), forgotten) {
 			trips[i] = t.took
@@ -62,12 +62,12 @@ func (q *Queue) windowOf(ttl time.Duration) (time.Duration, bool) {
 	if window < 3*trip {
 		window = min(usualWindow, ttl)
 	}
-	return window, q.keeper.Validity(window) > 3*node.Distance(q.nodes)
+	return window, q.keeper.Validity(window) > 3*q.nodes.Distance()
 }
 
 // tooFar returns the error for a ttl for which windowOf reports false. q.mu is held.
 func (q *Queue) tooFar(ttl time.Duration) error {
 	window, _ := q.windowOf(ttl)
 	return fmt.Errorf("not queued: a grant for the ttl %v would be valid for %v, and three round trips to the nodes take %v: use a longer ttl",
-		ttl, q.keeper.Validity(window), (3 * node.Distance(q.nodes)).Round(time.Microsecond))
+		ttl, q.keeper.Validity(window), (3 * q.nodes.Distance()).Round(time.Microsecond))
 }

@@ -12,10 +12,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/quorum"
 )
 
 const (
@@ -178,11 +178,9 @@ func (w *world) processOver(name string, handoffs, queues int) *process {
 		links = append(links, &link{Backend: s, gate: &g})
 		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), links[i], i < queues))
 	}
-	k := keeper.New(keeper.Config{
-		Nodes: nodes, Panel: quorum.NewPanel(len(nodes)), Drift: 0.01,
-		Cause: func(keeper.Loss) error { return errors.New("lost") },
-	})
-	p := &process{New(k, nodes, handoffs, nil), w, name, &g, links}
+	all := node.NewNodes(nodes...)
+	k := keeper.New(keeper.Config{Nodes: all, Clock: clock.New(0.01)})
+	p := &process{New(k, all, handoffs, nil), w, name, &g, links}
 	w.processes = append(w.processes, p)
 	return p
 }
@@ -199,7 +197,7 @@ func (q *Queue) enter(key string, ttl time.Duration, terms node.Terms) *Waiter {
 func (p *process) close() {
 	p.keeper.Close(errors.New("closed"))
 	p.Close()
-	for _, n := range p.nodes {
+	for _, n := range p.nodes.All() {
 		_ = n.Close(time.Second)
 	}
 	p.keeper.Wait()

@@ -59,11 +59,12 @@ const attempts = 3
 
 const (
 	hold      = "internal/keeper/hold.go"
-	keeper    = "internal/keeper/keeper.go"
 	voter     = "internal/node/node.go"
 	server    = "internal/node/server.go"
 	poll      = "internal/quorum/poll.go"
-	clock     = "internal/keeper/clock.go"
+	clock     = "internal/clock/jump.go"
+	validity  = "internal/clock/clock.go"
+	extending = "internal/keeper/extend.go"
 	acquire   = "acquire.go"
 	breaker   = "internal/node/breaker.go"
 	greeting  = "internal/redisnode/handshake.go"
@@ -86,31 +87,31 @@ const (
 
 var mistakes = []mistake{
 	{"validity counted from the end of the attempt", acquire,
-		"start, start.Add(validity), trip", "start, l.keeper.Now().Add(validity), trip",
+		"grant{start, start.Add(l.clock.Validity(a.ttl)),", "grant{start, l.clock.Now().Add(l.clock.Validity(a.ttl)),",
 		simulation("5000"), ": P"},
-	{"validity counted from the end of the extension", hold,
-		"h.advance(start.Add(k.Validity(ttl)))", "h.advance(k.clock.now().Add(k.Validity(ttl)))",
+	{"validity counted from the end of the extension", extending,
+		"h.advance(start.Add(k.clock.Validity(ttl)))", "h.advance(k.clock.Now().Add(k.clock.Validity(ttl)))",
 		test("./internal/keeper", "TestValidityCountsFromTheStartOfTheRound"), "TestValidityCounts"},
-	{"no drift", keeper,
-		"return ttl - time.Duration(float64(ttl)*k.config.Drift) - margin", "return ttl",
+	{"no drift", validity,
+		"return ttl - time.Duration(float64(ttl)*c.drift) - Margin", "return ttl",
 		simulation("5000"), ": P2"},
 	{"the keys are released when the grace begins", hold,
 		"waits := left > 0 && !h.done && !k.closed; waits {", "waits := left > 0 && !h.done && !k.closed; waits && left < 0 {",
 		test(".", "TestNobodyElseHasTheLockDuringItsGrace"), "TestNobodyElse"},
-	{"a late extension revives a lock", hold,
-		"if old < 0 || now >= Instant(old) {", "if old < 0 && now < 0 {",
+	{"a late extension revives a lock", extending,
+		"if old < 0 || now >= clock.Instant(old) {", "if old < 0 && now < 0 {",
 		test("./internal/keeper", "TestALateQuorumRevivesNothing"), "TestALateQuorum"},
 	{"keys that an extension created count", voter,
 		"return quorum.Reply{Vote: quorum.Refused, Err: errGone}", "return quorum.Reply{Vote: quorum.Granted}",
 		test("./internal/keeper", "TestAMissingKeyIsRefilledAndNotCounted"), "TestAMissingKey"},
-	{"one token for all attempts", "wait.go",
+	{"one token for all attempts", acquire,
 		"node.Tag(node.AttemptToken(age),", "node.Tag(node.AttemptToken(age)[:0]+\"always the same\",",
 		simulation("5000"), ": P"},
 	{"a quorum is half of the nodes", "internal/quorum/quorum.go",
 		"return n/2 + 1", "return (n + 1) / 2",
 		simulation("5000"), ": P"},
 	{"a failed attempt is not taken back", acquire,
-		"	lock.claim.End()\n	l.abandon(lock.claim)\n", "",
+		"	l.nodes.Abandon(lock.claim)\n", "",
 		test(".", "TestAFailedAttemptDoesNotBlockTheNext"), "TestAFailedAttempt"},
 	{"what is ambiguous is forgotten", server,
 		"c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun)", "c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun) && false",
@@ -127,7 +128,7 @@ var mistakes = []mistake{
 	{"the ctx ends only with the next extension", hold,
 		"	h.cancel(cause)\n", "	time.AfterFunc(100*time.Millisecond, func() { h.cancel(cause) })\n",
 		test("./internal/keeper", "TestContextEndsExactlyWithValidity"), "TestContextEnds"},
-	{"definite refusals are waited out", hold,
+	{"definite refusals are waited out", extending,
 		"case ballot.Denied():", "case false:",
 		test("./internal/keeper", "TestDefiniteRefusalsCountAfterAFailureToo"), "TestDefinite"},
 	{"a hung node is waited for", poll,
@@ -141,10 +142,10 @@ var mistakes = []mistake{
 		test("./internal/keeper", "TestTheWallClockEndsAHoldSoonerAndNeverLater"), "at once for whoever asks"},
 	{"a wall clock that was set back hides a suspension", clock,
 		"|| stepped < -slack)", ")",
-		test("./internal/keeper", "TestAWallClockThatWasSetBackHidesNoSuspension"), "suspended for 2 h"},
+		test("./internal/clock", "TestAWallClockThatWasSetBackHidesNoSuspension"), "suspended for 2 h"},
 	{"CLOCK_BOOTTIME is not looked at", clock,
 		"slept = l.slept - before.slept", "slept = 0",
-		test("./internal/keeper", "TestASuspensionCountsOnceThoughBothClocksTellOfIt"), "set back by as much meanwhile"},
+		test("./internal/clock", "TestASuspensionCountsOnceThoughBothClocksTellOfIt"), "set back by as much meanwhile"},
 	{"what was not sent is unanswered", poll,
 		"since.Before(p.start) {", "true {",
 		test("./internal/quorum", "TestWhatWaitsForABusyNodeIsNotUnanswered"), "TestWhatWaits"},
@@ -161,7 +162,7 @@ var mistakes = []mistake{
 		"|| !over.After(now):", "|| false:",
 		test("./internal/quorum", "TestNothingIsWaitedForBeyondTheLimit"), "TestNothingIsWaitedFor"},
 	{"a lock by WithMaxHold is waited for as long as its ttl", acquire,
-		"max(lasts, minNodeTimeout)", "l.keeper.Validity(r.ttl)",
+		"max(lasts, minNodeTimeout)", "l.clock.Validity(a.ttl)",
 		test(".", "TestAnAcquisitionDoesNotOutliveItsValidity"), "TestAnAcquisition"},
 	{"extensions are swallowed while a node is down", breaker,
 		"	s.work(claims)\n	s.work(extending)\n", "	s.work(claims)\n",
@@ -184,7 +185,7 @@ var mistakes = []mistake{
 	{"a refusal to shake hands explains every later failure", greeting,
 		"	g.stage.CompareAndSwap(refusing, greeted)\n", "",
 		test("./internal/redisnode", "TestAConnectionInUseSpeaksForItself"), "TestAConnectionInUse"},
-	{"the refusals of an old round end a hold", hold,
+	{"the refusals of an old round end a hold", extending,
 		"case int64(start) < h.carried.Load():", "case false:",
 		test("./internal/keeper", "TestALateRefusalOfAnOlderRoundChangesNothing"), "not with the refusals"},
 	{"every second try is skipped through a middleware", scheduler,
@@ -199,7 +200,7 @@ var mistakes = []mistake{
 	{"a grace costs tries", scheduler,
 		"(h.threshold-h.terms.Grace)/tries", "h.threshold/tries",
 		test("./internal/keeper", "TestFourTriesFitBeforeTheDeadline"), "grace=40ms"},
-	{"a new hold's timer waits for the Keeper", keeper,
+	{"a new hold's timer waits for the Keeper", hold,
 		"	h.arm()\n\n	k.mu.Lock()\n	defer k.mu.Unlock()\n", "	k.mu.Lock()\n	defer k.mu.Unlock()\n	h.arm()\n",
 		test("./internal/keeper", "TestANewHoldsDeadlineDoesNotWaitForTheKeeper"), "while the Keeper's mutex was held"},
 
@@ -234,7 +235,7 @@ var mistakes = []mistake{
 		"	q.release(g.Claim)\n	q.Released", "	q.Released",
 		test(waiting, "TestFirstComeFirstServed"), "TestFirstCome"},
 	{"a grant that cannot be used is kept", "wait.go",
-		"		w.locker.queue.Return(w.request.keys[0], g)\n", "",
+		"		a.locker.queue.Return(a.keys[0], g)\n", "",
 		test(".", "TestAGrantThatCannotBeUsedGoesToTheNext"), "TestAGrantThat"},
 	{"a Waiter that leaves misses what is passed to it", waiter,
 		"	w.give(g)           // under the mutex: a Leave in between would find w neither taken nor granted\n", "	q.mu.Unlock()\n	w.grant <- g\n	q.mu.Lock()\n",
@@ -242,10 +243,10 @@ var mistakes = []mistake{
 	{"a localQueue is dropped while one of its Waiters is taken", localQ,
 		" && l.taken == 0", "",
 		test(waiting, "TestAWaiterThatWasTakenKeepsItsLocalQueue"), "TestAWaiterThatWasTaken"},
-	{"a lock that was lost stays the process's", "locker.go",
-		"kept.Ended = l.ended", "kept.Ended = func(*keeper.Hold) {}",
+	{"a lock that was lost stays the process's", "lock.go",
+		"func (o *owner) Ended() { (*Lock)(o).noteReleased() }", "func (o *owner) Ended() {}",
 		test(".", "TestThoseWhoWaitBehindALockThatIsLostGoOn"), "TestThoseWhoWait"},
-	{"what is handed over is fresher than it was", "wait.go",
+	{"what is handed over is fresher than it was", "lock.go",
 		"Until: until, Handed: true", "Until: until.Add(time.Second), Handed: true",
 		test(".", "TestALockThatIsHandedOverIsNoFresher"), "TestALockThatIsHandedOver"},
 	{"what is handed over outlives the next holder's ttl", handoff,
@@ -398,7 +399,7 @@ var mistakes = []mistake{
 		"short := left < full/10*9", "short := full < 0",
 		test(".", "TestALockStartsWithItsFullValidity"), "handed over"},
 	{"a lock that is extended automatically starts with what is left", "fresh.go",
-		"!short || gain <= slack {\n		return terms, l.lasts(r, left, full, trip)\n", "r.auto || !short || gain <= slack {\n		return terms, nil\n",
+		"!short || gain <= slack {\n		return terms, a.checkLasts(left, full, trip)\n", "a.auto || !short || gain <= slack {\n		return terms, nil\n",
 		test(".", "TestATTLThatIsTooShortForTheNodesIsAnErrorThatSaysSo|TestALockThatIsHandedOverForLongStaysValid"), "TestATTLThatIsTooShort"},
 	{"a grant tells no other waiter to join again", queueLua,
 		"      prepare(skip)\n", "",
@@ -414,7 +415,7 @@ const stopped = `		if !stopped {
 			stopped = true
 			time.Sleep(50 * time.Millisecond)
 		}
-		h.timer.Reset(Instant(deadline).Sub(before))
+		h.timer.Reset(clock.Instant(deadline).Sub(before))
 `
 
 // The reverse: arm survives this pause, but would not if it did not read the clock again.
@@ -423,7 +424,7 @@ func TestATimerThatIsSetByAStaleReadingIsSetAgain(t *testing.T) {
 	require.NoError(t, err)
 	source, err := os.ReadFile(filepath.Join(root, hold))
 	require.NoError(t, err)
-	const reset, again = "		h.timer.Reset(Instant(deadline).Sub(before))\n", "h.keeper.clock.now().Sub(before) < late"
+	const reset, again = "		h.timer.Reset(clock.Instant(deadline).Sub(before))\n", "h.keeper.clock.Now().Sub(before) < rearmAfter"
 	require.Equal(t, 1, strings.Count(string(source), reset), "the code has changed: correct this entry")
 	require.Equal(t, 1, strings.Count(string(source), again), "the code has changed: correct this entry")
 	text := strings.Replace(string(source), reset, stopped, 1) + "\nvar stopped bool\n"
