@@ -10,7 +10,7 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// The snippets of docs/migration.md; those of the other libraries are in the module
+// The code that docs/migration.md names; that of the other libraries is in the module
 // benchmarks.
 
 func restock(context.Context, string) error        { return nil }
