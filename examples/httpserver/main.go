@@ -7,8 +7,8 @@
 //
 //	go run ./httpserver -nodes redis://r1:6379,redis://r2:6379,redis://r3:6379
 //
-// Its README.md has requests and their answers. It writes log lines, spans and
-// metrics to stdout.
+// requests.txt has requests and their answers. It writes log lines, spans and metrics
+// to stdout.
 package main
 
 import (

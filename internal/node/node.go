@@ -13,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/redis-kit/redlock/internal/quorum"
 )
 
 // MaxNodes is the most nodes that can vote on one question.
