@@ -165,7 +165,7 @@ func TestAQuorumThatLostItsDataEndsTheContextAtTheNextExtension(t *testing.T) {
 		return nil
 	}, redlock.WithExtendThreshold(9*time.Second))
 	require.ErrorIs(t, err, redlock.ErrLost)
-	require.ErrorContains(t, err, "the key was gone")
+	require.ErrorContains(t, err, "key was missing")
 	eventually.True(t, "what was put back is not left", ns.empty)
 }
 

@@ -323,7 +323,7 @@ func TestANodeInQuarantineIsNamedWithTheTimeWhenItVotesAgain(t *testing.T) {
 			var q *redlock.QuarantineError
 			require.ErrorAs(t, failed.Nodes[i].Err, &q)
 			require.WithinDuration(t, time.Now().Add(left), q.Until, time.Second)
-			require.ErrorContains(t, failed.Nodes[i], "in quarantine, as it was restarted or lost its data: votes again at ")
+			require.ErrorContains(t, failed.Nodes[i], "quarantined after a restart or data loss until ")
 		}
 		time.Sleep(53 * time.Second)
 		lock, err = l.TryAcquire(t.Context(), "k", time.Minute)

@@ -200,7 +200,7 @@ func TestALockThatWasHeldForLongEnoughSaysSo(t *testing.T) {
 		}
 		require.NoError(t, lock.AutoExtend(8*time.Second))
 		<-lock.Context().Done()
-		require.ErrorContains(t, context.Cause(lock.Context()), "not for longer by WithMaxHold")
+		require.ErrorContains(t, context.Cause(lock.Context()), "WithMaxHold reached")
 	})
 }
 

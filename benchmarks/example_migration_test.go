@@ -16,7 +16,7 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// The snippets of docs/migration.md that need other libraries. They are compiled, and
+// The code of other libraries that docs/migration.md names. It is compiled, and
 // not run.
 
 func restock(context.Context, string) error { return nil }

@@ -23,7 +23,7 @@ func guardFlags() []cli.Flag {
 	}
 }
 
-// restartGuard is redlock.WithRestartGuard. The zero value is none.
+// restartGuard holds the settings of redlock.WithRestartGuard. The zero value disables it.
 type restartGuard struct{ maxTTL, skew time.Duration }
 
 // readRestartGuard reads the flags or else the variable, and refuses what the guard cannot
@@ -97,8 +97,8 @@ func (m marker) knows(r serverRun) bool {
 	return m.run == r.id && (m.history == r.history || r.before != "" && strings.Trim(r.before, "0") == "")
 }
 
-// readMarker reports false if there is none, or the user may not see it: who may not, uses
-// no restart guard.
+// readMarker reports false if there is no marker, or the user may not read it: a user who may
+// not read it cannot use a restart guard.
 func readMarker(ctx context.Context, client rueidis.Client) (m marker, ok bool) {
 	text, err := client.Do(ctx, client.B().Get().Key("redlock:guard").Build()).ToString()
 	if err != nil {
@@ -117,8 +117,8 @@ func readMarker(ctx context.Context, client rueidis.Client) (m marker, ok bool) 
 	return m, true
 }
 
-// left is for how much longer a server does not vote that is in this run, with the marker m
-// if it is known. now is by the server's clock.
+// left returns how much longer a server in run r does not vote, given its marker m if it is
+// known. now is by the server's clock.
 func (g restartGuard) left(m marker, known bool, r serverRun, now time.Time) time.Duration {
 	switch {
 	case !known || !m.knows(r): // from the next acquire on
@@ -129,7 +129,7 @@ func (g restartGuard) left(m marker, known bool, r serverRun, now time.Time) tim
 	return max(0, m.since.Add(g.quarantine()).Sub(now))
 }
 
-// ask asks a server for how much longer it does not vote.
+// ask asks a server how much longer it does not vote.
 func (g restartGuard) ask(ctx context.Context, client rueidis.Client) (time.Duration, error) {
 	info, err := client.Do(ctx, client.B().Info().Build()).ToString()
 	if err != nil {

@@ -88,8 +88,8 @@ func permissions(key string, kind group) []permission {
 	)
 }
 
-// denials finds out what the server does not run for the user. It asks the server (ACL DRYRUN, from
-// Redis 7 on), or else runs the commands on a key that nobody has.
+// denials returns the commands that the server does not run for the user. It asks the server
+// (ACL DRYRUN, from Redis 7 on), or else runs the commands on a key that does not exist.
 func denials(ctx context.Context, client rueidis.Client, key string, kind group) []denial {
 	user, err := client.Do(ctx, client.B().AclWhoami().Build()).ToString()
 	if err == nil {

@@ -7,8 +7,8 @@
 //
 //	go run ./httpserver -nodes redis://r1:6379,redis://r2:6379,redis://r3:6379
 //
-// Its README.md has requests and their answers. It writes log lines, spans and
-// metrics to stdout.
+// requests.txt has requests and their answers. It writes log lines, spans and metrics
+// to stdout.
 package main
 
 import (
@@ -112,7 +112,7 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener) erro
 		stopped <- server.Shutdown(ctx)
 	})
 	err := server.Serve(listener)
-	if stop() { // it failed by itself
+	if stop() { // it failed on its own
 		return err
 	}
 	return <-stopped

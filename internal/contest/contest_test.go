@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
@@ -52,11 +52,10 @@ func run(t *testing.T, n int, test func(t *testing.T, w *world)) {
 
 func (w *world) close() {
 	for _, c := range w.contenders {
-		c.Claim.End()
-		for i, r := range c.routes {
+		for _, r := range c.routes {
 			r.change(func() { r.silent, r.faults = false, nil })
-			c.Nodes[i].Abandon(c.Claim)
 		}
+		c.Nodes.Abandon(c.Claim)
 	}
 	time.Sleep(ttl / 2)
 	for _, c := range w.contenders {
@@ -65,7 +64,7 @@ func (w *world) close() {
 				w.t.Errorf("a claim of %d has left a key: %q", c.age, w.owners())
 			}
 		}
-		for _, n := range c.Nodes {
+		for _, n := range c.Nodes.All() {
 			_ = n.Close(time.Second)
 		}
 	}
@@ -95,10 +94,10 @@ type route struct {
 type sent struct {
 	kind  node.Kind
 	token string
-	at    keeper.Instant
+	at    clock.Instant
 }
 
-func now(began time.Time) keeper.Instant { return keeper.Instant(1 + time.Since(began)) }
+func now(began time.Time) clock.Instant { return clock.Instant(1 + time.Since(began)) }
 
 func (r *route) change(change func()) {
 	r.mu.Lock()
@@ -146,7 +145,6 @@ type contender struct {
 	Attempt
 	world  *world
 	age    int64
-	panel  *quorum.Panel
 	routes []*route
 	tokens []string // of all its claims
 }
@@ -161,16 +159,18 @@ type result struct {
 
 // contender returns an attempt of this age, with a trip to each node.
 func (w *world) contender(age int64, trips ...time.Duration) *contender {
-	c := &contender{world: w, age: age, panel: quorum.NewPanel(len(w.stores))}
+	c := &contender{world: w, age: age}
+	var nodes []*node.Node
 	for i, s := range w.stores {
 		r := &route{Backend: s, began: w.began, trip: ms}
 		if i < len(trips) {
 			r.trip = trips[i]
 		}
 		c.routes = append(c.routes, r)
-		c.Nodes = append(c.Nodes, node.New(i, fmt.Sprint("n", i), r, false))
+		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), r, false))
 	}
-	c.Now = func() keeper.Instant { return now(w.began) }
+	c.Nodes = node.NewNodes(nodes...)
+	c.Now = func() clock.Instant { return now(w.began) }
 	c.Renew = func() *node.Claim {
 		claim := node.NewClaim([]string{"k"}, node.AttemptToken(age), len(w.stores))
 		c.tokens = append(c.tokens, claim.Token)
@@ -186,12 +186,11 @@ func (w *world) contender(age int64, trips ...time.Duration) *contender {
 func (c *contender) try(ctx context.Context, stop <-chan struct{}) (r result) {
 	began := time.Now()
 	c.Start = c.Now()
-	poll := c.panel.Open()
+	poll, verdict := c.Nodes.Ask(ctx, c.Claim, node.Patience{Timeout: patience, Limit: ttl, Stop: stop}, func(_ int, n *node.Node, v node.Voter) {
+		n.Acquire(c.Claim, ttl, v)
+	})
 	defer poll.Close()
-	for _, n := range c.Nodes {
-		n.Acquire(c.Claim, ttl, poll)
-	}
-	r.verdict = poll.Wait(ctx, stop, patience, ttl, func(i int) (time.Time, error) { return c.Nodes[i].Unsent(c.Claim) })
+	r.verdict = verdict
 	if r.contested = r.verdict == quorum.Rejected && Split(poll); r.contested {
 		r.verdict, r.ballot = c.Settle(ctx, stop, poll)
 	} else {
@@ -199,10 +198,7 @@ func (c *contender) try(ctx context.Context, stop <-chan struct{}) (r result) {
 	}
 	r.took = time.Since(began)
 	if r.verdict != quorum.Carried {
-		c.Claim.End()
-		for _, n := range c.Nodes {
-			n.Abandon(c.Claim)
-		}
+		c.Nodes.Abandon(c.Claim)
 	}
 	return r
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
@@ -40,7 +41,26 @@ type bench struct {
 	stores []*memnode.Backend
 	loss   atomic.Pointer[Loss] // the last
 	once   sync.Once
+
+	middleware func(*Hold) error // what the middleware does
 }
+
+// owner is the lock of a hold of a bench.
+type owner struct {
+	b *bench
+	h *Hold
+}
+
+func (o owner) Cause(l Loss) error {
+	if o.b != nil {
+		o.b.loss.Store(&l)
+	}
+	return fmt.Errorf("%w: %s", errLost, l.Claim.Keys)
+}
+
+func (o owner) Extend() error { return o.b.middleware(o.h) }
+func (owner) Ended()          {}
+func (owner) Lost()           {}
 
 func (b *bench) close() { b.once.Do(func() { b.Keeper.Close(errClosed) }) }
 
@@ -48,19 +68,18 @@ func run(t *testing.T, n int, test func(t *testing.T, b *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t}
-		config := Config{Panel: quorum.NewPanel(n), Drift: 0.01, Cause: func(l Loss) error {
-			b.loss.Store(&l)
-			return fmt.Errorf("%w: %s", errLost, l.Claim.Keys)
-		}}
+		config := Config{Clock: clock.New(0.01)}
+		var nodes []*node.Node
 		for i := range n {
 			s := &memnode.Backend{}
 			b.stores = append(b.stores, s)
-			config.Nodes = append(config.Nodes, node.New(i, fmt.Sprint("n", i), s, false))
+			nodes = append(nodes, node.New(i, fmt.Sprint("n", i), s, false))
 		}
+		config.Nodes = node.NewNodes(nodes...)
 		b.Keeper = New(config)
 		defer func() {
 			b.close()
-			for i, node := range config.Nodes {
+			for i, node := range nodes {
 				b.stores[i].Resume()
 				node.Close(time.Second)
 			}
@@ -77,14 +96,14 @@ func (b *bench) hold(key string, terms Terms) *Hold {
 		terms.TTL = ttl
 	}
 	claim := node.NewClaim([]string{key}, "token of "+key, len(b.stores))
-	start := b.Now()
-	for _, n := range b.config.Nodes {
+	start := b.clock.Now()
+	for _, n := range b.config.Nodes.All() {
 		v := make(memnode.Voter, 1)
 		n.Acquire(claim, terms.TTL, v)
 		require.Equal(b.t, quorum.Granted, (<-v).Vote)
 	}
 	h := &Hold{}
-	require.True(b.t, b.Hold(h, context.Background(), claim, start, terms))
+	require.True(b.t, h.Start(context.Background(), b.Keeper, owner{b, h}, claim, start, terms))
 	return h
 }
 
@@ -317,7 +336,7 @@ func TestNothingIsRefilledAfterTheEnd(t *testing.T) {
 		})
 		time.Sleep(2 * ms)
 		require.True(t, h.End(errReleased))
-		for _, n := range b.config.Nodes {
+		for _, n := range b.config.Nodes.All() {
 			n.Abandon(h.Claim())
 		}
 		time.Sleep(100 * ms)
@@ -430,9 +449,9 @@ func TestBoundContextsEndWithTheHold(t *testing.T) {
 
 func TestNothingIsHeldThatTookLongerThanItsValidity(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		start := b.Now()
+		start := b.clock.Now()
 		time.Sleep(validity)
-		require.False(t, b.Hold(&Hold{}, t.Context(), node.NewClaim([]string{"k"}, "token", 3), start, Terms{TTL: ttl}))
+		require.False(t, new(Hold).Start(t.Context(), b.Keeper, owner{b: b}, node.NewClaim([]string{"k"}, "token", 3), start, Terms{TTL: ttl}))
 	})
 }
 
@@ -452,7 +471,7 @@ func TestCloseEndsEveryHoldAndReleasesIt(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, b.stores[0].Len())
 		require.Zero(t, b.stores[1].Len())
-		ok := b.Hold(&Hold{}, t.Context(), holds[0].Claim(), b.Now(), Terms{TTL: ttl})
+		ok := new(Hold).Start(t.Context(), b.Keeper, owner{b: b}, holds[0].Claim(), b.clock.Now(), Terms{TTL: ttl})
 		require.False(t, ok, "a closed keeper keeps nothing")
 	})
 }

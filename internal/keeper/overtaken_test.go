@@ -47,7 +47,7 @@ func TestAnExtensionThatTheEndOvertakesBlamesNoNode(t *testing.T) {
 			time.Sleep(validity - 200*ms + 10*ms)
 			synctest.Wait()
 			require.True(t, h.End(errReleased))
-			for _, n := range b.config.Nodes {
+			for _, n := range b.config.Nodes.All() {
 				n.Abandon(h.Claim())
 			}
 			for _, r := range (<-ballots).Replies {

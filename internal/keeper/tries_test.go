@@ -15,11 +15,11 @@ import (
 	"github.com/redis-kit/redlock/internal/memnode"
 )
 
-// through has extensions go through extend, as through a middleware.
+// through has extensions go through a middleware, which calls extend.
 func (b *bench) through(extend func(h *Hold) error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.config.Extend = extend
+	b.config.Middleware, b.middleware = true, extend
 }
 
 // due is a middleware that does nothing.

@@ -119,7 +119,7 @@ func TestAHoldThatEndsBeforeItsTurnHasNone(t *testing.T) {
 		})
 		b.far()
 		holds := b.many(3*fewTurns, ttl)
-		time.Sleep(b.Validity(ttl) - ttl/3*2 + ms)
+		time.Sleep(b.clock.Validity(ttl) - ttl/3*2 + ms)
 		synctest.Wait()
 		require.EqualValues(t, fewTurns, calls.Load())
 		for i, h := range holds {

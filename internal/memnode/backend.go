@@ -1,4 +1,4 @@
-// Package sim is Redis nodes that exist in memory only, with faults as asked: for
+// Package memnode implements node.Backend in memory, with faults on request. It is for
 // redlocktest, and for tests in virtual time, where real sockets cannot be used.
 package memnode
 
@@ -12,7 +12,7 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// Op names the commands of a call to a Store.
+// Op names the first command of a call to a Backend.
 type Op string
 
 const (
@@ -32,28 +32,29 @@ var ops = [...]Op{
 	node.Join: Join, node.Confirm: Confirm, node.Trust: Trust, node.Ping: Ping, node.Look: Look, node.Read: Read,
 }
 
-// Fault is what befalls one call.
+// Fault is what happens to one call. The zero Fault is none.
 type Fault struct {
-	Request     time.Duration // until the node runs it
-	Reply       time.Duration // until its answer is back
-	LoseRequest bool          // it never runs, and fails after Request
-	LoseReply   bool          // it runs, and fails after Request and Reply
-	Twice       bool          // the node runs it a second time, Reply later: a duplicate
-	NotRun      bool          // it fails at once, and says that it did not run
-	Refuse      bool          // it fails at once: there is no connection
+	Request     time.Duration // until the node runs the call
+	Reply       time.Duration // from then until the caller has the answer
+	LoseRequest bool          // the call never runs, and fails after Request
+	LoseReply   bool          // the call runs, and fails after Request and Reply
+	Twice       bool          // the node runs the call a second time, Reply later: a duplicate
+	NotRun      bool          // the call fails at once, with node.ErrNotRun
+	Refuse      bool          // the call fails at once: there is no connection
 }
 
-// Errors of lost calls.
+// Errors of calls that fail.
 var (
 	ErrLost = errors.New("connection lost")
 	ErrDown = errors.New("connection refused")
 )
 
-// Store is one node. Its zero value is an empty node without faults.
+// Backend is one node. Its zero value is an empty node without faults.
 type Backend struct {
-	// Rate, if set, is how fast the node's clock runs, 1 being right.
+	// Rate, if set, is the speed of the node's clock; 1 is exact.
 	Rate float64
-	// Mute has a plain acquisition not tell whose the key is, like a server before Redis 7.0.
+	// Mute has the answer to a plain acquisition not name the key's owner, as servers before
+	// Redis 7.0 do not.
 	Mute bool
 
 	mu      sync.Mutex // guards what follows
@@ -64,11 +65,11 @@ type Backend struct {
 	push    func() (delay time.Duration, lost bool)
 	resumed chan struct{} // non-nil while paused; closed on resume
 	down    bool
-	outages int // how often Down was called
+	outages int // calls of Down
 
 	counters map[string]counter
-	marked   bool      // there is a marker of the restart guard
-	since    time.Time // the quarantine began, by the marker
+	marked   bool      // the restart guard's marker exists
+	since    time.Time // when the quarantine began, by the marker
 }
 
 type entry struct {
@@ -78,24 +79,24 @@ type entry struct {
 
 var _ node.Backend = (*Backend)(nil)
 
-// Faults has fault asked about each call from now on: a pipeline of so many
-// commands, of which op is the first. It may be called concurrently; nil means no
-// faults.
+// Faults sets the function that returns the fault of each call from now on. A call is a
+// pipeline of so many commands, of which op is the first. The function may be called
+// concurrently. nil means no faults.
 func (s *Backend) Faults(fault func(op Op, commands int) Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fault = fault
 }
 
-// Pushes has push asked what befalls each push from now on: how late it is, and
-// whether it gets lost. It is called with the Store locked.
+// Pushes sets the function that returns the fault of each push from now on: how late it is, and
+// whether it gets lost. The function is called with the Backend locked.
 func (s *Backend) Pushes(push func() (delay time.Duration, lost bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.push = push
 }
 
-// Pause stops the node: what is sent waits until Resume.
+// Pause stops the node: calls wait until Resume.
 func (s *Backend) Pause() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,8 +119,8 @@ func (s *Backend) resume() {
 	}
 }
 
-// Down has the node refuse calls until Up. It keeps its keys. Calls that are under
-// way break off: of a node that is paused, they never run.
+// Down has the node refuse calls until Up. It keeps its keys. Calls that are under way break
+// off; on a paused node they never run.
 func (s *Backend) Down() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,35 +136,35 @@ func (s *Backend) Up() {
 	s.down = false
 }
 
-// Wipe empties the node.
+// Wipe empties the node, as a restart without data does.
 func (s *Backend) Wipe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.keys, s.queues, s.counters, s.marked = nil, nil, nil, false
 }
 
-// Set sets a key, whoever holds it.
+// Set sets a key, even if another owner holds it.
 func (s *Backend) Set(key, token string, ttl time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set(key, token, ttl)
 }
 
-// Delete deletes a key, whoever holds it.
+// Delete deletes a key, even if an owner holds it.
 func (s *Backend) Delete(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.keys, key)
 }
 
-// Get tells who holds a key.
+// Get returns the token that a key holds.
 func (s *Backend) Get(key string) (token string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.get(key)
 }
 
-// Len is the number of keys.
+// Len returns the number of keys.
 func (s *Backend) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,7 +192,7 @@ func (s *Backend) set(key, token string, ttl time.Duration) {
 	s.keys[key] = entry{token, time.Now().Add(s.local(ttl))}
 }
 
-// local is how long ttl takes on this node's clock.
+// local returns the exact duration of a ttl that this node's clock measures.
 func (s *Backend) local(ttl time.Duration) time.Duration {
 	if s.Rate == 0 {
 		return ttl
@@ -199,7 +200,7 @@ func (s *Backend) local(ttl time.Duration) time.Duration {
 	return time.Duration(float64(ttl) / s.Rate)
 }
 
-// Do implements node.Backend. One fault befalls the whole pipeline.
+// Do implements node.Backend. One fault applies to the whole pipeline.
 func (s *Backend) Do(ctx context.Context, batch []node.Command) error {
 	var f Fault
 	s.mu.Lock()
@@ -216,7 +217,7 @@ func (s *Backend) Do(ctx context.Context, batch []node.Command) error {
 		for i := range commands {
 			if c := &commands[i]; c.Outcome == node.Unknown {
 				c.Outcome = s.run(c)
-			} else { // a duplicate's answer goes nowhere
+			} else { // the answer of a duplicate is lost
 				again := *c
 				s.run(&again)
 			}
@@ -232,11 +233,11 @@ func (s *Backend) Do(ctx context.Context, batch []node.Command) error {
 	if errors.Is(err, node.ErrNotConnected) {
 		return err
 	}
-	return nil // a breaker would hide what is tested with other faults
+	return nil // the breaker would hide the effect of other faults
 }
 
-// call runs run on the node, as the fault has it. outages is how many there had been
-// when the call began: another one breaks it off.
+// call runs run on the node, with the fault. outages is their number when the call began: the
+// next outage breaks the call off.
 func (s *Backend) call(ctx context.Context, f Fault, outages int, run func()) error {
 	switch {
 	case f.Refuse:
@@ -246,7 +247,7 @@ func (s *Backend) call(ctx context.Context, f Fault, outages int, run func()) er
 	}
 	lost := f.LoseRequest || f.LoseReply // read when done is closed
 	done := make(chan struct{})
-	go func() { // as in a real connection, what was sent goes on after ctx
+	go func() { // as on a real connection, a request that was sent runs even if ctx has ended
 		defer close(done)
 		time.Sleep(f.Request)
 		if f.LoseRequest {
@@ -272,8 +273,8 @@ func (s *Backend) call(ctx context.Context, f Fault, outages int, run func()) er
 	return nil
 }
 
-// whenResumed runs run with the Store locked, once the node is not paused. It reports
-// false if the node has been down since there had been so many outages.
+// whenResumed runs run with the Backend locked, once the node is not paused. It reports false if
+// there have been more outages than outages. It releases the mutex while it waits.
 func (s *Backend) whenResumed(outages int, run func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

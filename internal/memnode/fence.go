@@ -6,14 +6,14 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// counter counts the fences of a key: see internal/redisnode/fence.lua, which this
-// follows.
+// counter counts the fences of a key. This file follows internal/redisnode/fence.lua and
+// guard.lua.
 type counter struct {
 	value   int64
 	expires time.Time
 }
 
-// Counters is the number of counters of fences.
+// Counters returns the number of fence counters.
 func (s *Backend) Counters() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -26,14 +26,14 @@ func (s *Backend) Counters() int {
 	return n
 }
 
-// Counter is the counter of a key's fences, 0 if there is none.
+// Counter returns the counter of a key's fences, 0 if there is none.
 func (s *Backend) Counter(key string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.counted(node.Counter(key))
 }
 
-// Count sets the counter of a key's fences.
+// Count sets the counter of a key's fences to value.
 func (s *Backend) Count(key string, value int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,6 +54,8 @@ func (s *Backend) count(key string, value int64, retention time.Duration) {
 	s.counters[key] = counter{value, time.Now().Add(s.local(retention))}
 }
 
+// raise sets the counters of the keys to one number, at least fence and by step above each of
+// them, and returns it. Without a fence in terms it returns 0.
 func (s *Backend) raise(keys []string, terms node.Terms, fence, step int64) int64 {
 	if terms.Floor == 0 {
 		return 0
@@ -77,8 +79,8 @@ func (s *Backend) confirm(c *node.Command) node.Outcome {
 	return node.Done
 }
 
-// quarantined is for how long the node must not vote: see
-// internal/redisnode/guard.lua. A Store is restarted by Wipe.
+// quarantined returns how long the node must not vote: see internal/redisnode/guard.lua. Wipe
+// stands for a restart.
 func (s *Backend) quarantined(quarantine time.Duration) time.Duration {
 	if quarantine == 0 {
 		return 0
@@ -98,13 +100,14 @@ func (s *Backend) Trust() {
 
 func (s *Backend) trust() { s.marked, s.since = true, time.Time{} }
 
-// Votes reports whether the node votes, under a restart guard.
+// Votes reports whether the node votes under a restart guard.
 func (s *Backend) Votes(quarantine time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.marked && s.quarantined(quarantine) == 0
 }
 
+// refuse answers c on a node that does not vote for left.
 func refuse(c *node.Command, left time.Duration) node.Outcome {
 	c.Err = &node.Quarantined{Until: time.Now().Add(left)}
 	return node.Unknown

@@ -9,8 +9,8 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// waiter is an entry in the queue of a key: see internal/redisnode/queue.lua, which
-// this follows line by line.
+// waiter is an entry in the queue of a key. This file follows internal/redisnode/queue.lua line
+// by line.
 type waiter struct {
 	token   string
 	order   int64
@@ -76,20 +76,20 @@ func (s *Backend) grant(key, skip string) bool {
 	}
 }
 
-// prepare has the second in the queue join again.
+// prepare has the second waiter in the queue join again.
 func (s *Backend) prepare(key, skip string) {
 	if q := s.queues[key]; len(q) > 1 && q[1].token != skip {
 		s.tell(q[1], 0, 0)
 	}
 }
 
-// give gives the key to a waiter, and returns its fence.
+// give gives the key to a waiter, and returns the fence.
 func (s *Backend) give(key, token string, window time.Duration, terms node.Terms) int64 {
 	s.set(key, token, window)
 	return s.raise([]string{key}, terms, terms.Floor, 1)
 }
 
-// tell pushes to a waiter, and reports whether anything listens for it.
+// tell pushes to a waiter, and reports whether its process listens.
 func (s *Backend) tell(w *waiter, number, fence int64) bool {
 	heard := s.heard[w.channel]
 	if heard == nil {
@@ -190,7 +190,7 @@ func (s *Backend) leave(c *node.Command) node.Outcome {
 	return node.Refused
 }
 
-// terms are those of a join.
+// terms returns the terms of a Join: its fence has a floor of its own.
 func terms(c *node.Command) node.Terms {
 	t := c.Claim.Terms()
 	if t.Floor > 0 {

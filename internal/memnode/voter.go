@@ -2,7 +2,8 @@ package memnode
 
 import "github.com/redis-kit/redlock/internal/quorum"
 
-// Voter is a [node.Voter] that receives what is cast. It must have room for as much.
+// Voter is a [node.Voter] that receives replies on a channel. The channel must have room for
+// all of them.
 type Voter chan quorum.Reply
 
 // Sent does nothing.

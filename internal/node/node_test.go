@@ -402,7 +402,7 @@ func TestExtendTellsEachOutcomeApart(t *testing.T) {
 		}
 		require.Equal(t, quorum.Granted, replies[0].Vote)
 		require.Equal(t, quorum.Refused, replies[1].Vote, "what was set anew is no vote")
-		require.ErrorContains(t, replies[1].Err, "the key was gone")
+		require.ErrorContains(t, replies[1].Err, "key was missing")
 		require.Equal(t, quorum.Refused, replies[2].Vote)
 		require.ErrorContains(t, replies[2].Err, "another owner")
 		owner, _ := s.Get("k2")

@@ -5,37 +5,39 @@ import (
 	"sync/atomic"
 )
 
-// ability is what one server of a deployment has shown on the connection in use. It decides how a single key is
-// acquired: by a script, by SET NX PX, or by SET NX PX GET, which costs what SET NX PX does and also tells the owner
-// of a key that is held.
+// ability is what one server of a deployment has shown on the connection in use. It decides how
+// a single key is acquired: by a script, by SET NX PX, or by SET NX PX GET, which costs what
+// SET NX PX does and also names the owner of a key that is held.
 //
-// A server may lack EVAL, or not allow it. On such a server a SET leaves a key that no release can delete. So until a
-// script has succeeded keys are acquired by a script, and the server refuses that.
+// A server may lack EVAL, or not allow it. On such a server a SET leaves a key that no release
+// can delete. So until a script has succeeded keys are acquired by a script, and the server
+// refuses that.
 //
-// Redis and Valkey answer SET NX PX GET with nil if the key was free and has been set, and with its value otherwise. A
-// proxy or an older server may ignore GET, and then nil means the opposite: counted as a vote it would make two
-// holders. So both answers are seen on a connection, of keys that are known to be ours, before nil is a vote there: see
-// Redis.finish. A nil of which that is not certain, as its connection may be a new one, is asked about once more: a key
-// that holds our token is ours.
+// Redis and Valkey answer SET NX PX GET with nil if the key was free and has been set, and with
+// its value otherwise. A proxy or an older server may ignore GET, and then nil means the
+// opposite: counted as a vote it would make two holders. So nil is a vote on a connection only
+// after both answers have been seen there, for keys that are known to be ours: see
+// Redis.finish. If the command may have gone over a newer connection, nil is verified by asking
+// again: a key that holds our token is ours.
 //
-// It is one word: the number of the connection and, in the lowest bits, the proof. So whoever has read the word before
-// sending a command can tell afterwards whether the command may have gone elsewhere. A nil ability shows nothing, and
-// learns nothing.
+// An ability is one word: the number of the connection and, in the lowest bits, the proof. So a
+// caller that read the word before sending a command can check afterwards whether the command
+// may have gone elsewhere. A nil ability shows nothing, and learns nothing.
 type ability struct {
 	word atomic.Uint64
-	// counted says that reset is called for each connection before anything is sent on it, and that one connection
-	// carries all commands. Otherwise GET is not used.
+	// counted means that reset is called for each connection before anything is sent on it, and
+	// that one connection carries all commands. Otherwise GET is not used.
 	counted bool
 }
 
-// proof is how much a connection has shown.
+// proof is what a connection has shown.
 type proof uint64
 
 const (
 	unproven proof = iota // no script has succeeded
-	echoes                // a script has; and SET NX GET of a key that was ours was answered with its value
-	tells                 // and that of a key that was free with nil: nil is a vote
-	mute                  // a script has succeeded; SET does not tell the owner
+	echoes                // a script has; and SET NX GET of a key that was ours returned its value
+	tells                 // and that of a free key returned nil: nil is a vote
+	mute                  // a script has succeeded; SET does not name the owner
 )
 
 const (
@@ -49,7 +51,7 @@ type shown uint64
 func (s shown) proof() proof       { return proof(s & proofMask) }
 func (s shown) connection() uint64 { return uint64(s) >> proofBits }
 
-// now returns what is known. It is read before a command is built.
+// now returns the ability at this moment. It is read before a command is built.
 func (a *ability) now() shown {
 	if a == nil {
 		return 0
@@ -59,15 +61,16 @@ func (a *ability) now() shown {
 
 func (a *ability) isCounted() bool { return a != nil && a.counted }
 
-// raise notes a proof of the connection that was in use at seen. It does nothing if anything has changed since.
-func (a *ability) raise(seen shown, p proof) {
+// note records a proof of the connection that was in use at seen. It does nothing if the ability
+// has changed since.
+func (a *ability) note(seen shown, p proof) {
 	if a != nil {
 		a.word.CompareAndSwap(uint64(seen), uint64(seen)&^proofMask|uint64(p))
 	}
 }
 
-// reset notes that a connection was made or closed, or that the one in use cannot be relied on any longer: nothing is
-// proven.
+// reset records that a connection was made or closed, or that the one in use can no longer be
+// relied on: nothing is proven.
 func (a *ability) reset() {
 	for a != nil {
 		before := a.word.Load()
@@ -83,4 +86,4 @@ func (a *ability) votes(seen shown) bool {
 	return now.connection() == seen.connection() && now.proof() == tells
 }
 
-var errNotProven = errors.New("the connection was replaced, or its server does not honour GET of SET: it is not known whether the key was set")
+var errNotProven = errors.New("the connection was replaced, or its server ignores GET in SET: whether the key was set is unknown")

@@ -1,9 +1,9 @@
--- Takes every key for one owner, all or nothing.
+-- Acquires every key for one owner, all or none.
 -- KEYS: the lock's keys; if it has a fence, then their counters.
 -- ARGV: token, ttl in ms, number of keys, floor of the fence (0: none), retention of the counters in ms, quarantine in ms
 -- (0: no guard).
 -- Returns {0, token of its owner} if any key is another owner's, or all are ours by an earlier call, and nothing is changed
--- then; if they were free and are now ours, the fence, or 1 without one; and, below 0, how many ms more the node must not
+-- then; if they were free and are now ours, the fence, or 1 without one; and, below 0, how many more ms the node must not
 -- vote. A key of another type is another owner's, who has no token.
 local n, left, ours = tonumber(ARGV[3]), 0, 0
 if ARGV[6] ~= '0' then

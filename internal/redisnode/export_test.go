@@ -1,6 +1,6 @@
 package redisnode
 
-// Open is how many connections of a Store are open.
+// Open returns the number of open connections that Dial has made for s.
 func Open(s *Redis) int {
 	s.connections.mu.Lock()
 	defer s.connections.mu.Unlock()

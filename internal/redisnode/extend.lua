@@ -1,9 +1,9 @@
--- Makes every key of one owner live for at least ttl from now, and puts back those that are gone.
+-- Makes every key of one owner live for at least ttl from now, and sets missing ones again.
 -- KEYS: the lock's keys. ARGV: token, ttl in ms, quarantine in ms (0: no guard).
 -- Returns 1 if all were ours: the only answer that counts for a quorum.
--- Returns 2 if some were gone and none is another's: they are ours again, as from now.
+-- Returns 2 if some were missing and none is another's: they are ours again, from now on.
 -- Returns 0 if any is held by another owner (nothing is changed then); a key of another type is.
--- Returns, below 0, for how many ms more the node must not vote, if some were gone and it may have forgotten for whom
+-- Returns, below 0, how many more ms the node must not vote, if some were missing and it may have forgotten whose they were
 -- (nothing is changed then).
 local gone = {}
 for _, key in ipairs(KEYS) do

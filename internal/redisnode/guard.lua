@@ -1,12 +1,12 @@
--- The restart guard. A node's marker says for which run and which history of the server it is, and since when, by the
--- server's clock. It is missing, or another run's, after a restart, a failover or a FLUSHALL: the node may have forgotten what
--- it granted. A server that was a replica for a while and is a master again has the same run_id, but the data of another one
+-- The restart guard. A node's marker names the run and the history of the server that it is for, and since when, by the
+-- server's clock. After a restart, a failover or a FLUSHALL it is missing, or names another run: the node may have forgotten
+-- what it granted. A server that was a replica for a while and is a master again has the same run_id, but the data of another one
 -- and another history, master_replid: a server that becomes a replica takes over its master's, and one that becomes a master
 -- makes a new one and keeps the old as master_replid2.
 --
 -- A healthy master makes a new history too: when it has had no replica for repl-backlog-ttl, and when the first one comes
--- after that. Then it has no master_replid2 any more. A server that was a replica has none either once that time is over, but
--- it has run one of the commands that make a replica of a server since then. (Counted by CONFIG RESETSTAT from 0 again.)
+-- after that. Then it no longer has a master_replid2. A server that was a replica has none either after that time, but it has
+-- since run one of the commands that make a replica of a server. (CONFIG RESETSTAT counts them from 0 again.)
 local marker = 'redlock:guard'
 
 local function identity()
@@ -15,7 +15,7 @@ local function identity()
   return run, string.match(replication, 'master_replid:(%w+)') or '', string.match(replication, 'master_replid2:(%w+)') or ''
 end
 
--- How often the server has run a command that may make a replica of it.
+-- How often the server has run a command that may make it a replica.
 local function turns()
   local stats, n = redis.call('INFO', 'commandstats'), 0
   for _, command in ipairs({'replicaof', 'slaveof', 'failover'}) do
@@ -28,7 +28,7 @@ local function mark(run, history, turned, since)
   redis.call('SET', marker, run .. '-' .. history .. '-' .. turned .. ' ' .. since)
 end
 
--- For how many ms more the node must not vote, if it must not for quarantine ms after a loss of data; '0' is no guard.
+-- How many more ms the node must not vote, if it must not for quarantine ms after a loss of data; '0': no guard.
 local function quarantined(quarantine)
   if quarantine == '0' then
     return 0

@@ -13,13 +13,13 @@ import (
 // DialFunc dials a server, as rueidis.ClientOption.DialCtxFn does.
 type DialFunc = func(ctx context.Context, addr string, dialer *net.Dialer, config *tls.Config) (net.Conn, error)
 
-// Attentive returns dial, or the dial of rueidis' own if it is nil, with
-// connections that remember what a server said when it would not shake hands.
+// Attentive returns dial, or rueidis' own dial if it is nil, with connections that remember what
+// a server said when it refused the handshake.
 //
-// A server that has too many clients, or is in protected mode, says so at once and
-// closes the connection. rueidis has sent several commands by then, and reports
-// for all of them that there was no reply to the last. So the words are read here
-// as they pass. Once hands are shaken, all that this costs is a look at a flag.
+// A server that has too many clients, or is in protected mode, says so at once and closes the
+// connection. rueidis has sent several commands by then, and reports for all of them that there
+// was no reply to the last. So a connection reads the server's words as they pass. After the
+// handshake this costs one check of a flag.
 func Attentive(dial DialFunc) DialFunc {
 	if dial == nil {
 		dial = dialServer
@@ -42,22 +42,21 @@ func dialServer(ctx context.Context, addr string, dialer *net.Dialer, config *tl
 	return over.DialContext(ctx, "tcp", addr)
 }
 
-// greeting is a connection whose handshake is listened to.
+// greeting is a connection that listens to its handshake.
 //
-// rueidis writes the first commands of the handshake, reads their replies, and
-// writes more of them, or commands, only after that. So until something has been
-// read, and until something is written after what was read, no command of a
-// Store's has been sent.
+// rueidis writes the first commands of the handshake, reads their replies, and writes more of
+// them, or commands, only after that. So until something has been read, and something written
+// after it, no lock command has been sent.
 type greeting struct {
 	net.Conn
 	stage atomic.Int32
-	said  string // set before stage is refusing, and not changed after
+	said  string // set before stage is refusing; not changed after
 }
 
 // The stages of a greeting.
 const (
 	silent   int32 = iota // nothing has been read
-	refusing              // what has been read is an error, and nothing was written since
+	refusing              // an error has been read, and nothing written since
 	greeted               // the connection is in use
 )
 
@@ -81,8 +80,8 @@ func (g *greeting) Write(b []byte) (int, error) {
 	g.stage.CompareAndSwap(refusing, greeted)
 	n, err := g.Conn.Write(b)
 	if err != nil && g.stage.Load() == silent {
-		// The server has closed the connection. What it said before is there to be
-		// read; otherwise this fails as the write did.
+		// The server has closed the connection. If it said something before, that can be read
+		// now; otherwise this fails as the write did.
 		var said [2 * mostWords]byte
 		if n, _ := g.Conn.Read(said[:]); n > 0 {
 			g.hear(said[:n])
@@ -91,7 +90,7 @@ func (g *greeting) Write(b []byte) (int, error) {
 	return n, g.failed(err)
 }
 
-// hear notes what was read first.
+// hear notes the first bytes that were read.
 func (g *greeting) hear(b []byte) {
 	if g.stage.Load() != silent {
 		return
@@ -104,7 +103,7 @@ func (g *greeting) hear(b []byte) {
 	g.stage.Store(refusing)
 }
 
-// failed is the error of a connection, with what the server said.
+// failed is the error of a connection, with the server's words.
 func (g *greeting) failed(err error) error {
 	if err == nil {
 		return nil
@@ -118,7 +117,7 @@ func (g *greeting) failed(err error) error {
 	return err
 }
 
-// mostWords is how much of what a server said is repeated.
+// mostWords is the most bytes of a server's words that are repeated.
 const mostWords = 200
 
 // firstWords is the first sentence of an error, and no more than mostWords of it.
@@ -129,8 +128,8 @@ func firstWords(text string) string {
 	return strings.ToValidUTF8(text[:min(len(text), mostWords)], "")
 }
 
-// handshakeError is the error of a connection that ended before hands were shaken:
-// no command has been sent on it.
+// handshakeError is the error of a connection that ended before the handshake was complete: no
+// command has been sent on it.
 type handshakeError struct {
 	said string // by the server; "" if it said nothing
 	err  error
@@ -140,7 +139,7 @@ func (e *handshakeError) Error() string {
 	if e.said != "" {
 		return e.said
 	}
-	return fmt.Sprintf("the server closed the connection without a word: %v", e.err)
+	return fmt.Sprintf("the server closed the connection without replying: %v", e.err)
 }
 
 func (e *handshakeError) Unwrap() error { return e.err }

@@ -6,7 +6,7 @@ if type(owner) == 'table' and owner.err and not string.find(owner.err, 'WRONGTYP
   return owner
 end
 local ours = owner == ARGV[1]
--- Whatever is wrong with the queue, the key is released.
+-- The key is released even if the queue is broken.
 if redis.pcall('EXISTS', KEYS[1] .. ':waiters') ~= 1 then
   return ours and redis.call('DEL', KEYS[1]) or 0
 end

@@ -11,11 +11,11 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// CanPush implements node.Backend. A Cluster would pass what
-// is published on to all its servers, which would cost more than waiting does.
+// CanPush implements node.Backend. A Cluster would pass each message on to all its servers,
+// which would cost more than polling does.
 func (s *Redis) CanPush() bool { return s.topology == nil }
 
-// Listen implements Store, on a connection of its own.
+// Listen implements node.Backend, on a connection of its own.
 func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
 	if !s.CanPush() {
 		return node.ErrNoPush
@@ -29,7 +29,7 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 	s.mu.Unlock()
 	conn, free := client.Dedicate()
 	defer free()
-	defer conn.Close() // it is not put back: it has subscribed
+	defer conn.Close() // it is not reused: it has subscribed
 	broken := conn.SetPubSubHooks(rueidis.PubSubHooks{
 		OnSubscription: func(s rueidis.PubSubSubscription) {
 			if s.Kind == "subscribe" {
@@ -58,7 +58,7 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 	}
 }
 
-// parsePush reads what queue.lua publishes: token, nonce, number and fence.
+// parsePush reads a message of queue.lua: token, nonce, number and fence.
 func parsePush(text string) (p node.Push, ok bool) {
 	words := strings.Split(text, " ")
 	if len(words) != 4 {

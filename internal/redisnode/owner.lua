@@ -1,4 +1,4 @@
--- Tells who owns the keys, and changes nothing.
+-- Returns who owns the keys, and changes nothing.
 -- KEYS: the lock's keys. ARGV[1]: a token, not used.
 -- Returns {0, token of its owner} of the first key that is held, or 1 if all are free. A key of another type is another
 -- owner's, who has no token.

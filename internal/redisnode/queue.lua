@@ -1,4 +1,4 @@
--- The queue of a lock key, for join.lua and leave.lua: who waits, in order, and what is known of each.
+-- The queue of a lock key, for join.lua and leave.lua: the tokens that wait, in order, and an entry for each.
 --- guard.lua
 --- fence.lua
 local queue, entries = KEYS[1] .. ':waiters', KEYS[1] .. ':waiting'
@@ -10,7 +10,7 @@ local function drop(token)
   redis.call('HDEL', entries, token)
 end
 
--- The first waiter that is alive, other than one to skip; those whose lease is over are dropped.
+-- The first waiter with a valid lease, other than the one to skip. Waiters whose lease has ended are dropped.
 local function first(skip)
   local rank = 0
   while true do
@@ -43,13 +43,13 @@ local function give(token, window, terms)
   return fence
 end
 
--- Tells a waiter that it was granted the key, or, with the number 0, that it is to join again. The nonce proves that this
--- node says so. Returns how many clients heard it.
+-- Tells a waiter that it was granted the key or, with the number 0, that it is to join again. The nonce proves that the
+-- message comes from this node. Returns how many clients received it.
 local function push(channel, token, nonce, number, fence)
   return redis.pcall('PUBLISH', channel, token .. ' ' .. nonce .. ' ' .. number .. ' ' .. string.format('%.0f', fence))
 end
 
--- Has the second in the queue join again: it is soon the first, and its grant counts from its last join.
+-- Has the second in the queue join again: it will soon be the first, and its grant counts from its last join.
 local function prepare(skip)
   local token = redis.call('ZRANGE', queue, 1, 1)[1]
   if not token or token == skip then
@@ -61,8 +61,8 @@ local function prepare(skip)
   end
 end
 
--- Gives the key, which is ours or absent, to the first waiter that hears of it, and returns its token. If there is
--- none, whatever the key is then is the caller's to see to. A waiter is told only of what is done.
+-- Gives the key, which is ours or absent, to the first waiter that listens, and returns its token. If no waiter listens it
+-- returns nil, and the caller deals with the key, which may be that of a waiter. A waiter is told only after its key is set.
 local function grant(skip)
   while true do
     local token, number, window, channel, nonce, terms = first(skip)
@@ -79,9 +79,9 @@ local function grant(skip)
   end
 end
 
--- Puts one waiter into the queue, or renews its lease. A clock that is behind buys no place, and one that is ahead
--- costs none: order counts as far as it agrees with how long the wait has lasted. Calls may overtake each other: the number
--- and the terms are those of the last that was made.
+-- Puts one waiter into the queue, or renews its lease. A clock that is behind gains no rank, and one that is ahead loses
+-- none: order counts as far as it agrees with how long the wait has lasted. Calls may overtake each other: the number and
+-- the terms are those of the call that was made last.
 local function enter(token, number, order, waited, channel, nonce, window, lease, terms)
   redis.call('ZADD', queue, 'NX', math.min(math.max(tonumber(order), now - 1000 - tonumber(waited)), now), token)
   local before, known = string.match(redis.call('HGET', entries, token) or '', '^(%d+) %d+ %d+ %S+ %S+ (.*)$')
@@ -96,7 +96,7 @@ local function enter(token, number, order, waited, channel, nonce, window, lease
   end
 end
 
--- The answer to a waiter: how long the key is held, or -1; how many are before it; and who holds the key.
+-- The answer to a waiter: the key's remaining ttl, or below 0; how many waiters are before it; and the owner's token.
 local function queued(token, owner)
   return {0, redis.call('PTTL', KEYS[1]), redis.call('ZRANK', queue, token) or -1, type(owner) == 'string' and owner or ''}
 end

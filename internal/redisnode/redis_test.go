@@ -171,7 +171,7 @@ func TestManyExtensionsLeaveInSeveralPipelines(t *testing.T) {
 		return replies
 	}
 	for i, reply := range extendAll() {
-		require.ErrorContains(t, reply.Err, "the key was gone", "claim %d", i)
+		require.ErrorContains(t, reply.Err, "key was missing", "claim %d", i)
 	}
 	for i, reply := range extendAll() {
 		require.NoError(t, reply.Err, "claim %d", i)

@@ -1,4 +1,4 @@
--- Deletes those of the keys that are ours, each on its own.
+-- Deletes the keys that are ours, each independently of the others.
 -- KEYS: the lock's keys. ARGV[1]: token.
 -- Returns how many were deleted. A key of another type is another owner's.
 local deleted = 0

@@ -33,7 +33,7 @@ var (
 	//go:embed owner.lua
 	ownerText string
 
-	// What others include:
+	// The parts that others include:
 	//go:embed queue.lua
 	queueText string
 	//go:embed fence.lua
@@ -49,25 +49,26 @@ var (
 		node.Join:    newScript(joinText),
 		node.Confirm: newScript(confirmText),
 		node.Trust:   newScript(trustText),
-		// A script that begins with #! is refused as a whole where scripts may not write, from
-		// Redis 7 on, and touches no key. Servers before that say that it does not compile.
+		// From Redis 7 on a server where scripts may not write refuses a script that begins with
+		// #! as a whole, before it touches a key. An older server answers that it does not
+		// compile.
 		node.Ping: newScript(pingText),
 		node.Read: newScript(ownerText),
 	}
 	ping6 = newScript(ping6Text)
 )
 
-// script is a Lua script that is sent by its digest, and whole only where the
-// server does not know it. rueidis.Lua does this for one call; for many it
-// loads the script anew each time, which costs a round trip.
+// script is a Lua script that is sent by its digest, and whole only if the server does not know
+// it. rueidis.Lua does this for one call; for many it loads the script again each time, which
+// costs a round trip.
 type script struct {
 	text, digest string
-	commands     []string // that it runs, sorted
+	commands     []string // those that it runs, sorted
 }
 
 var calls = regexp.MustCompile(`redis\.p?call\('([A-Z]+)'`)
 
-// newScript puts the parts where text asks for them.
+// newScript replaces each line of text that names a part by that part.
 func newScript(text string) script {
 	text = strings.Replace(text, "--- queue.lua\n", queueText, 1)
 	text = strings.Replace(text, "--- fence.lua\n", fenceText, 1)

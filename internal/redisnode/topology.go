@@ -11,27 +11,27 @@ import (
 )
 
 const (
-	// A Cluster is asked who has which slots when the answer is older than
-	// topologyAge, or than topologyPause if a connection has failed since.
+	// A Cluster is asked for its slots when its last answer is older than topologyAge, or than
+	// topologyPause if a connection has failed since.
 	topologyAge   = 10 * time.Second
 	topologyPause = 200 * time.Millisecond
-	// topologyWait is for how long one server is waited for.
+	// topologyWait is the timeout of one server.
 	topologyWait = time.Second
 )
 
-// topology knows which server of a Cluster has which slot. It only serves to keep
-// the commands for different servers apart: rueidis sends each where it belongs,
-// by a topology of its own that it does not tell.
+// topology knows which server of a Cluster has which slot. It only serves to keep the commands
+// for different servers apart: rueidis sends each to the right server, by a topology of its own
+// that it does not expose.
 type topology struct {
 	slots atomic.Pointer[slots]
 	ctx   context.Context
 	stop  context.CancelFunc
 
-	members map[string]*member // by name: asking's
+	members map[string]*member // by name; used only by the goroutine that asks
 
 	mu      sync.Mutex // guards what follows
-	asked   time.Time  // when the Cluster was asked last
-	asking  bool
+	asked   time.Time  // when the Cluster was last asked
+	asking  bool       // a goroutine is asking
 	closed  bool
 	running sync.WaitGroup
 }
@@ -51,8 +51,8 @@ func newTopology() *topology {
 	return t
 }
 
-// server names the server that has a slot. As long as that is not known each slot
-// has a server of its own: so none waits for another.
+// server names the server that has a slot. As long as that is not known each slot has a name
+// of its own, so that no command waits for those of another slot.
 func (t *topology) server(slot uint16) string {
 	if known := t.slots.Load(); known != nil && known[slot] != nil {
 		return known[slot].name
@@ -91,7 +91,7 @@ func (t *topology) samples() []string {
 	return keys
 }
 
-// refresh has the Cluster asked, in the background, if that is due.
+// refresh asks the Cluster in the background, if that is due.
 func (t *topology) refresh(client rueidis.Client, failed bool) {
 	age := topologyAge
 	if failed || t.slots.Load() == nil {
@@ -104,15 +104,15 @@ func (t *topology) refresh(client rueidis.Client, failed bool) {
 	}
 	t.asking, t.asked = true, time.Now()
 	t.running.Go(func() {
-		t.ask(client)
+		t.load(client)
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.asking = false
 	})
 }
 
-// ask asks one server after the other until one answers.
-func (t *topology) ask(client rueidis.Client) {
+// load asks one server after the other for its slots, until one answers.
+func (t *topology) load(client rueidis.Client) {
 	for _, server := range client.Nodes() {
 		// With a deadline rueidis may close a connection, see Node.ctx.
 		ctx, cancel := context.WithCancel(t.ctx)
@@ -127,9 +127,8 @@ func (t *topology) ask(client rueidis.Client) {
 	}
 }
 
-// readSlots reads the reply to CLUSTER SLOTS: ranges, each with its first and its
-// last slot, and its servers, the master first, with host, port and id. It
-// returns nil if it is no such reply.
+// readSlots reads the reply to CLUSTER SLOTS: ranges, each with its first and its last slot, and
+// its servers, the master first, with host, port and id. It returns nil for any other reply.
 func (t *topology) readSlots(reply []rueidis.RedisMessage) *slots {
 	known, members := new(slots), make(map[string]*member)
 	for _, message := range reply {
@@ -163,7 +162,7 @@ func (t *topology) readSlots(reply []rueidis.RedisMessage) *slots {
 	return known
 }
 
-// close ends what refresh began.
+// close ends a refresh that is under way.
 func (t *topology) close() {
 	t.mu.Lock()
 	t.closed = true

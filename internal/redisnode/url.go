@@ -14,11 +14,11 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// ParseURL reads the URL of a deployment, or tells what is wrong with it.
+// ParseURL reads the URL of a deployment, or returns what is wrong with it.
 //
-// People paste connection strings of other libraries, and passwords that are not encoded.
-// So the reason quotes nothing of the text, and each part is checked: what is taken for a
-// host is looked up in DNS, and is in errors as the name of a node.
+// Users paste connection strings of other libraries, and passwords that are not encoded. So the
+// reason quotes nothing of the text, and each part is checked: a host is looked up in DNS, and
+// errors print it as the name of a node.
 func ParseURL(text string) (o rueidis.ClientOption, reason string) {
 	scheme, rest, isURL := strings.Cut(text, "://")
 	if reason := misread(text, isURL); reason != "" {
@@ -52,18 +52,18 @@ func ParseURL(text string) (o rueidis.ClientOption, reason string) {
 	}
 	slices.Sort(o.InitAddress)
 	// One address is one server: rueidis would ask it whether it is a
-	// Cluster, and take whatever answers CLUSTER SLOTS for one.
+	// Cluster, and treat any server that answers CLUSTER SLOTS as one.
 	o.ForceSingleClient = len(o.InitAddress) == 1 && o.Sentinel.MasterSet == ""
 	if o.TLSConfig != nil && !o.ForceSingleClient {
-		// Each server has a name of its own: that by which it is dialled.
+		// Each server has its own name: the one by which it is dialled.
 		o.TLSConfig.ServerName = ""
 		o.Sentinel.TLSConfig = o.TLSConfig
 	}
 	return o, ""
 }
 
-// ParseAddress reads host:port, and returns the URL of the server, or tells what is wrong
-// as [ParseURL] does.
+// ParseAddress reads host:port, and returns the URL of the server or, as [ParseURL] does, what
+// is wrong.
 func ParseAddress(text string) (url, reason string) {
 	if reason := misread(text, true); reason != "" {
 		return "", reason
@@ -77,7 +77,7 @@ func ParseAddress(text string) (url, reason string) {
 	return "redis://" + text, checkAddress(text)
 }
 
-// misread tells in what way a text is not one URL.
+// misread returns in what way a text is not one URL.
 func misread(text string, isURL bool) string {
 	switch {
 	case text == "":
@@ -94,7 +94,7 @@ func misread(text string, isURL bool) string {
 	return ""
 }
 
-// checkURL tells what is wrong with the parts of a URL.
+// checkURL returns what is wrong with the parts of a URL.
 func checkURL(u *url.URL, query url.Values) string {
 	db := strings.TrimPrefix(u.Path, "/")
 	switch {
@@ -130,13 +130,13 @@ func checkURL(u *url.URL, query url.Values) string {
 
 var (
 	schemes = []string{"redis", "rediss", "valkey", "valkeys", "unix"}
-	// foreign are schemes of other libraries and protocols, which can be named since they
-	// are no part of a password.
+	// foreign are schemes of other libraries and protocols. An error may quote them, since they
+	// are not part of a password.
 	foreign = []string{"http", "https", "tcp", "tls", "ssl", "redis-sentinel", "redis+sentinel", "redis-socket", "redis+socket", "redis-cluster", "redis+cluster", "redis+tls"}
 )
 
-// parameters are those of rueidis.ParseURL, with what is wrong with their values. Others
-// would be ignored, as ssl=true and password=… of other libraries.
+// parameters are those of rueidis.ParseURL, with checks of their values. rueidis ignores others,
+// such as ssl=true and password=… of other libraries.
 var parameters = map[string]func(value string) (reason string){
 	"addr": func(value string) string {
 		if reason := checkAddress(value); reason != "" {
@@ -182,7 +182,7 @@ func checkWord(value string) string {
 	return ""
 }
 
-// checkAddress tells what is wrong with host:port.
+// checkAddress returns what is wrong with host:port.
 func checkAddress(text string) string {
 	host, port, err := net.SplitHostPort(text)
 	switch {
@@ -206,8 +206,8 @@ func checkAddress(text string) string {
 	return ""
 }
 
-// isLabel reports whether text is what stands between the dots of a host name: letters,
-// digits and hyphens, and the underscores that names in private networks have.
+// isLabel reports whether text is one label of a host name, the part between two dots: letters,
+// digits and hyphens, and the underscores of names in private networks.
 func isLabel(text string) bool {
 	return 0 < len(text) && len(text) <= 63 && text[0] != '-' && text[len(text)-1] != '-' &&
 		!strings.ContainsFunc(text, func(r rune) bool {

@@ -14,13 +14,13 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// surelyNotRun reports whether a server's error says for certain that a command
-// did not run and never will, or, of a script, that it changed nothing. An error
-// that is not among these may come from a proxy that has lost the answer.
+// surelyNotRun reports whether a server's error proves that a command did not run and never
+// will or, of a script, that it changed nothing. Any other error may come from a proxy that has
+// lost the answer.
 func surelyNotRun(err error) bool {
 	text, code := answered(err)
 	switch code {
-	case "OOM", "READONLY", "MISCONF", "NOREPLICAS": // of a script, at the first thing that it was to change
+	case "OOM", "READONLY", "MISCONF", "NOREPLICAS": // of a script, at its first write
 		return true
 	}
 	if inScript(text) {
@@ -34,8 +34,8 @@ func surelyNotRun(err error) bool {
 	return isUnknownCommand(text) || text == "max number of clients reached"
 }
 
-// answered returns the error that a server has answered with, without its ERR, which
-// rueidis cuts off, and the code that it begins with; nothing if err is none of a server.
+// answered returns the text of an error that a server has answered with, without its ERR, which
+// rueidis cuts off, and the code at its beginning. Both are empty if err is not a server's.
 func answered(err error) (text, code string) {
 	answer, ok := rueidis.IsRedisErr(err)
 	if !ok {
@@ -46,13 +46,14 @@ func answered(err error) (text, code string) {
 	return text, code
 }
 
-// inScript reports whether a server's error is of a command in a script, which may have
-// changed something before. A script that returns the error cuts off where it comes from.
+// inScript reports whether a server's error is of a command in a script, which may have changed
+// something before. A script that returns the error cuts off the part that names the script.
 func inScript(text string) bool {
 	return strings.Contains(text, "@user_script:") || isDenialInScript(text)
 }
 
-// isDenialInScript knows the words of Redis 6, 7.0 and 7.2.
+// isDenialInScript reports whether a server's error denies a command in a script, in the words
+// of Redis 6, 7.0 or 7.2.
 func isDenialInScript(text string) bool {
 	return strings.Contains(text, "The user executing the script can't ") || strings.Contains(text, "ACL failure in script: ") ||
 		strings.Contains(text, "Unknown Redis command called from ")
@@ -62,16 +63,15 @@ func isUnknownCommand(text string) bool {
 	return strings.HasPrefix(text, "unknown command '") || strings.HasPrefix(text, "unknown command `")
 }
 
-// isDenial reports whether a server's error says that it does not know a command, or
-// does not let the user run it or access its keys.
+// isDenial reports whether a server's error says that the command is unknown, or that the user
+// may not run it or access its keys.
 func isDenial(err error) bool {
 	text, code := answered(err)
 	return code == "NOPERM" || isUnknownCommand(text) || isDenialInScript(text)
 }
 
-// denied is the error of c, sent in that form, for a server that denies a command or a
-// key. It names both: Redis says which command only if it is not one of a script's, and
-// which key not before version 8.
+// denied is the error of c, sent in that form, if the server denies a command or a key. It names
+// both: Redis names the command only outside scripts, and the key only from version 8 on.
 func denied(c *node.Command, sent form, answer error) error {
 	text := answer.Error()
 	what, keys := "SET", c.Claim.Keys
@@ -97,7 +97,7 @@ func denied(c *node.Command, sent form, answer error) error {
 	return fmt.Errorf("%s with %s: %w", what, strings.Join(names, ", "), discreet(answer))
 }
 
-// touches returns the keys that the script of c has, and those that it makes of them.
+// touches returns the keys that the script of c is given, and those that it derives from them.
 func touches(c *node.Command, keys []string) []string {
 	keys = slices.Clone(keys)
 	if c.Kind == node.Join || c.Kind == node.Leave {
@@ -112,8 +112,8 @@ func touches(c *node.Command, keys []string) []string {
 	return keys
 }
 
-// isDemotion reports whether a server's error says that it is not, or not yet, the one
-// to write to. Its address may belong to another server by now, so it is dialled again:
+// isDemotion reports whether a server's error says that it is not, or not yet, the one to write
+// to. Its address may belong to another server by now, so it is dialled again:
 //
 //   - READONLY: it is a replica. An endpoint points to another server after a failover,
 //     but connections stay where they are.
@@ -130,7 +130,7 @@ func isDemotion(err error) bool {
 		inScript(text) && strings.Contains(text, "-READONLY ") // as Redis 6 has it
 }
 
-// wireError is the error of a connection. It marks those after which the command
+// wireError is the error of a connection. It is marked as ErrNotConnected if the command
 // certainly never left.
 func wireError(err error) error {
 	if dialFailed(err) {
@@ -139,8 +139,8 @@ func wireError(err error) error {
 	return discreet(err)
 }
 
-// dialFailed reports whether err is that of a dial or a handshake. The ctx of a
-// call has no deadline, so a deadline that is exceeded is that of rueidis' own.
+// dialFailed reports whether err is of a dial or a handshake. The ctx of a call has no deadline,
+// so a deadline that is exceeded is rueidis' own.
 func dialFailed(err error) bool {
 	var op *net.OpError
 	var greeting *handshakeError
@@ -149,8 +149,8 @@ func dialFailed(err error) bool {
 
 var errDialTimeout = errors.New("the server did not accept a connection, or did not answer on it, in time")
 
-// dialError is the error of a dial or a handshake. It is never a context error:
-// no ctx of a user's has ended.
+// dialError is the error of a dial or a handshake. It is never a context error: no ctx of the
+// user's has ended.
 func dialError(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errDialTimeout
@@ -161,10 +161,9 @@ func dialError(err error) error {
 	return discreet(err)
 }
 
-// discreet is a server's error without what it repeats of the command: about
-// one that it does not know, or does not let anybody use, Redis quotes the
-// arguments, and so tokens and passwords. It also leaves out the digest of a
-// script, which Redis 7.2 and later append to what failed in it.
+// discreet is a server's error without the parts that quote the command. For a command that is
+// unknown or disabled Redis quotes the arguments, and so tokens and passwords. discreet also
+// leaves out the digest of a script, which Redis 7.2 and later append to errors in it.
 func discreet(err error) error {
 	text := err.Error()
 	said, _, cut := strings.Cut(text, ", with args beginning with:")

@@ -186,7 +186,7 @@ func TestAServerThatClosesWithoutAWordIsToldSo(t *testing.T) {
 	<-s.Tried()
 	err := s.Do(t.Context(), []node.Command{{Kind: node.Acquire, Claim: node.NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}})
 	s.Close()
-	require.ErrorContains(t, err, "not connected: the server closed the connection without a word: ")
+	require.ErrorContains(t, err, "not connected: the server closed the connection without replying: ")
 	require.ErrorIs(t, err, node.ErrNotConnected)
 }
 

@@ -1,4 +1,4 @@
-package waiting
+package waitqueue
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 
 func about(metadata string) node.Terms { return node.Terms{Metadata: metadata} }
 
-func TestAGrantHasTheMetadataOfTheOneWhoGetsIt(t *testing.T) {
+func TestAGrantHasTheMetadataOfItsWaiter(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.hold("k")
 		p := w.process("p", 32)
@@ -32,9 +32,9 @@ func TestAGrantHasTheMetadataOfTheOneWhoGetsIt(t *testing.T) {
 	})
 }
 
-// Whoever is next in its line may say something else of itself, and the process goes on
-// waiting at its place.
-func TestAProcessKeepsItsPlaceWhenTheFirstInItsLineLeaves(t *testing.T) {
+// The next waiter of the process may have other metadata. The process keeps its place in the
+// nodes' queues all the same.
+func TestAProcessKeepsItsPlaceWhenItsFirstWaiterLeaves(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.hold("k")
 		p, other := w.process("p", 32), w.process("other", 32)
@@ -63,7 +63,7 @@ func TestAKeyIsPassedOnOnlyToTheSameMetadata(t *testing.T) {
 		require.Same(t, same, p.Next("k", held, ttl))
 		same.Pass(Grant{Claim: held, Until: 1 << 60, Handed: true})
 		p.got(same, ms)
-		require.Nil(t, p.Next("k", held, ttl), "the key says who held it before")
+		require.Nil(t, p.Next("k", held, ttl), "the key has the metadata of the holder before")
 		w.release("k")
 		grant := p.got(different, time.Second)
 		require.Equal(t, "two", node.Metadata(grant.Claim.Token))
@@ -71,7 +71,7 @@ func TestAKeyIsPassedOnOnlyToTheSameMetadata(t *testing.T) {
 	})
 }
 
-// told is whom the process knows the nodes to have as the key's owners.
+// told returns the key's owners on the nodes, as far as the process knows them.
 func (p *process) told(key string) (owners []string) {
 	for _, r := range p.Replies(key, errors.New("held here")) {
 		owners = append(owners, r.Owner)
@@ -79,10 +79,10 @@ func (p *process) told(key string) (owners []string) {
 	return owners
 }
 
-func TestOneWhoWaitsKnowsWhoHoldsTheKey(t *testing.T) {
+func TestAWaiterKnowsWhichOwnerHoldsTheKey(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		p := w.process("p", 32)
-		require.Equal(t, []string{"", "", ""}, p.told("k"), "nobody waits")
+		require.Equal(t, []string{"", "", ""}, p.told("k"), "there is no waiter")
 		w.hold("k")
 		for i, s := range w.stores {
 			s.Faults(func(op memnode.Op, _ int) memnode.Fault {
@@ -96,7 +96,7 @@ func TestOneWhoWaitsKnowsWhoHoldsTheKey(t *testing.T) {
 			require.Equal(t, []string{"holder", "holder", ""}, p.told("k"))
 		}
 		waiter.Leave()
-		require.Equal(t, []string{"", "", ""}, p.told("k"), "nobody waits any more")
+		require.Equal(t, []string{"", "", ""}, p.told("k"), "no waiter is left")
 
 		held := node.NewClaim([]string{"k"}, "held", 3)
 		p.Hold("k", held)
@@ -107,9 +107,9 @@ func TestOneWhoWaitsKnowsWhoHoldsTheKey(t *testing.T) {
 
 func TestMetadataSaysNothingOfAge(t *testing.T) {
 	c := &candidate{order: 1000, claim: node.NewClaim([]string{"k"}, "M-rs", 1)}
-	require.True(t, c.cameBefore(node.Tag("Z-rr", "host=b")))
-	require.True(t, c.cameBefore(node.Tag("A-rs", "host=b")))
-	require.False(t, c.cameBefore(node.Tag("Z-rs", "host=b")))
-	require.False(t, c.cameBefore(node.Tag("A-rt", "host=b")))
-	require.False(t, c.cameBefore("A.aG-9"), "no order, but metadata that looks like one")
+	require.True(t, c.isYoungerThan(node.Tag("Z-rr", "host=b")))
+	require.True(t, c.isYoungerThan(node.Tag("A-rs", "host=b")))
+	require.False(t, c.isYoungerThan(node.Tag("Z-rs", "host=b")))
+	require.False(t, c.isYoungerThan(node.Tag("A-rt", "host=b")))
+	require.False(t, c.isYoungerThan("A.aG-9"), "no order, but metadata that looks like one")
 }

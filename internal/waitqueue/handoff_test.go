@@ -1,4 +1,4 @@
-package waiting
+package waitqueue
 
 import (
 	"fmt"
@@ -13,14 +13,14 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// hot is a process that hands a key over and over.
+// hot is a process that hands a key over again and again.
 type hot struct {
 	*process
 	claim   *node.Claim
 	waiters []*Waiter
 }
 
-// heat has a process hold the key, with so many more that wait for it there.
+// heat returns a process that holds the key, and in which that many waiters wait for it.
 func (w *world) heat(handoffs, waiters int) *hot {
 	h := &hot{process: w.process("hot", handoffs), claim: node.NewClaim([]string{"k"}, "hot", len(w.stores))}
 	for _, s := range w.stores {
@@ -33,20 +33,20 @@ func (w *world) heat(handoffs, waiters int) *hot {
 	return h
 }
 
-// hand hands the key over once, and has whoever held it wait again. It reports false
-// if it is the turn of others.
+// hand hands the key over once, and the previous holder waits again. It reports false if it
+// is the turn of other processes.
 func (h *hot) hand(left time.Duration) bool {
 	w := h.Next("k", h.claim, left)
 	if w == nil {
 		return false
 	}
 	w.Pass(Grant{Claim: h.claim, Until: 1 << 60, Handed: true})
-	<-w.Granted()
+	<-w.Grant()
 	h.waiters = append(h.waiters[1:], h.enter("k", time.Hour, node.Terms{}))
 	return true
 }
 
-// end has the turn of others, and ends all waits.
+// end gives other processes their turn, and ends all waits.
 func (h *hot) end() {
 	h.Released("k", h.claim)
 	h.world.release("k")
@@ -68,7 +68,7 @@ func (w *world) count() func(memnode.Op) int64 {
 	return func(op memnode.Op) int64 { return counts[op].Load() }
 }
 
-func TestWhileNobodyElseWaitsThereAreNoTurns(t *testing.T) {
+func TestWhileNoOtherProcessWaitsThereAreNoTurns(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		h := w.heat(4, 2)
 		calls := w.count()
@@ -78,16 +78,16 @@ func TestWhileNobodyElseWaitsThereAreNoTurns(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, calls(memnode.Join))
 		require.Zero(t, calls(memnode.Release))
-		require.EqualValues(t, 3*(1000/4-1), calls(memnode.Look), "a question a row")
-		time.Sleep(rowTime)
-		require.True(t, h.hand(time.Hour), "a row that has lasted too long ends in the same way")
+		require.EqualValues(t, 3*(1000/4-1), calls(memnode.Look), "one question per batch")
+		time.Sleep(batchTime)
+		require.True(t, h.hand(time.Hour), "a batch that has lasted too long ends in the same way")
 		h.end()
 	})
 }
 
-// However many rows there were, and whenever the other joined: before a question,
+// However many batches there were, and whenever the other process joined: before a question,
 // after it, or while it was under way.
-func TestAnotherProcessHasItsTurnWithinARow(t *testing.T) {
+func TestAnotherProcessHasItsTurnWithinABatch(t *testing.T) {
 	const handoffs = 4
 	for _, n := range []int{1, 2, 3, 5} {
 		for joins := range 3 * handoffs {
@@ -117,8 +117,8 @@ func TestAnotherProcessHasItsTurnWithinARow(t *testing.T) {
 	}
 }
 
-// Where holds are long, a row is over after its time, which counts from before the
-// question: the answer may be late, and the other have joined meanwhile.
+// Where holds are long, a batch ends after its time, which counts from before the question:
+// the other process may have joined before a late answer.
 func TestAnotherProcessHasItsTurnInTime(t *testing.T) {
 	const hold, late = 10 * ms, 40 * ms
 	for after := time.Duration(0); after < 300*ms; after += 7 * ms {
@@ -136,17 +136,17 @@ func TestAnotherProcessHasItsTurnInTime(t *testing.T) {
 			waiting := make(chan *Waiter, 1)
 			time.AfterFunc(after, func() { waiting <- other.enter("k", ttl, node.Terms{}) })
 			for h.hand(time.Hour) {
-				require.Less(t, time.Since(joined), rowTime+hold+late)
+				require.Less(t, time.Since(joined), batchTime+hold+late)
 				time.Sleep(hold)
 			}
-			require.LessOrEqual(t, time.Since(joined), rowTime+hold+late)
+			require.LessOrEqual(t, time.Since(joined), batchTime+hold+late)
 			h.end()
 			other.Return("k", other.got(<-waiting, 10*ms))
 		})
 	}
 }
 
-// It stands in the queues of a majority, as the holder's last node is away for it.
+// It stands in the queues of a majority only: it cannot reach the remaining node.
 func TestAnotherProcessIsSeenByAQuorum(t *testing.T) {
 	for away := range 3 {
 		for silent := range 3 {
@@ -168,7 +168,7 @@ func TestAnotherProcessIsSeenByAQuorum(t *testing.T) {
 	}
 }
 
-// Nobody is known not to wait where no quorum answers, and a row ends in time.
+// If no quorum answers, other processes may wait, and a batch ends in time.
 func TestWithoutAnAnswerOthersHaveTheirTurn(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		h := w.heat(2, 2)
@@ -182,7 +182,7 @@ func TestWithoutAnAnswerOthersHaveTheirTurn(t *testing.T) {
 			handed++
 			require.LessOrEqual(t, handed, 2)
 		}
-		require.LessOrEqual(t, time.Since(began), rowTime)
+		require.LessOrEqual(t, time.Since(began), batchTime)
 		w.stores[0].Resume()
 		w.stores[1].Resume()
 		synctest.Wait()
@@ -190,16 +190,16 @@ func TestWithoutAnAnswerOthersHaveTheirTurn(t *testing.T) {
 	})
 }
 
-// Short holds are over before they are extended, so that rows use validity up.
-func TestARowDoesNotGoOnWithALockThatIsNearlyOver(t *testing.T) {
+// Short holds end before they are extended, so that batches use validity up.
+func TestABatchDoesNotGoOnWithALockThatNearlyEnds(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		h := w.heat(2, 2)
 		for left, goesOn := range map[time.Duration]bool{time.Minute: true, usualWindow / 2: true, usualWindow/2 - 1: false} {
-			for !h.lines["k"].row.over(2, time.Now()) {
+			for !h.local["k"].batch.done(2, time.Now()) {
 				require.True(t, h.hand(time.Hour))
 			}
 			h.mu.Lock()
-			asks := h.asks(h.lines["k"], left)
+			asks := h.questionDue(h.local["k"], left)
 			h.mu.Unlock()
 			require.Equal(t, goesOn, asks, "%v", left)
 		}
@@ -207,31 +207,31 @@ func TestARowDoesNotGoOnWithALockThatIsNearlyOver(t *testing.T) {
 	})
 }
 
-// While others wait, rows mostly end without a question. Once nobody does, all end
-// with one.
-func TestQuestionsInVainBecomeRare(t *testing.T) {
-	var d doubt
+// While other processes wait, batches mostly end without a question. Once none waits, all
+// end with one.
+func TestQuestionsBecomeRareWhileOthersWait(t *testing.T) {
+	var b askBackoff
 	asked := 0
 	for range 1000 {
-		if d.asks() {
+		if b.due() {
 			asked++
-			d.answered(false)
+			b.answered(false)
 		}
 	}
-	require.InDelta(t, 1000/mostUnasked, asked, 5)
+	require.InDelta(t, 1000/maxSkipped, asked, 5)
 	turns := 0
 	for range 1000 {
-		if d.asks() {
-			d.answered(true)
+		if b.due() {
+			b.answered(true)
 		} else {
 			turns++
 		}
 	}
-	require.LessOrEqual(t, turns, mostUnasked)
+	require.LessOrEqual(t, turns, maxSkipped)
 }
 
 // A hold may end while the nodes are asked.
-func TestAKeyThatIsLostMeanwhileIsNotHandedOver(t *testing.T) {
+func TestAKeyThatIsLostDuringAQuestionIsNotHandedOver(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		h := w.heat(1, 2)
 		require.True(t, h.hand(time.Hour))
@@ -243,7 +243,93 @@ func TestAKeyThatIsLostMeanwhileIsNotHandedOver(t *testing.T) {
 			h.Released("k", h.claim)
 		})
 		require.False(t, h.hand(time.Hour))
-		require.NotNil(t, h.lines["k"].candidate, "those who wait go on")
+		require.NotNil(t, h.local["k"].candidate, "the waiters have a candidate")
 		h.end()
 	})
+}
+
+func TestAKeyIsHandedOverOnlySoOften(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		p := w.process("p", 2)
+		held := node.NewClaim([]string{"k"}, "held", 3)
+		p.Hold("k", held)
+		first, second, third := p.enter("k", ttl, node.Terms{}), p.enter("k", ttl, node.Terms{}), p.enter("k", ttl, node.Terms{})
+		for _, waiter := range []*Waiter{first, second} {
+			require.Same(t, waiter, p.Next("k", held, ttl))
+			waiter.Pass(Grant{Claim: held, Until: 1 << 60, Handed: true})
+			require.Same(t, held, p.got(waiter, ms).Claim)
+		}
+		other := w.process("other", 0)
+		for _, s := range w.stores {
+			s.Set("k", held.Token, time.Hour)
+		}
+		elsewhere := other.enter("k", ttl, node.Terms{})
+		time.Sleep(ms)
+		require.Nil(t, p.Next("k", held, ttl), "another process has its turn")
+		w.release("k")
+		other.Return("k", other.got(elsewhere, time.Second))
+		p.Return("k", p.got(third, time.Second))
+
+		p.Hold("k", held)
+		short := p.enter("k", time.Second, node.Terms{})
+		require.Nil(t, p.Next("k", held, ttl), "the keys would stay for a minute")
+		p.Return("k", p.got(short, time.Second))
+	})
+}
+
+// A waiter that leaves after it was granted the key passes the grant on.
+func TestAGrantThatIsLeftGoesToTheNextWaiterThatCanUseIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		ttl    time.Duration
+		terms  node.Terms
+		late   time.Duration // when the first waiter leaves
+		passes bool
+	}{
+		"the same":                              {ttl: ttl, passes: true},
+		"a shorter ttl":                         {ttl: usualWindow / 2},
+		"other metadata":                        {ttl: ttl, terms: node.Terms{Metadata: "another"}},
+		"a fence":                               {ttl: ttl, terms: node.Terms{Floor: 1}},
+		"too little left":                       {ttl: ttl, late: usualWindow - 20*ms},
+		"enough is left":                        {ttl: ttl, late: usualWindow / 2, passes: true},
+		"nothing is left":                       {ttl: ttl, late: usualWindow + 10*ms},
+		"a ttl that is as long as what is left": {ttl: usualWindow, passes: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, 3, func(t *testing.T, w *world) {
+				w.hold("k")
+				p, other := w.process("p", 0), w.process("other", 0)
+				p.floor = func() int64 { return 1 }
+				first := p.enter("k", ttl, node.Terms{})
+				second := p.enter("k", c.ttl, c.terms)
+				time.Sleep(100 * ms)
+				elsewhere := other.enter("k", ttl, node.Terms{})
+				time.Sleep(100 * ms)
+				token := p.candidate("k").claim.Token
+				w.release("k")
+				synctest.Wait()
+				require.Len(t, first.Grant(), 1)
+				time.Sleep(c.late)
+				first.Leave()
+				synctest.Wait()
+				if c.passes {
+					require.Len(t, second.Grant(), 1, "at once")
+					g := <-second.Grant()
+					require.Equal(t, token, g.Claim.Token)
+					require.Greater(t, g.Until, p.keeper.Now())
+					require.False(t, g.Handed)
+					p.Return("k", g)
+				} else {
+					require.Empty(t, second.Grant())
+					require.Len(t, elsewhere.Grant(), 1, "the other process has its turn")
+				}
+				other.Return("k", other.got(elsewhere, time.Second))
+				if !c.passes {
+					p.Return("k", p.got(second, time.Second))
+				}
+				time.Sleep(ms)
+				require.Equal(t, make([]string, 3), w.owners("k"))
+				require.Empty(t, p.local)
+			})
+		})
+	}
 }

@@ -16,14 +16,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The README's commands, sent in its order, bring what it says.
-func TestTheReadmeSaysWhatComesBack(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
+// The commands of requests.txt, sent in its order, bring what it says.
+func TestTheRequestsBringTheirAnswers(t *testing.T) {
+	requests, err := os.ReadFile("requests.txt")
 	require.NoError(t, err)
 	s := start(t)
 	replayed := 0
 	var background <-chan string
-	for _, c := range commands(string(readme)) {
+	for _, c := range commands(string(requests)) {
 		if c.line == "wait" {
 			require.NotNil(t, background)
 			require.Equal(t, c.output, <-background)
@@ -68,16 +68,18 @@ func TestTheReadmeSaysWhatComesBack(t *testing.T) {
 
 type command struct{ line, output string }
 
-var console = regexp.MustCompile("(?s)```console\n(.*?)```")
-
-// commands are what the README's consoles show.
-func commands(readme string) []command {
+// commands are those of requests.txt. A line that begins with # explains the next one.
+func commands(text string) []command {
 	var all []command
-	for _, block := range console.FindAllStringSubmatch(readme, -1) {
-		for _, text := range strings.Split(strings.TrimPrefix(block[1], "$ "), "\n$ ") {
-			line, output, _ := strings.Cut(text, "\n")
-			all = append(all, command{line, strings.TrimRight(output, "\n")})
+	for line := range strings.Lines(text) {
+		if sent, found := strings.CutPrefix(line, "$ "); found {
+			all = append(all, command{line: strings.TrimSpace(sent)})
+		} else if !strings.HasPrefix(line, "# ") {
+			all[len(all)-1].output += line
 		}
+	}
+	for i := range all {
+		all[i].output = strings.TrimRight(all[i].output, "\n")
 	}
 	return all
 }

@@ -1,4 +1,4 @@
-package keeper
+package clock
 
 import (
 	"syscall"
@@ -11,13 +11,13 @@ const (
 	clockBoottime  = 7
 )
 
-// slept is for how long the machine has been suspended since it was started:
-// CLOCK_BOOTTIME goes on meanwhile, CLOCK_MONOTONIC does not, and nobody can set
-// either. Both are read here, and not one of them by time.Now: that is another
-// clock under testing/synctest.
+// slept returns how long the machine has been suspended since it was started. During a
+// suspension CLOCK_BOOTTIME goes on and CLOCK_MONOTONIC does not, and neither can be set.
+// Both are read here, and not one of them by time.Now: that is another clock under
+// testing/synctest.
 //
-// CLOCK_BOOTTIME is read first, so that a pause between the two is not taken for
-// a suspension.
+// CLOCK_BOOTTIME is read first, so that a pause between the two is not taken for a
+// suspension.
 func slept() time.Duration {
 	boot, ok := read(clockBoottime)
 	mono, also := read(clockMonotonic)

@@ -1,4 +1,4 @@
-package waiting
+package waitqueue
 
 import (
 	"math/rand/v2"
@@ -8,10 +8,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A line is a list in order, of which any can be taken out at any time.
-func TestALineKeepsItsOrderWhoeverLeaves(t *testing.T) {
+// Any waiter can be removed at any time.
+func TestAListKeepsItsOrderWhenAnyWaiterLeaves(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 1))
-	var l waiters
+	var l waiterList
 	var want, gone []*Waiter
 	check := func() {
 		t.Helper()
@@ -53,7 +53,7 @@ func TestALineKeepsItsOrderWhoeverLeaves(t *testing.T) {
 		require.False(t, w.queued)
 		require.Nil(t, w.before)
 		require.Nil(t, w.after)
-		l.remove(w) // is not there any more
+		l.remove(w) // is no longer there
 	}
 	check()
 	for len(want) > 0 {

@@ -1,4 +1,4 @@
-package keeper
+package clock
 
 import (
 	"testing"
@@ -10,54 +10,31 @@ import (
 
 const h = time.Hour
 
-// at is now for these readings of the monotonic and of the wall clock, of a
-// machine that was not suspended.
-func (c *clock) at(mono, wall time.Time) Instant {
-	return c.lookedAt(look{mono: mono, wall: wall, slept: c.last.Load().slept})
-}
-
-func (c *clock) lookedAt(l look) Instant { return c.reckon(func() look { return l }) }
-
-// A suspended machine: the wall clock has run on, the monotonic one has not.
-func TestTheWallClockEndsAHoldSoonerAndNeverLater(t *testing.T) {
-	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{TTL: time.Minute})
-		h.Auto(40 * time.Second)
-		synctest.Wait() // nobody else looks at the clocks, whose wall clock is right
-		now := time.Now()
-		require.Equal(t, b.Now(), b.clock.at(now, now.Round(0).Add(-time.Hour)), "set back: nothing changes")
-		require.NoError(t, h.Context().Err())
-		b.clock.at(now, now.Round(0).Add(-time.Hour+time.Minute))
-		require.False(t, h.Valid(), "ahead: validity has passed, at once for whoever asks")
-		at, cause := ended(h)
-		require.LessOrEqual(t, at.Sub(now), tick, "and within a tick for its context")
-		require.ErrorIs(t, cause, errLost)
-	})
-}
+func (c *Clock) lookedAt(l look) Instant { return c.reckon(func() look { return l }) }
 
 func TestTheClockNeverGoesBack(t *testing.T) {
-	c := newClock()
+	c := New(0.01)
 	epoch := c.last.Load().mono
 	for _, skew := range []time.Duration{0, time.Hour, -time.Hour, time.Minute, 2 * time.Hour, 0} {
 		mono := epoch.Add(time.Second)
-		before := c.at(epoch, epoch.Round(0))
-		now := c.at(mono, mono.Round(0).Add(skew))
+		before := c.Observe(epoch, epoch.Round(0))
+		now := c.Observe(mono, mono.Round(0).Add(skew))
 		require.GreaterOrEqual(t, now, before.Add(time.Second), "never less than monotonic time")
 	}
-	require.Equal(t, epoch.Add(time.Second), c.time(c.at(epoch.Add(time.Second), epoch.Round(0))), "as a time, an instant is monotonic time")
+	require.Equal(t, epoch.Add(time.Second), c.Time(c.Observe(epoch.Add(time.Second), epoch.Round(0))), "as a time, an instant is monotonic time")
 }
 
 // stepper is a clock with hands to set: mono, wall and slept are by how much
 // each of the machine's has gone on since the clock was made.
 type stepper struct {
-	*clock
+	*Clock
 	first look
 	last  Instant
 }
 
 func newStepper() *stepper {
-	c := newClock()
-	return &stepper{clock: c, first: c.last.Load().look}
+	c := New(0.01)
+	return &stepper{Clock: c, first: c.last.Load().look}
 }
 
 // look is by how much the clock goes on to a look.
@@ -112,44 +89,23 @@ func TestALateLookIsNotNews(t *testing.T) {
 func TestAnInstantThatWasSkippedIsTheTimeOfTheJump(t *testing.T) {
 	c := newStepper()
 	c.look(h, h, 0)
-	require.Nil(t, c.over(Instant(h)))
+	require.Nil(t, c.Skipped(Instant(h)))
 	c.look(2*h, 5*h, 0)
 	for _, x := range []struct {
 		at, mono time.Duration
 		skipped  bool
 	}{{h, h, false}, {2 * h, 2 * h, false}, {2*h + 1, 2 * h, true}, {5 * h, 2 * h, true}, {5*h + 1, 2*h + 1, false}} {
-		require.Equal(t, c.first.mono.Add(x.mono), c.time(Instant(x.at)), x.at)
-		jump := c.over(Instant(x.at))
+		require.Equal(t, c.first.mono.Add(x.mono), c.Time(Instant(x.at)), x.at)
+		jump := c.Skipped(Instant(x.at))
 		require.Equal(t, x.skipped, jump != nil, x.at)
 		if jump != nil {
-			require.Equal(t, Jump{By: 3 * h, At: c.time(Instant(5 * h))}, *jump)
+			require.Equal(t, Jump{By: 3 * h, At: c.Time(Instant(5 * h))}, *jump)
 		}
 	}
 	c.look(2*h, 2*h, 1) // set back, and a reading that is a little late
-	require.Equal(t, 3*h, c.over(Instant(5*h)).By, "no jump")
+	require.Equal(t, 3*h, c.Skipped(Instant(5*h)).By, "no jump")
 	c.look(3*h, 4*h, h)
-	require.Equal(t, Jump{By: h, At: c.first.mono.Add(3 * h), Suspended: true}, *c.over(Instant(7 * h)))
-}
-
-func TestALossSaysWhichJumpItWas(t *testing.T) {
-	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{TTL: time.Minute})
-		time.Sleep(time.Second)
-		synctest.Wait()
-		now := time.Now()
-		b.clock.at(now, now.Round(0).Add(time.Hour))
-		ended(h)
-		loss := b.loss.Load()
-		require.Equal(t, &Jump{By: time.Hour, At: now}, loss.Jump)
-		require.Equal(t, now, loss.Until, "not an hour before the lock was taken")
-		require.Equal(t, now, h.Until())
-	})
-	run(t, 3, func(t *testing.T, b *bench) {
-		now := time.Now()
-		b.clock.at(now, now.Round(0).Add(time.Hour))
-		ended(b.hold("k", Terms{}))
-		require.Nil(t, b.loss.Load().Jump, "it was over before")
-	})
+	require.Equal(t, Jump{By: h, At: c.first.mono.Add(3 * h), Suspended: true}, *c.Skipped(Instant(7 * h)))
 }
 
 // The clocks of the machine that runs the test, which is not suspended.
@@ -161,15 +117,15 @@ func TestLookingAtTheClocksFindsThemInStep(t *testing.T) {
 		require.Less(t, stepped.Abs(), slack)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		c := newClock()
+		c := New(0.01)
 		time.Sleep(time.Hour)
-		require.Equal(t, Instant(time.Hour), c.now(), "virtual time is no suspension")
+		require.Equal(t, Instant(time.Hour), c.Now(), "virtual time is no suspension")
 	})
 }
 
 func BenchmarkNow(b *testing.B) {
-	c := newClock()
+	c := New(0.01)
 	for b.Loop() {
-		c.now()
+		c.Now()
 	}
 }
