@@ -9,7 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
