@@ -1,9 +1,9 @@
-# What developers run. It needs Go and make. `make deps` installs what else the tests
-# need, and says what; nothing else here installs anything.
+# What developers run. It needs Go and make. `make test` installs what else the tests need, and
+# says what, as does `make deps`. The other targets install nothing.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-MODULES = . examples benchmarks adapters/gocronlock adapters/certmagiclock
+MODULES = . proof examples benchmarks adapters/gocronlock adapters/certmagiclock
 BENCHSTAT = golang.org/x/perf/cmd/benchstat@v0.0.0-20250813145418-2f7363a06fe1
 COUNT = 6
 
@@ -47,8 +47,9 @@ deps:
 installed:
 	@$(MISSING); if [ -n "$$missing" ]; then echo "missing:" $$missing "(run make deps)"; exit 1; fi
 
-test: installed
+test: deps
 	go test -race ./...
+	cd proof && go test -race ./...
 	cd examples && go test -race ./...
 	cd benchmarks && go test ./...
 	cd adapters/gocronlock && go test -race ./...
@@ -74,7 +75,7 @@ bench-peers: installed
 # All kinds of faults for DURATION, from SEED, and at the same time the simulation:
 # see proof/README.md. Histories go to soak-SEED/.
 soak: installed
-	go test -v -count=1 -timeout=0 -run '^TestSimulation$$' . -sim.for=$(DURATION) -sim.seed=$(SEED) & \
-	go test -v -count=1 -timeout=0 -run '^TestSoak$$' ./internal/nemesis \
+	cd proof && go test -v -count=1 -timeout=0 -run '^TestSimulation$$' ./simulation -sim.for=$(DURATION) -sim.seed=$(SEED) & \
+	cd proof && go test -v -count=1 -timeout=0 -run '^TestSoak$$' ./nemesis \
 		-soak.duration=$(DURATION) -soak.seed=$(SEED) -soak.out=$(CURDIR)/soak-$(SEED); \
 	status=$$?; wait $$! && exit $$status

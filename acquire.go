@@ -6,19 +6,21 @@ import (
 	"slices"
 	"time"
 
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/contest"
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
+	"github.com/redis-kit/redlock/internal/waitqueue"
 )
 
-// request is what take is asked for.
+// request holds the arguments of one acquisition.
 type request struct {
 	keys   []string
 	ttl    time.Duration
 	config lockConfig
-	wait   bool
-	auto   bool            // the lock is extended automatically from its beginning
+	waits  bool
+	auto   bool            // the lock is extended automatically from its start
 	values context.Context // the lock's context has its values
 }
 
@@ -32,19 +34,18 @@ func (l *Locker) acquire(ctx context.Context, r request, opts []LockOption) (*Lo
 		return nil, err
 	}
 	r.config, r.values, r.auto = config, ctx, r.auto && !config.manual
-	if l.chain == nil {
+	if l.chain == nil { // an Op would be an allocation
 		return l.take(ctx, r, nil)
 	}
 	return l.acquireThrough(ctx, r)
 }
 
-// take acquires the keys: in one attempt or, with wait, in as many as the retry policy
-// and ctx allow (invariant 8).
+// take acquires the keys. op is nil without middleware.
 func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
-	if err := r.config.checkTTL(r.ttl, l.keeper.Validity(r.ttl)); err != nil {
+	if err := r.config.checkTimes(r.ttl, l.clock.Validity(r.ttl)); err != nil {
 		return nil, &opError{op: "acquire", keys: r.keys, what: err}
 	}
-	if err := l.config.checkTTL(r.ttl, r.config.fence); err != nil {
+	if err := l.config.checkLongest(r.ttl, r.config.fence); err != nil {
 		return nil, &opError{op: "acquire", keys: r.keys, what: err}
 	}
 	if ctx.Err() != nil {
@@ -54,141 +55,179 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 		return nil, &opError{op: "acquire", keys: r.keys, what: ErrClosed}
 	}
 	defer l.operations.Done()
+	a := acquisition{request: r, locker: l, op: op, pauses: pauses{policy: r.config.retry}}
+	return a.run(ctx)
+}
 
-	w := wait{locker: l, request: r, op: op}
-	defer w.end()
+// acquisition is one request that is being carried out. It belongs to one goroutine.
+type acquisition struct {
+	request
+	locker *Locker
+	op     *Op   // nil without middleware
+	age    int64 // of the tokens of all its attempts; 0 before the first
+	pauses pauses
+	waiter *waitqueue.Waiter // its place in the queue; nil if it has none
+	tooFar error             // why it has none although it asked for one
+	last   *refusal          // of the latest attempt that was decided
+	local  bool              // since then it has made no attempt, see contendedLocally
+}
+
+// run attempts and waits by turns, until it has the lock or the wait ends (invariant 8).
+func (a *acquisition) run(ctx context.Context) (*Lock, error) {
+	defer a.leaveQueue()
 	for {
-		verdict := quorum.Rejected
-		if !w.asks() {
-			var lock *Lock
-			if lock, verdict = l.attempt(ctx, &w); lock != nil {
-				op.polled()
-				l.took(lock)
-				return lock, nil
-			}
-		}
-		// A grant may have come while the nodes were asked.
-		if lock := w.granted(ctx); lock != nil {
+		lock, verdict := a.attempt(ctx)
+		if lock != nil {
 			return lock, nil
 		}
-		if why := l.interruption(ctx); why != nil {
-			return nil, w.refused().because(why)
-		}
-		if !r.wait {
-			return nil, w.refused()
-		}
-		lock, outcome, err := w.pause(ctx, verdict == quorum.Rejected)
-		switch {
-		case err != nil:
-			return nil, &opError{op: "acquire", keys: r.keys, what: err, why: w.refused()}
-		case lock != nil:
-			return lock, nil
-		case outcome == interrupted:
-			return nil, w.refused().because(l.interruption(ctx))
-		case outcome == over:
-			return nil, w.refused()
+		lock, err := a.wait(ctx, verdict)
+		if lock != nil || err != nil {
+			return lock, err
 		}
 	}
 }
 
-// attempt asks every node once, with a fresh token, and settles the votes if they are
-// split. If it fails, whatever it may have set is released in the background (invariant 4).
-func (l *Locker) attempt(ctx context.Context, w *wait) (*Lock, quorum.Verdict) {
-	r, op := &w.request, w.op
-	lock := &Lock{locker: l, config: r.config, ttl: r.ttl}
-	lock.context = heldContext{values: r.values, lock: lock}
+// attempt asks every node once, with a new token, and settles the votes if they are split.
+// It returns the lock, or the verdict of the nodes: they count as having refused if this
+// process holds the key or asks for it already, since then they are not asked. What a failed
+// attempt may have set is released in the background (invariant 4).
+func (a *acquisition) attempt(ctx context.Context) (*Lock, quorum.Verdict) {
+	if a.local = a.contendedLocally(); a.local {
+		return nil, quorum.Rejected
+	}
+	l, lock := a.locker, a.newLock()
 	lock.claim = &lock.own
-	keyTTL := l.keeper.KeyTTL(r.ttl, r.config.maxHold)
-	w.claim(lock.claim)
-	asking, done := w.untilGranted(ctx)
+	a.initClaim(lock.claim)
+	keyTTL := l.clock.KeyTTL(a.ttl, a.config.maxHold)
+	lasts := l.keeper.Lasts(a.terms())
+	timeout := l.config.timeoutOf(a.ttl)
+	// Where validity is shorter than the shortest node timeout, the attempt lasts for that
+	// timeout all the same: refusals that come late still tell who holds the lock.
+	patience := node.Patience{Timeout: timeout, Limit: max(lasts, minNodeTimeout), Stop: l.closing}
+	asking, done := a.untilGranted(ctx)
 	defer done()
 
-	start := l.keeper.Now() // before the first byte is sent (invariant 1)
-	began := op.now()
-	poll := l.panel.Open()
-	defer poll.Close()
-	for _, n := range l.nodes {
-		n.Acquire(lock.claim, keyTTL, poll)
-	}
-	// Where validity is shorter than the shortest node timeout, that is waited for all
-	// the same: refusals that come late still tell who holds the lock.
-	lasts := l.keeper.Lasts(keeper.Terms{TTL: r.ttl, Grace: r.config.grace, MaxHold: r.config.maxHold})
-	timeout := l.config.timeoutOf(r.ttl)
-	verdict := poll.Wait(asking, l.closing, timeout, max(lasts, minNodeTimeout), func(i int) (time.Time, error) {
-		return l.nodes[i].Unsent(lock.claim)
+	start := l.clock.Now() // before the first byte is sent (invariant 1)
+	began := a.op.now()
+	poll, verdict := l.nodes.Ask(asking, lock.claim, patience, func(_ int, n *node.Node, v node.Voter) {
+		n.Acquire(lock.claim, keyTTL, v)
 	})
-	var ballot *quorum.Ballot // of the contest, if there was one
-	if verdict == quorum.Rejected && contest.Split(poll) && w.settles() {
-		a := contest.Attempt{
-			Nodes: l.nodes, Now: l.keeper.Now, Claim: lock.claim, Start: start, Renew: w.renewal(), TTL: keyTTL,
+	defer poll.Close()
+	var settled *quorum.Ballot // the votes of the contest, if there was one
+	if verdict == quorum.Rejected && contest.Split(poll) && a.settlesSplitVotes() {
+		c := contest.Attempt{
+			Nodes: l.nodes, Now: l.clock.Now, Claim: lock.claim, Start: start, Renew: a.renewal(), TTL: keyTTL,
 			Lasts: lasts, Trip: l.trip(), Patience: min(timeout, lasts),
 		}
-		verdict, ballot = a.Settle(asking, l.closing, poll)
-		lock.claim, start = a.Claim, a.Start
+		verdict, settled = c.Settle(asking, l.closing, poll)
+		lock.claim, start = c.Claim, c.Start
 	}
-	op.attempted(began, poll, ballot)
+	a.op.attempted(began, poll, settled)
+
 	var failed *refusal
 	if verdict == quorum.Carried {
-		if failed = l.keep(ctx, w, lock, start, start.Add(lasts), tally(poll, ballot)); failed == nil {
-			return lock, verdict
-		}
-		if failed.ballot != nil { // of the fence
-			verdict = failed.ballot.Verdict()
-			failed.reason = newRefusal(verdict, nil).reason
-		}
+		failed = a.keep(ctx, lock, tally(poll, settled), grant{start, start.Add(l.clock.Validity(a.ttl)), start.Add(lasts), WaitNone})
 	} else {
-		failed = newRefusal(verdict, ballot)
+		failed = newRefusal(verdict, settled)
+	}
+	if failed == nil {
+		a.op.polled()
+		lock.noteHeld()
+		return lock, quorum.Carried
 	}
 	if failed.ballot == nil {
 		failed.ballot = poll.Ballot()
 	}
-	lock.claim.End()
-	l.abandon(lock.claim)
-	w.refuse(verdict, failed)
-	return nil, verdict
+	l.nodes.Abandon(lock.claim)
+	a.refuse(failed)
+	return nil, failed.verdict
 }
 
-// keep makes lock a lock, of a claim that a quorum has granted in an attempt that began at
-// start and lasts until end: it agrees on the fence, and extends what has become too short.
-func (l *Locker) keep(ctx context.Context, w *wait, lock *Lock, start, end keeper.Instant, n numbered) *refusal {
-	r := &w.request
-	if r.config.fence {
+func (a *acquisition) newLock() *Lock {
+	lock := &Lock{locker: a.locker, config: a.config, ttl: a.ttl}
+	lock.context = heldContext{values: a.values, lock: lock}
+	return lock
+}
+
+func (a *acquisition) terms() keeper.Terms {
+	return keeper.Terms{TTL: a.ttl, Grace: a.config.grace, MaxHold: a.config.maxHold}
+}
+
+// initClaim makes c a claim of the acquisition, with a new token.
+func (a *acquisition) initClaim(c *node.Claim) {
+	if a.age == 0 {
+		a.age = node.NewAge()
+	}
+	a.locker.initClaim(c, &a.request, a.age)
+}
+
+func (l *Locker) initClaim(c *node.Claim, r *request, age int64) {
+	c.Init(r.keys, node.Tag(node.AttemptToken(age), r.config.metadata), l.nodes.Len())
+	c.Ask(l.claimTerms(r.config))
+}
+
+// claimTerms returns what a claim asks of the nodes beside its keys.
+func (l *Locker) claimTerms(c lockConfig) node.Terms {
+	t := node.Terms{Metadata: c.metadata, Quarantine: l.config.guard.quarantine()}
+	if c.fence {
+		t.Floor, t.Retention = l.fenceClock.next(), l.config.retention
+	}
+	return t
+}
+
+// renewal returns a function that makes more claims of the acquisition. The function has
+// copies, so that the acquisition stays off the heap.
+func (a *acquisition) renewal() func() *node.Claim {
+	l, r, age := a.locker, a.request, a.age
+	return func() *node.Claim {
+		c := new(node.Claim)
+		l.initClaim(c, &r, age)
+		return c
+	}
+}
+
+// grant says how a quorum has granted a claim.
+type grant struct {
+	start clock.Instant // of the hold
+	until clock.Instant // the end of validity
+	end   clock.Instant // by which the hold must have a fence
+	how   WaitKind
+}
+
+// keep makes lock a lock, of a claim that a quorum has granted and whose nodes have numbered
+// it n: it agrees on the fence, extends what has become too short, and starts the hold.
+func (a *acquisition) keep(ctx context.Context, lock *Lock, n numbered, g grant) *refusal {
+	l := a.locker
+	if a.config.fence {
+		// Before an extension, which sets keys where they are gone and counts nothing.
 		var unconfirmed *quorum.Ballot
-		lock.fence, unconfirmed = l.confirm(ctx, lock.claim, n, r.ttl, end, w.op)
+		lock.fence, unconfirmed = l.confirm(ctx, lock.claim, n, a.ttl, g.end, a.op)
+		if unconfirmed != nil {
+			return &refusal{verdict: unconfirmed.Verdict(), ballot: unconfirmed}
+		}
 		if lock.fence == 0 {
-			return &refusal{ballot: unconfirmed, reason: ErrNoQuorum}
+			return &refusal{verdict: quorum.Carried}
 		}
 	}
-	validity := l.keeper.Validity(r.ttl)
-	trip := l.keeper.Now().Sub(start) // at most: the attempt has taken a round trip to a quorum
-	if trip > validity/20 {           // it may have settled split votes, or agreed on a fence
-		trip = min(trip, l.trip())
-	}
-	terms, err := l.freshen(ctx, r, lock.claim, start, start.Add(validity), trip, WaitNone)
-	if err != nil {
-		return &refusal{reason: ErrNoQuorum, why: err}
-	}
-	if !l.keeper.Hold(&lock.hold, &lock.context, lock.claim, start, terms) {
-		return &refusal{reason: ErrNoQuorum}
+	terms, err := a.freshen(ctx, lock.claim, g)
+	if err != nil || !lock.hold.Start(&lock.context, l.keeper, (*owner)(lock), lock.claim, g.start, terms) {
+		return &refusal{verdict: quorum.Carried, why: err}
 	}
 	return nil
 }
 
 // refusal is how an attempt failed.
 type refusal struct {
-	ballot *quorum.Ballot
-	reason error // ErrNotAcquired or ErrNoQuorum
-	why    error // what the votes do not tell; nil if that is nothing
+	verdict quorum.Verdict // Carried if the nodes granted it too late
+	ballot  *quorum.Ballot
+	why     error // what the votes do not tell; may be nil
 }
 
-// newRefusal returns the refusal of an attempt that was not carried. ballot is that of the
-// contest, nil if there was none.
-func newRefusal(verdict quorum.Verdict, ballot *quorum.Ballot) *refusal {
-	f := &refusal{ballot: ballot, reason: ErrNoQuorum}
-	switch {
-	case verdict == quorum.Rejected:
-		f.reason = ErrNotAcquired
-	case verdict == quorum.Unreachable && ballot != nil && ballot.Verdict() != quorum.Unreachable:
+// newRefusal returns the refusal of an attempt that was not carried. settled has the votes of
+// the contest, nil if there was none.
+func newRefusal(verdict quorum.Verdict, settled *quorum.Ballot) *refusal {
+	f := &refusal{verdict: verdict, ballot: settled}
+	if verdict == quorum.Unreachable && settled != nil && settled.Verdict() != quorum.Unreachable {
 		f.why = errLeftovers
 	}
 	return f
@@ -196,11 +235,11 @@ func newRefusal(verdict quorum.Verdict, ballot *quorum.Ballot) *refusal {
 
 var errLeftovers = errors.New("no owner has a quorum: the votes are split, as by keys that a process left when it died and that end with their ttl")
 
-// abandon releases the keys of a claim that has ended, in the background.
-func (l *Locker) abandon(claim *node.Claim) {
-	for _, n := range l.nodes {
-		n.Abandon(claim)
+func (f *refusal) reason() error {
+	if f.verdict == quorum.Rejected {
+		return ErrNotAcquired
 	}
+	return ErrNoQuorum
 }
 
 // interruption returns what ended a wait: the closing of the Locker, ctx, or nothing.
@@ -264,7 +303,7 @@ func (l *Locker) lockKeys(ctx context.Context, keys []string, fence bool) ([]str
 	}
 	slices.Sort(keys)
 	keys = slices.Compact(keys)
-	for _, n := range l.nodes {
+	for _, n := range l.nodes.All() {
 		if err := n.Check(keys); err != nil {
 			return nil, opErrorf("acquire", keys, "node %s: %w", n.Name(), err)
 		}
@@ -275,17 +314,22 @@ func (l *Locker) lockKeys(ctx context.Context, keys []string, fence bool) ([]str
 			return nil, opErrorf("acquire", keys, "WithFence: node %s: %w", n.Name(), err)
 		}
 	}
+	return keys, l.checkNotHeld(ctx, keys)
+}
+
+// checkNotHeld refuses keys of which ctx holds one already.
+func (l *Locker) checkNotHeld(ctx context.Context, keys []string) error {
 	for lock, ok := FromContext(ctx); ok; lock, ok = FromContext(lock.context.values) {
 		if lock.locker != l || !lock.Valid() {
 			continue
 		}
 		for _, key := range lock.claim.Keys {
 			if slices.Contains(keys, key) {
-				return nil, &opError{op: "acquire", keys: []string{key}, what: ErrAlreadyHeld, how: "valid until " + clockTime(lock.Until()) + ": waiting for it would be a deadlock"}
+				return &opError{op: "acquire", keys: []string{key}, what: ErrAlreadyHeld, how: "valid until " + clockTime(lock.Until()) + ": waiting for it would be a deadlock"}
 			}
 		}
 	}
-	return keys, nil
+	return nil
 }
 
 // prefix returns the keys as they are on the nodes. It changes keys.

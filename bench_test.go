@@ -257,9 +257,9 @@ func floorRun(ctx context.Context, c rueidis.Client, script *rueidis.Lua, key st
 }
 
 var (
-	//go:embed internal/node/extend.lua
+	//go:embed internal/redisnode/extend.lua
 	extendLua string
-	//go:embed internal/node/release.lua
+	//go:embed internal/redisnode/release.lua
 	releaseLua string
 
 	floorExtend, floorRelease = rueidis.NewLuaScript(extendLua), rueidis.NewLuaScript(releaseLua)

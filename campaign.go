@@ -9,8 +9,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// Campaign elects a leader among the processes that campaign for key: whoever holds the
-// lock on it leads. Campaign waits for the lock for as long as ctx allows, runs lead while
+// Campaign elects a leader among the processes that campaign for key: the process that
+// holds the lock on it leads. Campaign waits for the lock for as long as ctx allows, runs lead while
 // it holds the lock, and campaigns again if the lock was lost.
 //
 // lead gets the ctx that [With] gives to its function. If leadership is lost the ctx ends,
@@ -33,7 +33,7 @@ import (
 //
 // While others lead, and while so many nodes are down that there is no quorum, Campaign
 // tries again after the pauses of the retry policy ([WithRetry]). Where the policy ends, it
-// begins anew; one without any pause, as [NoRetry], pauses for a second. In the nodes'
+// begins again; one without any pause, as [NoRetry], pauses for a second. In the nodes'
 // queues a campaign keeps its place. Nothing is reported while it waits; ask [Locker.Ping]
 // whether the nodes answer.
 //
@@ -65,7 +65,7 @@ func Campaign(ctx context.Context, l *Locker, key string, ttl time.Duration, lea
 			}
 			pauses.Reset()
 		}
-		if err := l.rest(ctx, pauses.NextBackOff(), err); err != nil {
+		if err := l.pauseCampaign(ctx, pauses.NextBackOff(), err); err != nil {
 			return err
 		}
 	}
@@ -80,9 +80,9 @@ func campaignsAgain(lock *Lock, err error) bool {
 	return errors.Is(err, ErrLost) && errors.Is(context.Cause(lock.Context()), ErrLost)
 }
 
-// rest pauses a campaign, of which err is the latest result. If ctx ends or the Locker is
+// pauseCampaign pauses a campaign, of which err is the latest result. If ctx ends or the Locker is
 // closed, it returns err, joined with what ended the pause.
-func (l *Locker) rest(ctx context.Context, pause time.Duration, err error) error {
+func (l *Locker) pauseCampaign(ctx context.Context, pause time.Duration, err error) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {

@@ -15,11 +15,11 @@ import (
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 func TestOneLeadsAtATimeAndTheNextFollowsAtOnce(t *testing.T) {
-	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		var leaders atomic.Int64
 		var all sync.WaitGroup
 		began := time.Now()
@@ -44,9 +44,9 @@ func TestOneLeadsAtATimeAndTheNextFollowsAtOnce(t *testing.T) {
 	})
 }
 
-// Between the loss and the next time, nobody has had to call Campaign again.
+// Between the loss and the next time, no caller has had to call Campaign again.
 func TestALeaderThatHasLostIsElectedAgain(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		terms := 0
 		var resumed time.Time
@@ -84,10 +84,10 @@ func TestACampaignOutlastsWhateverThePolicyAllows(t *testing.T) {
 		"exponential": {redlock.WithRetry(redlock.ExponentialRetry(10*ms, time.Second))},
 	} {
 		t.Run(name, func(t *testing.T) {
-			simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+			lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 				l := open()
 				for _, s := range stores[:2] {
-					s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Refuse: true} })
+					s.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Refuse: true} })
 				}
 				var healed time.Time
 				time.AfterFunc(time.Hour, func() {
@@ -107,7 +107,7 @@ func TestACampaignOutlastsWhateverThePolicyAllows(t *testing.T) {
 }
 
 func TestACampaignKeepsItsPlaceInTheQueue(t *testing.T) {
-	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		var r recorder
 		first, second, other := open(redlock.WithMiddleware(r.middleware)), open(), open()
 		held, err := other.TryAcquire(t.Context(), "k", time.Hour)
@@ -141,7 +141,7 @@ func TestCampaignReturnsWhatTheLeaderReturned(t *testing.T) {
 		"another lock was not free": fmt.Errorf("another: %w", redlock.ErrNotAcquired),
 	} {
 		t.Run(name, func(t *testing.T) {
-			simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+			lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 				terms := 0
 				err := redlock.Campaign(t.Context(), open(), "k", time.Second, func(context.Context) error {
 					if terms++; terms > 1 {
@@ -156,7 +156,7 @@ func TestCampaignReturnsWhatTheLeaderReturned(t *testing.T) {
 }
 
 func TestALeaderWhoseCtxEndsLeadsUntilItReturns(t *testing.T) {
-	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		l, rival := open(), open()
 		ctx, cancel := context.WithCancel(t.Context())
 		err := redlock.Campaign(ctx, l, "k", time.Second, func(ctx context.Context) error {
@@ -175,30 +175,30 @@ func TestACampaignEndsWithItsCtx(t *testing.T) {
 	stop := errors.New("shutting down")
 	follower := func(context.Context) error { return errors.New("it leads") }
 	for name, c := range map[string]struct {
-		before func(stores []*sim.Store, other *redlock.Locker)
+		before func(stores []*memnode.Backend, other *redlock.Locker)
 		lead   func(context.Context) error
 		also   error
 	}{
 		"while others lead": {
-			func(_ []*sim.Store, other *redlock.Locker) {
+			func(_ []*memnode.Backend, other *redlock.Locker) {
 				_, _ = other.TryAcquire(context.Background(), "k", time.Hour)
 			}, follower, redlock.ErrNotAcquired,
 		},
 		"without a quorum": {
-			func(stores []*sim.Store, _ *redlock.Locker) {
+			func(stores []*memnode.Backend, _ *redlock.Locker) {
 				for _, s := range stores {
-					s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Refuse: true} })
+					s.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Refuse: true} })
 				}
 			}, follower, redlock.ErrNoQuorum,
 		},
 		"between a loss and the next campaign": {
-			func([]*sim.Store, *redlock.Locker) {},
+			func([]*memnode.Backend, *redlock.Locker) {},
 			func(ctx context.Context) error { <-ctx.Done(); return nil },
 			redlock.ErrLost,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+			lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 				l, other := open(), open()
 				c.before(stores, other)
 				ctx, cancel := context.WithCancelCause(t.Context())
@@ -216,7 +216,7 @@ func TestACampaignEndsWithItsCtx(t *testing.T) {
 }
 
 func TestACampaignEndsWithItsLocker(t *testing.T) {
-	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		leader, follower := open(), open()
 		lead := func(ctx context.Context) error {
 			<-ctx.Done()
@@ -236,7 +236,7 @@ func TestACampaignEndsWithItsLocker(t *testing.T) {
 }
 
 func TestACampaignThatCannotBeWonIsRefusedAtOnce(t *testing.T) {
-	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		lead := func(context.Context) error { return errors.New("it leads") }
 		refuse := redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(context.Context, *redlock.Op, redlock.Handler) error { return errWork }))
@@ -264,7 +264,7 @@ func TestACampaignThatCannotBeWonIsRefusedAtOnce(t *testing.T) {
 
 // A middleware may bound each acquire, and a campaign is many of them then.
 func TestACampaignOutlastsAMiddlewareThatLimitsAcquires(t *testing.T) {
-	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		acquires := 0
 		l, other := open(redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 			acquires++

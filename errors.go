@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
@@ -68,16 +69,16 @@ func (e NodeError) Unwrap() error { return e.Err }
 // HeldError is the error of a node on which another owner holds a key. Find it with
 // [errors.As], in the [NodeError] of a [QuorumError].
 type HeldError struct {
-	// Metadata is what the owner has said of itself by [WithMetadata]. It is empty if it
-	// has said nothing, or if the node was not asked for it.
+	// Metadata is the owner's text by [WithMetadata]. It is empty if the owner has none, or
+	// if the node was not asked for it.
 	Metadata string
 }
 
-// Error says that another owner holds a key, and what is known of it.
-func (e *HeldError) Error() string { return (&node.Owned{Metadata: e.Metadata}).Error() }
+// Error says that another owner holds a key, and gives its metadata.
+func (e *HeldError) Error() string { return (*node.Owned)(e).Error() }
 
-// Holder returns the metadata of who holds the lock ([WithMetadata]), by what most of the
-// nodes say that tell it, or "" if none does.
+// Holder returns the metadata of the lock's holder ([WithMetadata]) that most nodes gave, or
+// "" if none gave any.
 func (e *QuorumError) Holder() string {
 	votes, holder := make(map[string]int), ""
 	for _, n := range e.Nodes {
@@ -158,28 +159,29 @@ func (l *Locker) quorumError(op string, keys []string, ballot *quorum.Ballot, re
 		switch r.Vote {
 		case quorum.Granted:
 		case quorum.Pending:
-			e.Nodes = append(e.Nodes, NodeError{l.nodes[i].Name(), errUnanswered})
+			e.Nodes = append(e.Nodes, NodeError{l.nodes.Name(i), errUnanswered})
 		default:
-			e.Nodes = append(e.Nodes, NodeError{l.nodes[i].Name(), nodeError(r.Err)})
+			e.Nodes = append(e.Nodes, NodeError{l.nodes.Name(i), nodeError(r.Err)})
 		}
 	}
 	return e
 }
 
-// nodeError is a node's error as users see it.
+// nodeError returns a node's error under the name that users see. Its text is that of the
+// node package.
 func nodeError(err error) error {
 	switch e := err.(type) {
 	case *node.Quarantined:
-		return &QuarantineError{Until: e.Until}
+		return (*QuarantineError)(e)
 	case *node.Owned:
-		return &HeldError{Metadata: e.Metadata}
+		return (*HeldError)(e)
 	}
 	return err
 }
 
-// lostError is the cause with which a lost lock's context ends. It is made before
-// the context ends, and may hold an error of a middleware, whose Error method may
-// block. So its text is only made when somebody asks for it (invariant 2).
+// lostError is the cause with which a lost lock's context ends. It is made before the
+// context ends, and may hold an error of a middleware, whose Error method may block. So its
+// text is only made when it is asked for (invariant 2).
 type lostError struct {
 	keys  []string
 	until time.Time
@@ -190,8 +192,8 @@ type lostError struct {
 func (l *Locker) lostError(loss keeper.Loss) error {
 	e := &lostError{keys: loss.Claim.Keys, until: loss.Until}
 	switch {
-	case loss.Capped: // whatever an older extension came to since
-		e.how = "not for longer by WithMaxHold"
+	case loss.Capped: // whatever the result of an older extension
+		e.how = "WithMaxHold reached"
 	case loss.Ballot != nil:
 		e.err = l.quorumError("extend", loss.Claim.Keys, loss.Ballot)
 	case loss.Err != nil:
@@ -209,7 +211,7 @@ func (l *Locker) lostError(loss keeper.Loss) error {
 	return e
 }
 
-func jumped(jump *keeper.Jump) string {
+func jumped(jump *clock.Jump) string {
 	by := jump.By.Round(time.Millisecond)
 	if jump.Suspended {
 		return fmt.Sprintf("the machine was suspended for %v, until %s", by, clockTime(jump.At))

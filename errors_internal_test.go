@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 )
@@ -19,10 +20,10 @@ func TestALossByAJumpOfTheClockSaysSo(t *testing.T) {
 		want string
 	}{
 		{keeper.Loss{}, "not extended"},
-		{keeper.Loss{Jump: &keeper.Jump{By: time.Hour + 1, At: at}}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000Z"},
-		{keeper.Loss{Jump: &keeper.Jump{By: time.Hour, At: at}, Capped: true}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000Z"},
-		{keeper.Loss{Jump: &keeper.Jump{By: time.Hour, At: at, Suspended: true}}, "the machine was suspended for 1h0m0s, until 13:00:05.000Z"},
-		{keeper.Loss{Jump: &keeper.Jump{By: time.Hour, At: at}, Err: refused}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000Z: not extended: refused"},
+		{keeper.Loss{Jump: &clock.Jump{By: time.Hour + 1, At: at}}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000Z"},
+		{keeper.Loss{Jump: &clock.Jump{By: time.Hour, At: at}, Capped: true}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000Z"},
+		{keeper.Loss{Jump: &clock.Jump{By: time.Hour, At: at, Suspended: true}}, "the machine was suspended for 1h0m0s, until 13:00:05.000Z"},
+		{keeper.Loss{Jump: &clock.Jump{By: time.Hour, At: at}, Err: refused}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000Z: not extended: refused"},
 	} {
 		c.loss.Claim, c.loss.Until = &node.Claim{Keys: []string{"k"}}, at
 		err := (&Locker{}).lostError(c.loss)

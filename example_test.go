@@ -5,12 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"log/slog"
+	"net/http"
+	"strings"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/alicebob/miniredis/v2/server"
+	"github.com/cenkalti/backoff/v4"
+	"github.com/redis/rueidis"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/middleware"
+	"github.com/redis-kit/redlock/otelhook"
 )
 
 type Profile struct{ Name string }
@@ -162,3 +169,692 @@ func ExampleFromContext() {
 	// report true true
 	// <nil>
 }
+
+func ExampleOpen() {
+	urls, stop := startNodes(3) // in memory
+	defer stop()
+	ctx := context.Background()
+
+	locker, err := redlock.Open(ctx, append(urls, "redis://localhost:1")) // no server listens on the fourth
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+
+	fmt.Println(redlock.Do(ctx, locker, "report", 30*time.Second, makeReport))
+	// Output: <nil>
+}
+
+func ExampleNew() {
+	urls, stop := startNodes(3) // in memory
+	defer stop()
+
+	var clients []rueidis.Client
+	for _, url := range append(urls, "redis://localhost:1") { // no server listens on the fourth
+		option, err := rueidis.ParseURL(url)
+		if err != nil {
+			log.Fatal(err)
+		}
+		option.ForceSingleClient = true // one server
+		client, err := rueidis.NewClient(redlock.Tune(option))
+		if client == nil {
+			log.Fatal(err)
+		}
+		if err != nil {
+			fmt.Println("one node is down, and may come back")
+		}
+		defer client.Close() // after the Locker
+		clients = append(clients, client)
+	}
+	locker, err := redlock.New(clients)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+
+	fmt.Println(redlock.Do(context.Background(), locker, "report", 30*time.Second, makeReport))
+	// Output:
+	// one node is down, and may come back
+	// <nil>
+}
+
+func ExampleTune() {
+	// A Sentinel group whose Sentinels have a password of their own.
+	option := redlock.Tune(rueidis.ClientOption{
+		InitAddress: []string{"s1:26379", "s2:26379", "s3:26379"},
+		Username:    "redlock", Password: "…",
+		Sentinel: rueidis.SentinelOption{MasterSet: "mymaster", Password: "…"},
+	})
+	fmt.Println(option.AlwaysPipelining, option.Dialer.Timeout, option.Sentinel.TopologyRefreshInterval)
+	// Output: true 1s 5s
+}
+
+func ExampleLock() {
+	locker, stop := openNodes() // a Locker over three nodes in memory
+	defer stop()
+	ctx := context.Background()
+
+	lock, err := locker.Acquire(ctx, "job", 10*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(lock.Key(), len(lock.Token()) > 26, lock.Valid(), lock.Until().After(time.Now()))
+	fmt.Println(lock.Release(ctx), lock.Valid())
+	// Output:
+	// job true true true
+	// <nil> false
+}
+
+func ExampleLocker_Acquire() {
+	ctx := context.Background()
+	locker, err := redlock.Open(ctx, []string{"redis://r1:6379"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+
+	lock, err := locker.Acquire(ctx, "payment:order:456", 10*time.Second)
+	if errors.Is(err, redlock.ErrNotAcquired) {
+		return // others hold it
+	} else if err != nil {
+		log.Fatal(err) // says which node answered what
+	}
+	defer lock.Release(ctx)
+
+	if err := processPayment(lock.Context(), "456"); err != nil {
+		log.Println(err, context.Cause(lock.Context()))
+	}
+}
+
+func ExampleLocker_TryAcquire() {
+	locker, stop := openNodes() // a Locker over three nodes in memory
+	defer stop()
+	ctx := context.Background()
+
+	lock, err := locker.TryAcquire(ctx, "job", 10*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = locker.TryAcquire(ctx, "job", 10*time.Second)
+	fmt.Println(errors.Is(err, redlock.ErrNotAcquired))
+
+	if err := lock.Release(ctx); err != nil {
+		log.Fatal(err)
+	}
+	_, err = locker.TryAcquire(ctx, "job", 10*time.Second)
+	fmt.Println(err)
+	// Output:
+	// true
+	// <nil>
+}
+
+func ExampleLocker_AcquireAll() {
+	locker, stop := openNodes()
+	defer stop()
+	ctx := context.Background()
+
+	lock, err := locker.AcquireAll(ctx, []string{"b", "a", "b"}, 10*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lock.Release(ctx)
+
+	fmt.Println(lock.Keys())
+	_, err = locker.TryAcquireAll(ctx, []string{"b", "c"}, 10*time.Second) // c stays free
+	fmt.Println(errors.Is(err, redlock.ErrNotAcquired))
+	// Output:
+	// [a b]
+	// true
+}
+
+func ExampleLocker_TryAcquireAll() {
+	locker, stop := openNodes()
+	defer stop()
+	ctx := context.Background()
+
+	both := []string{"account:ann", "account:bob"}
+	lock, err := locker.TryAcquireAll(ctx, both, 10*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lock.Release(ctx)
+
+	_, err = locker.TryAcquireAll(ctx, both, 10*time.Second)
+	fmt.Println(errors.Is(err, redlock.ErrNotAcquired))
+	// Output: true
+}
+
+func ExampleLocker_Ping() {
+	urls, stop := startNodes(2)
+	defer stop()
+	locker, err := redlock.Open(context.Background(), append(urls, "redis://127.0.0.1:1")) // no server is there
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+
+	http.HandleFunc("GET /ready", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := locker.Ping(r.Context()); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		}
+	})
+
+	nodes, err := locker.Ping(context.Background())
+	for _, node := range nodes {
+		fmt.Println(node.Err == nil)
+	}
+	fmt.Println(err)
+	// Output:
+	// true
+	// true
+	// false
+	// <nil>
+}
+
+func ExampleLocker_Close() {
+	locker, stop := openNodes()
+	defer stop()
+	ctx := context.Background()
+
+	lock, err := locker.Acquire(ctx, "job", 10*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(locker.Close())
+	fmt.Println(context.Cause(lock.Context()))
+	_, err = locker.Acquire(ctx, "job", 10*time.Second)
+	fmt.Println(errors.Is(err, redlock.ErrClosed))
+	// Output:
+	// <nil>
+	// redlock: locker closed
+	// true
+}
+
+func ExampleLock_Context() {
+	locker, stop := openNodes()
+	defer stop()
+	ctx := context.Background()
+
+	lock, err := locker.Acquire(ctx, "job", 500*time.Millisecond)
+	if err != nil {
+		log.Fatal(err)
+	}
+	<-lock.Context().Done() // it is not extended
+	fmt.Println(errors.Is(context.Cause(lock.Context()), redlock.ErrLost), lock.Valid())
+	// Output: true false
+}
+
+func ExampleLock_Extend() {
+	locker, stop := openNodes()
+	defer stop()
+	ctx := context.Background()
+
+	lock, err := locker.Acquire(ctx, "job", 10*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lock.Release(ctx)
+
+	if err := lock.Extend(ctx, time.Minute); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(time.Until(lock.Until()) > 30*time.Second)
+	// Output: true
+}
+
+func ExampleLock_AutoExtend() {
+	ctx := context.Background()
+	locker, err := redlock.Open(ctx, []string{"redis://r1:6379"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+
+	lock, err := locker.Acquire(ctx, "data-migration", 30*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer lock.Release(ctx) // stops the extension too
+
+	// Extend whenever less than 5 s remain.
+	if err := lock.AutoExtend(5 * time.Second); err != nil {
+		log.Fatal(err)
+	}
+	for batch := range 100 {
+		if err := migrateBatch(lock.Context(), batch); err != nil {
+			log.Fatal(err)
+		}
+	}
+}
+
+func ExampleLock_StopAutoExtend() {
+	locker, stop := openNodes()
+	defer stop()
+
+	// The function lets the lock end when its work is no longer of use.
+	err := redlock.Do(context.Background(), locker, "job", 500*time.Millisecond, func(ctx context.Context) error {
+		lock, _ := redlock.FromContext(ctx)
+		lock.StopAutoExtend()
+		<-ctx.Done()
+		return nil
+	})
+	fmt.Println(errors.Is(err, redlock.ErrLost))
+	// Output: true
+}
+
+func ExampleLock_Release() {
+	locker, stop := openNodes()
+	defer stop()
+	ctx := context.Background()
+
+	lock, err := locker.Acquire(ctx, "job", 10*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(lock.Release(ctx))
+	fmt.Println(lock.Release(ctx)) // again: does nothing
+	fmt.Println(context.Cause(lock.Context()))
+	fmt.Println(errors.Is(lock.Extend(ctx, 0), redlock.ErrNotHeld))
+	// Output:
+	// <nil>
+	// <nil>
+	// redlock: lock released
+	// true
+}
+
+func ExampleQuorumError() {
+	urls, stop := startNodes(1) // in memory
+	defer stop()
+	ctx := context.Background()
+
+	locker, err := redlock.Open(ctx, urls)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+	if _, err := locker.Acquire(ctx, "job", 10*time.Second); err != nil {
+		log.Fatal(err)
+	}
+
+	_, err = locker.TryAcquire(ctx, "job", 10*time.Second)
+	var q *redlock.QuorumError
+	if errors.As(err, &q) {
+		fmt.Printf("%s %q: %d of %d nodes granted, %d needed\n", q.Op, q.Keys, q.Got, q.Total, q.Need)
+		for _, node := range q.Nodes {
+			fmt.Println("redis://"+node.Node == urls[0], node.Err)
+		}
+	}
+	// Output:
+	// acquire ["job"]: 0 of 1 nodes granted, 1 needed
+	// true held by another owner
+}
+
+func ExampleHeldError() {
+	urls, stop := startNodes(1)
+	defer stop()
+	ctx := context.Background()
+
+	locker, err := redlock.Open(ctx, urls, redlock.WithMetadata("host=web-1 pid=4711"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+	if _, err := locker.Acquire(ctx, "job", 10*time.Second); err != nil {
+		log.Fatal(err)
+	}
+
+	_, err = locker.TryAcquire(ctx, "job", 10*time.Second)
+	var refused *redlock.QuorumError
+	if !errors.As(err, &refused) {
+		log.Fatal(err)
+	}
+	for _, node := range refused.Nodes {
+		var held *redlock.HeldError
+		fmt.Println(errors.As(node.Err, &held), node.Err)
+	}
+	// Output: true held by another owner: host=web-1 pid=4711
+}
+
+func Example_nested() {
+	locker, stop := openNodes()
+	defer stop()
+
+	err := redlock.Do(context.Background(), locker, "job", 30*time.Second, func(ctx context.Context) error {
+		_, err := locker.Acquire(ctx, "job", 30*time.Second) // would wait for itself
+		fmt.Println(errors.Is(err, redlock.ErrAlreadyHeld))
+		return nil
+	})
+	fmt.Println(err)
+	// Output:
+	// true
+	// <nil>
+}
+
+func ExampleWithRetry() {
+	ctx := context.Background()
+
+	locker, err := redlock.Open(ctx, []string{"redis://r1:6379", "redis://r2:6379", "redis://r3:6379"},
+		redlock.WithRetry(redlock.FixedRetry(200*time.Millisecond, 100*time.Millisecond, 5)),
+		redlock.WithGrace(time.Second))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+
+	// One lock may differ: wait for as long as ctx allows, hold for a minute at most.
+	err = redlock.Do(ctx, locker, "report", 20*time.Second, makeReport,
+		redlock.WithRetry(redlock.ExponentialRetry(50*time.Millisecond, 2*time.Second)),
+		redlock.WithMaxHold(time.Minute))
+	if err != nil {
+		log.Println(err)
+	}
+}
+
+// Any function that returns a new backoff.BackOff is a policy.
+func ExampleRetryPolicy() {
+	locker, stop := openNodes() // a Locker over three nodes in memory
+	defer stop()
+	ctx := context.Background()
+	if _, err := locker.Acquire(ctx, "job", 30*time.Second); err != nil {
+		log.Fatal(err)
+	}
+
+	// Two more attempts, 10 ms apart.
+	twice := func() backoff.BackOff {
+		return backoff.WithMaxRetries(backoff.NewConstantBackOff(10*time.Millisecond), 2)
+	}
+	_, err := locker.Acquire(ctx, "job", 30*time.Second, redlock.WithRetry(twice))
+	fmt.Println(errors.Is(err, redlock.ErrNotAcquired))
+	// Output: true
+}
+
+func ExampleFixedRetry() {
+	locker, stop := openNodes()
+	defer stop()
+	ctx := context.Background()
+
+	lock, err := locker.Acquire(ctx, "job", 30*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	time.AfterFunc(50*time.Millisecond, func() { _ = lock.Release(ctx) })
+
+	// Every 20 to 30 ms, until it is free or ctx ends.
+	_, err = locker.Acquire(ctx, "job", 30*time.Second,
+		redlock.WithRetry(redlock.FixedRetry(20*time.Millisecond, 10*time.Millisecond, -1)))
+	fmt.Println(err)
+	// Output: <nil>
+}
+
+func ExampleExponentialRetry() {
+	locker, stop := openNodes()
+	defer stop()
+	ctx := context.Background()
+	if _, err := locker.Acquire(ctx, "job", 30*time.Second); err != nil {
+		log.Fatal(err)
+	}
+
+	// Until ctx ends: here it does first.
+	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	_, err := locker.Acquire(ctx, "job", 30*time.Second,
+		redlock.WithRetry(redlock.ExponentialRetry(10*time.Millisecond, time.Second)))
+	fmt.Println(errors.Is(err, redlock.ErrNotAcquired), errors.Is(err, context.DeadlineExceeded))
+	// Output: true true
+}
+
+func ExampleNoRetry() {
+	locker, stop := openNodes()
+	defer stop()
+	ctx := context.Background()
+	if _, err := locker.Acquire(ctx, "job", 30*time.Second); err != nil {
+		log.Fatal(err)
+	}
+
+	// Skip the work if somebody else is at it.
+	err := redlock.Do(ctx, locker, "job", 30*time.Second, makeReport, redlock.WithRetry(redlock.NoRetry()))
+	fmt.Println(errors.Is(err, redlock.ErrNotAcquired))
+	// Output: true
+}
+
+func ExampleWithGrace() {
+	locker, stop := openNodes()
+	defer stop()
+
+	// No extension, so the lock ends. fn learns of it 1.5 s before.
+	err := redlock.Do(context.Background(), locker, "ledger", 2*time.Second,
+		func(ctx context.Context) error {
+			lock, _ := redlock.FromContext(ctx)
+			<-ctx.Done()
+			fmt.Println("time left to stop in:", time.Now().Before(lock.Until()))
+			return nil
+		},
+		redlock.WithoutAutoExtend(), redlock.WithGrace(1500*time.Millisecond))
+	fmt.Println(errors.Is(err, redlock.ErrLost))
+	// Output:
+	// time left to stop in: true
+	// true
+}
+
+func ExampleWithMaxHold() {
+	locker, stop := openNodes()
+	defer stop()
+
+	// However often the lock is extended, it ends after 500 ms.
+	err := redlock.Do(context.Background(), locker, "report", 10*time.Second,
+		func(ctx context.Context) error {
+			<-ctx.Done() // a function that would never end
+			return context.Cause(ctx)
+		},
+		redlock.WithMaxHold(500*time.Millisecond))
+	fmt.Println(errors.Is(err, redlock.ErrLost))
+	// Output: true
+}
+
+func ExampleWithoutAutoExtend() {
+	locker, stop := openNodes()
+	defer stop()
+
+	err := redlock.Do(context.Background(), locker, "report", 500*time.Millisecond,
+		func(ctx context.Context) error {
+			<-ctx.Done()
+			return nil
+		},
+		redlock.WithoutAutoExtend())
+	fmt.Println(errors.Is(err, redlock.ErrLost))
+	// Output: true
+}
+
+func ExampleWithExtendThreshold() {
+	locker, stop := openNodes(redlock.WithExtendThreshold(900 * time.Millisecond))
+	defer stop()
+
+	// Extended whenever less than 900 ms remain: it outlasts its ttl.
+	err := redlock.Do(context.Background(), locker, "report", time.Second, func(ctx context.Context) error {
+		select {
+		case <-time.After(1200 * time.Millisecond):
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
+	fmt.Println(err)
+	// Output: <nil>
+}
+
+func ExampleWithLocalHandoff() {
+	// Other processes have their turn after every release.
+	locker, stop := openNodes(redlock.WithLocalHandoff(0))
+	defer stop()
+	fmt.Println(redlock.Do(context.Background(), locker, "report", 30*time.Second, makeReport))
+	// Output: <nil>
+}
+
+func ExampleWithoutWaitQueue() {
+	// For nodes whose user may not publish. The retry policy alone decides when to try again.
+	locker, stop := openNodes(redlock.WithoutWaitQueue())
+	defer stop()
+	fmt.Println(redlock.Do(context.Background(), locker, "report", 30*time.Second, makeReport))
+	// Output: <nil>
+}
+
+func ExampleWithKeyPrefix() {
+	locker, stop := openNodes(redlock.WithKeyPrefix("shop:"))
+	defer stop()
+
+	lock, err := locker.Acquire(context.Background(), "order:456", 30*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(lock.Key())
+	// Output: shop:order:456
+}
+
+func ExampleWithMetadata() {
+	locker, stop := openNodes(redlock.WithMetadata("host=web-1 pid=4711"))
+	defer stop()
+	ctx := context.Background()
+	if _, err := locker.Acquire(ctx, "report", 30*time.Second); err != nil {
+		log.Fatal(err)
+	}
+
+	_, err := locker.TryAcquire(ctx, "report", 30*time.Second)
+	var refused *redlock.QuorumError
+	if errors.As(err, &refused) {
+		fmt.Println("held by", refused.Holder())
+	}
+	// Output: held by host=web-1 pid=4711
+}
+
+func ExampleWithNodeTimeout() {
+	// Nodes on another continent, and clocks that are not kept well.
+	locker, stop := openNodes(
+		redlock.WithNodeTimeout(2*time.Second),
+		redlock.WithDriftFactor(0.05))
+	defer stop()
+
+	lock, err := locker.Acquire(context.Background(), "job", 100*time.Second)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(time.Until(lock.Until()) < 95*time.Second) // 5 % and 2 ms less than the ttl
+	// Output: true
+}
+
+func ExampleWithDriftFactor() {
+	_, err := redlock.Open(context.Background(), []string{"redis://r1:6379"}, redlock.WithDriftFactor(0.5))
+	fmt.Println(err)
+	// Output: redlock: WithDriftFactor(0.5): must be between 0 and 0.1
+}
+
+// announce says when it is entered and left.
+func announce(name string) redlock.Middleware {
+	return func(next redlock.Handler) redlock.Handler {
+		return func(ctx context.Context, op *redlock.Op) error {
+			fmt.Println(name, "before", op.Kind)
+			err := next(ctx, op)
+			fmt.Println(name, "after", op.Kind)
+			return err
+		}
+	}
+}
+
+func ExampleWithMiddleware() {
+	locker, stop := openNodes( // a Locker over three nodes in memory
+		redlock.WithMiddleware(announce("outer"), announce("middle")),
+		redlock.WithMiddleware(announce("inner")))
+	defer stop()
+
+	err := redlock.Do(context.Background(), locker, "order:456", 30*time.Second, func(context.Context) error {
+		fmt.Println("— the work —")
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// outer before acquire
+	// middle before acquire
+	// inner before acquire
+	// inner after acquire
+	// middle after acquire
+	// outer after acquire
+	// outer before hold
+	// middle before hold
+	// inner before hold
+	// — the work —
+	// inner after hold
+	// middle after hold
+	// outer after hold
+	// outer before release
+	// middle before release
+	// inner before release
+	// inner after release
+	// middle after release
+	// outer after release
+}
+
+// A middleware that refuses to lock anything but jobs.
+func ExampleMiddleware() {
+	jobsOnly := func(next redlock.Handler) redlock.Handler {
+		return func(ctx context.Context, op *redlock.Op) error {
+			if op.Kind == redlock.OpAcquire && !strings.HasPrefix(op.Keys[0], "job:") {
+				return fmt.Errorf("no lock on %q: keys must begin with %q", op.Keys[0], "job:")
+			}
+			return next(ctx, op)
+		}
+	}
+	locker, stop := openNodes(redlock.WithMiddleware(jobsOnly))
+	defer stop()
+	ctx := context.Background()
+
+	fmt.Println(redlock.Do(ctx, locker, "job:7", 30*time.Second, makeReport))
+	fmt.Println(redlock.Do(ctx, locker, "user:7", 30*time.Second, makeReport))
+	// Output:
+	// <nil>
+	// no lock on "user:7": keys must begin with "job:"
+}
+
+func ExamplePanicError() {
+	faulty := func(next redlock.Handler) redlock.Handler {
+		return func(ctx context.Context, op *redlock.Op) error {
+			if op.Kind == redlock.OpLost {
+				panic("no such column") // on a goroutine of the Locker
+			}
+			return next(ctx, op)
+		}
+	}
+	locker, stop := openNodes(redlock.WithMiddleware(faulty))
+	defer stop()
+
+	lock, err := locker.Acquire(context.Background(), "job", 500*time.Millisecond)
+	if err != nil {
+		log.Fatal(err)
+	}
+	<-lock.Context().Done() // it is not extended
+
+	var panicked *redlock.PanicError
+	if errors.As(locker.Close(), &panicked) {
+		fmt.Println(panicked.Value)
+	}
+	// Output: no such column
+}
+
+func Example_middleware() {
+	ctx := context.Background()
+
+	locker, err := redlock.Open(ctx, []string{"redis://r1:6379", "redis://r2:6379", "redis://r3:6379"},
+		redlock.WithMiddleware(
+			middleware.Log(slog.Default()), // acquired at debug, contention at info, loss and sick nodes at warn
+			otelhook.New(),                 // spans and metrics, by the global OpenTelemetry providers
+		))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer locker.Close()
+
+	orders := middleware.HTTP(locker, 30*time.Second, middleware.HeaderKey("orders:", "Idempotency-Key"))
+	http.Handle("POST /orders", orders(createOrder))
+}
+
+var createOrder = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})

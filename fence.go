@@ -6,9 +6,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
+	"github.com/redis-kit/redlock/internal/waitqueue"
 )
 
 // Fence returns the fencing token of the lock, or 0 if it was acquired without
@@ -18,19 +19,19 @@ import (
 // Per key, while no node loses its counter early: fences are unique, and if one acquire
 // returned before another was called, the later fence is larger, even after pauses, expiry
 // or clock jumps. If clocks also run within the drift allowance and no data is lost, fences
-// follow the order of grants. After a minority of nodes has lost data, all this holds only
-// if these nodes stay away, or are kept from voting by [WithRestartGuard], for longer than
-// the longest ttl plus twice the clock skew.
+// follow the order of grants. After a minority of nodes has lost data, these guarantees
+// require that those nodes stay down, or are quarantined by [WithRestartGuard], for longer
+// than the longest ttl plus twice the clock skew.
 //
 // The resource that the lock protects must refuse a fence below the highest that it has
 // seen: docs/guarantees.md has examples. For a lock on several keys, one fence counts for
 // all of them.
 func (l *Lock) Fence() int64 { return l.fence }
 
-// floors are the floors of fences: the wall clock in microseconds, so that nodes agree on
-// the fence of a key whose counter some of them do not have. They never go back in one
-// process, whatever its clock does.
-type floors struct{ last atomic.Int64 }
+// fenceClock hands out lower bounds for fences, their floors: the wall clock in microseconds,
+// never decreasing within a process. So nodes agree on the fence of a key whose counter some
+// of them do not have.
+type fenceClock struct{ last atomic.Int64 }
 
 // maxFloor bounds the floors, and so the year that a clock may show, to 2112. A floor near
 // 2^53 would leave the counters of its keys no room to count, for every client and for as
@@ -46,9 +47,9 @@ func checkClock(now time.Time) error {
 	return argumentError("WithFence: the clock of this machine says %s: must be before %s", now.UTC().Format(time.DateOnly), time.UnixMicro(maxFloor).UTC().Format(time.DateOnly))
 }
 
-// next returns a floor. If the clock has become wrong since checkClock it is one that the
-// nodes refuse, and that later ones are not above.
-func (f *floors) next() int64 {
+// next returns a floor. If the wall clock has become wrong since checkClock, it returns one
+// that the nodes refuse, and later floors do not depend on it.
+func (f *fenceClock) next() int64 {
 	for {
 		now, last := time.Now().UnixMicro(), f.last.Load()
 		if now >= maxFloor {
@@ -61,17 +62,7 @@ func (f *floors) next() int64 {
 	}
 }
 
-// terms returns what an acquisition asks of the nodes beside its keys.
-func (l *Locker) terms(c lockConfig) node.Terms {
-	t := node.Terms{Metadata: c.metadata}
-	if c.fence {
-		t.Floor, t.Retention = l.floors.next(), l.config.retention
-	}
-	t.Quarantine = l.config.guard.quarantine()
-	return t
-}
-
-// numbered is what the nodes that granted a claim have numbered it.
+// numbered tells how the nodes that granted a claim have numbered it.
 type numbered struct {
 	fence  int64  // the largest
 	agreed uint64 // the nodes, as bits, whose counter was exactly that
@@ -93,29 +84,26 @@ func (n *numbered) count() int { return bits.OnesCount64(n.agreed) }
 // confirm returns the fence of a claim that a quorum has granted: the largest number, once
 // a quorum of nodes holds the claim and has counted up to exactly that. A node that has
 // counted further makes its own the fence (the strict confirm: without it two holders could
-// share one). As a rule the nodes agree, and nobody is asked. It returns 0 if that cannot be
-// by the deadline, and the votes if they are why.
+// share one). As a rule the nodes agree, and none is asked. It returns 0 if the nodes do not
+// agree before the deadline, with the votes if a round failed.
 //
-// All nodes that have not agreed are asked, also those whose grant is still to come: that
-// travels before the question.
-func (l *Locker) confirm(ctx context.Context, claim *node.Claim, n numbered, ttl time.Duration, deadline keeper.Instant, op *Op) (int64, *quorum.Ballot) {
-	need := quorum.Need(len(l.nodes))
+// All nodes that have not agreed are asked, also those whose grant is still to come: the
+// grant travels before the question.
+func (l *Locker) confirm(ctx context.Context, claim *node.Claim, n numbered, ttl time.Duration, deadline clock.Instant, op *Op) (int64, *quorum.Ballot) {
+	need := l.nodes.Need()
 	for n.count() < need {
-		left := deadline.Sub(l.keeper.Now())
+		left := deadline.Sub(l.clock.Now())
 		if left <= 0 {
 			return 0, nil
 		}
 		began, agreed := op.now(), n
-		poll := l.panel.Open()
-		for i, node := range l.nodes {
+		patience := node.Patience{Timeout: l.config.timeoutOf(ttl), Limit: left, Stop: l.closing}
+		poll, verdict := l.nodes.Ask(ctx, claim, patience, func(i int, to *node.Node, v node.Voter) {
 			if agreed.has(i) {
-				poll.Cast(i, quorum.Reply{Vote: quorum.Granted, Fence: agreed.fence})
+				v.Cast(i, quorum.Reply{Vote: quorum.Granted, Fence: agreed.fence})
 			} else {
-				node.Confirm(claim, max(agreed.fence, claim.Terms().Floor), poll)
+				to.Confirm(claim, max(agreed.fence, claim.Terms().Floor), v)
 			}
-		}
-		verdict := poll.Wait(ctx, l.closing, l.config.timeoutOf(ttl), left, func(i int) (time.Time, error) {
-			return l.nodes[i].Unsent(claim)
 		})
 		n = tally(poll, nil)
 		op.confirmed(began, poll)
@@ -143,6 +131,16 @@ func tally(poll *quorum.Poll, settled *quorum.Ballot) (n numbered) {
 		count(settled)
 	} else {
 		poll.Read(count)
+	}
+	return n
+}
+
+// tallyGrant is tally for a grant of the nodes' queues.
+func tallyGrant(g waitqueue.Grant) (n numbered) {
+	for i, fence := range g.Fences {
+		if fence > 0 {
+			n.add(i, fence)
+		}
 	}
 	return n
 }

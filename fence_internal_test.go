@@ -10,7 +10,7 @@ import (
 )
 
 func TestFloorsDoNotGoBackWithTheClock(t *testing.T) {
-	var f floors
+	var f fenceClock
 	ahead := time.Now().Add(time.Hour).UnixMicro()
 	f.last.Store(ahead) // the clock has been set back by an hour since
 	require.Equal(t, ahead+1, f.next())
@@ -20,7 +20,7 @@ func TestFloorsDoNotGoBackWithTheClock(t *testing.T) {
 // A clock that is far off for a while leaves nothing behind in the process.
 func TestAFloorIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var f floors
+		var f fenceClock
 		require.NoError(t, checkClock(time.Now()))
 		before := f.next()
 		require.Less(t, before, int64(maxFloor))
@@ -33,7 +33,7 @@ func TestAFloorIsBounded(t *testing.T) {
 
 func TestNoTwoClaimsOfAProcessHaveTheSameFloor(t *testing.T) {
 	const goroutines, each = 8, 1000
-	var f floors
+	var f fenceClock
 	var all sync.WaitGroup
 	var mu sync.Mutex // guards seen
 	seen := make(map[int64]bool)

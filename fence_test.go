@@ -12,9 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/redistest"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // confirms is a middleware that counts the acquisitions, and those for which nodes had to
@@ -91,7 +92,7 @@ func TestTheFenceIsThatOfTheLockInFn(t *testing.T) {
 }
 
 // agreed is how many nodes have counted up to exactly the fence of a lock on "k".
-func agreed(stores []*sim.Store, fence int64) (n int) {
+func agreed(stores []*memnode.Backend, fence int64) (n int) {
 	for _, s := range stores {
 		if s.Counter("k") == fence {
 			n++
@@ -101,7 +102,7 @@ func agreed(stores []*sim.Store, fence int64) (n int) {
 }
 
 func TestNodesThatDisagreeAgreeOnTheLargest(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		var c confirms
 		l := open(redlock.WithFence(), redlock.WithMiddleware(c.middleware))
 		for i := range 30 {
@@ -124,18 +125,18 @@ func TestNodesThatDisagreeAgreeOnTheLargest(t *testing.T) {
 // The trace that breaks uniqueness where a node that has counted further counts as one
 // that agrees: its acquisition is a straggler, and lands when the others have decided.
 func TestAStragglerThatCountedFurtherMakesTheFence(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open(redlock.WithFence())
 		ahead := time.Now().Add(time.Hour).UnixMicro()
 		stores[0].Count("k", ahead)
 		stores[1].Count("k", ahead+1000)
-		stores[1].Faults(func(op sim.Op, _ int) sim.Fault {
-			if op == sim.Confirm { // it travels behind the acquisition
-				return sim.Fault{Request: 25 * ms}
+		stores[1].Faults(func(op memnode.Op, _ int) memnode.Fault {
+			if op == memnode.Confirm { // it travels behind the acquisition
+				return memnode.Fault{Request: 25 * ms}
 			}
-			return sim.Fault{Request: 20 * ms}
+			return memnode.Fault{Request: 20 * ms}
 		})
-		stores[2].Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Confirm} })
+		stores[2].Faults(func(op memnode.Op, _ int) memnode.Fault { return memnode.Fault{LoseRequest: op == memnode.Confirm} })
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
 		require.Equal(t, ahead+1001, lock.Fence(), "two nodes have counted up to exactly that")
@@ -152,19 +153,18 @@ func TestAStragglerThatCountedFurtherMakesTheFence(t *testing.T) {
 
 // Where nodes cannot agree before validity ends, there is no lock.
 func TestALockWithoutAnAgreedFenceIsNotAcquired(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		var lost atomic.Bool
 		lost.Store(true)
-		var nodes []node.Store
+		var nodes []node.Backend
 		for _, s := range stores {
 			nodes = append(nodes, without{s, node.Confirm, &lost})
 		}
-		l, err := redlock.NewOver(nodes, redlock.WithFence())
-		require.NoError(t, err)
+		l := lockertest.Over(t, nodes, redlock.WithFence())
 		defer func() { require.NoError(t, l.Close()) }()
 		stores[0].Count("k", time.Now().Add(time.Hour).UnixMicro())
 		stores[1].Count("k", time.Now().Add(2*time.Hour).UnixMicro())
-		_, err = l.TryAcquire(t.Context(), "k", time.Second)
+		_, err := l.TryAcquire(t.Context(), "k", time.Second)
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
 		var failed *redlock.QuorumError
 		require.ErrorAs(t, err, &failed)
@@ -174,7 +174,7 @@ func TestALockWithoutAnAgreedFenceIsNotAcquired(t *testing.T) {
 }
 
 func TestFencesGrowAfterTheirCountersHaveExpired(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open(redlock.WithFence(), redlock.WithFenceRetention(time.Minute))
 		var last int64
 		for range 5 {
@@ -192,15 +192,15 @@ func TestFencesGrowAfterTheirCountersHaveExpired(t *testing.T) {
 }
 
 func TestEveryHolderHasAFenceOfItsOwn(t *testing.T) {
-	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		var c confirms
 		lockers := []*redlock.Locker{open(redlock.WithMiddleware(c.middleware)), open(redlock.WithMiddleware(c.middleware))}
 		lock, err := lockers[0].TryAcquire(t.Context(), "k", time.Minute, redlock.WithFence())
 		require.NoError(t, err)
 		fences := []int64{lock.Fence()}
-		var waiters []<-chan got
+		var waiters []<-chan lockertest.Acquired
 		for i := range 6 { // of each process three
-			waiters = append(waiters, waitFor(lockers[i%2], time.Minute, redlock.WithFence()))
+			waiters = append(waiters, lockertest.WaitFor(lockers[i%2], time.Minute, redlock.WithFence()))
 		}
 		require.NoError(t, lock.Release(t.Context()))
 		served := make(map[int]bool)
@@ -211,11 +211,11 @@ func TestEveryHolderHasAFenceOfItsOwn(t *testing.T) {
 				}
 				select {
 				case g := <-w:
-					require.NoError(t, g.err)
+					require.NoError(t, g.Err)
 					served[i] = true
-					fences = append(fences, g.lock.Fence())
+					fences = append(fences, g.Lock.Fence())
 					time.Sleep(10 * ms)
-					require.NoError(t, g.lock.Release(t.Context()))
+					require.NoError(t, g.Lock.Release(t.Context()))
 				default:
 				}
 			}
@@ -228,13 +228,13 @@ func TestEveryHolderHasAFenceOfItsOwn(t *testing.T) {
 }
 
 // Its floor is that of its last join: nodes that have lost their counters number it above
-// whoever came meanwhile.
+// the processes that came in the meantime.
 func TestAWaiterIsNumberedAboveThoseWhoCameBeforeIt(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l, other := open(redlock.WithFence()), open(redlock.WithFence())
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
-		waiter := waitFor(other, time.Minute)
+		waiter := lockertest.WaitFor(other, time.Minute)
 		time.Sleep(5 * time.Second)
 		for _, s := range stores {
 			s.Wipe()
@@ -246,16 +246,16 @@ func TestAWaiterIsNumberedAboveThoseWhoCameBeforeIt(t *testing.T) {
 			s.Wipe()
 		}
 		g := <-waiter
-		require.NoError(t, g.err)
-		require.Greater(t, g.lock.Fence(), between.Fence())
-		require.NoError(t, g.lock.Release(t.Context()))
+		require.NoError(t, g.Err)
+		require.Greater(t, g.Lock.Fence(), between.Fence())
+		require.NoError(t, g.Lock.Release(t.Context()))
 		require.Error(t, lock.Release(t.Context()))
 	})
 }
 
 // A process in which some want a fence and some do not.
 func TestAWaiterGetsTheFenceThatItAskedFor(t *testing.T) {
-	simulated(t, func(t *testing.T, _ []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		holder, l := open(), open(redlock.WithLocalHandoff(0))
 		lock, err := holder.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
@@ -263,28 +263,28 @@ func TestAWaiterGetsTheFenceThatItAskedFor(t *testing.T) {
 		ctx, leave := context.WithCancel(t.Context())
 		gone := make(chan error, 1)
 		go func() {
-			_, err := l.Acquire(ctx, "k", time.Minute, queued)
+			_, err := l.Acquire(ctx, "k", time.Minute, lockertest.Queued)
 			gone <- err
 		}()
 		synctest.Wait()
-		fenced := waitFor(l, time.Minute, redlock.WithFence())
-		plain := waitFor(l, time.Minute)
+		fenced := lockertest.WaitFor(l, time.Minute, redlock.WithFence())
+		plain := lockertest.WaitFor(l, time.Minute)
 		leave()
 		require.ErrorIs(t, <-gone, context.Canceled)
 		require.NoError(t, lock.Release(t.Context()))
-		g := soon(t, fenced)
-		require.NoError(t, g.err)
-		require.Positive(t, g.lock.Fence())
-		require.NoError(t, g.lock.Release(t.Context()))
-		g = soon(t, plain)
-		require.NoError(t, g.err)
-		require.Zero(t, g.lock.Fence())
-		require.NoError(t, g.lock.Release(t.Context()))
+		g := lockertest.Soon(t, fenced)
+		require.NoError(t, g.Err)
+		require.Positive(t, g.Lock.Fence())
+		require.NoError(t, g.Lock.Release(t.Context()))
+		g = lockertest.Soon(t, plain)
+		require.NoError(t, g.Err)
+		require.Zero(t, g.Lock.Fence())
+		require.NoError(t, g.Lock.Release(t.Context()))
 	})
 }
 
 func TestFencesFitWhatTheyAreStoredIn(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open(redlock.WithFence())
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
@@ -294,7 +294,7 @@ func TestFencesFitWhatTheyAreStoredIn(t *testing.T) {
 }
 
 func TestANodeInQuarantineIsNamedWithTheTimeWhenItVotesAgain(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open(redlock.WithRestartGuard(time.Minute, time.Second))
 		_, err := l.TryAcquire(t.Context(), "k", time.Minute)
 		require.ErrorIs(t, err, redlock.ErrNoQuorum, "they are new")
@@ -312,7 +312,7 @@ func TestANodeInQuarantineIsNamedWithTheTimeWhenItVotesAgain(t *testing.T) {
 		synctest.Wait() // on all nodes
 		stores[1].Wipe()
 		time.Sleep(10 * time.Second)
-		stores[1].Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Reply: ms} }) // the last to answer
+		stores[1].Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Reply: ms} }) // the last to answer
 		_, err = l.TryAcquire(t.Context(), "k", time.Minute)
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
 		var failed *redlock.QuorumError
@@ -323,7 +323,7 @@ func TestANodeInQuarantineIsNamedWithTheTimeWhenItVotesAgain(t *testing.T) {
 			var q *redlock.QuarantineError
 			require.ErrorAs(t, failed.Nodes[i].Err, &q)
 			require.WithinDuration(t, time.Now().Add(left), q.Until, time.Second)
-			require.ErrorContains(t, failed.Nodes[i], "in quarantine, as it was restarted or lost its data: votes again at ")
+			require.ErrorContains(t, failed.Nodes[i], "quarantined after a restart or data loss until ")
 		}
 		time.Sleep(53 * time.Second)
 		lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
@@ -334,7 +334,7 @@ func TestANodeInQuarantineIsNamedWithTheTimeWhenItVotesAgain(t *testing.T) {
 
 // A lock that is held on a node that loses its data is kept: the holder sets it again.
 func TestAHolderKeepsItsLockThroughAQuarantine(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l, rival := open(redlock.WithRestartGuard(time.Second, 0)), open(redlock.WithRestartGuard(time.Second, 0))
 		require.NoError(t, l.TrustNodes(t.Context()))
 		err := redlock.Do(t.Context(), l, "k", time.Second, func(ctx context.Context) error {
@@ -353,7 +353,7 @@ func TestAHolderKeepsItsLockThroughAQuarantine(t *testing.T) {
 }
 
 func TestTrustNodesNamesThoseThatDidNotAnswer(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open(redlock.WithRestartGuard(time.Minute, 0))
 		stores[1].Pause()
 		err := l.TrustNodes(t.Context())
@@ -371,7 +371,7 @@ func TestTrustNodesNamesThoseThatDidNotAnswer(t *testing.T) {
 }
 
 func TestWhatAFenceOrAGuardCannotBeIsRefused(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open(redlock.WithFence(), redlock.WithFenceRetention(time.Minute), redlock.WithRestartGuard(time.Hour, 0))
 		_, err := l.TryAcquire(t.Context(), "k", 2*time.Minute)
 		require.EqualError(t, err, `redlock: acquire "k": ttl 2m0s: must not be above WithFenceRetention, 1m0s, for a lock with a fence`)
@@ -427,28 +427,28 @@ func TestAFenceOnAClusterNeedsAKeyThatItsCounterCanBeWith(t *testing.T) {
 	require.False(t, errors.As(err, &failed), "it is refused before anything is sent")
 }
 
-// A node that has forgotten for whom it voted gives its vote to nobody else, a holder
+// A node that has forgotten for whom it voted gives its vote to no one else, a holder
 // included: what an extension sets there would count at the next one.
 func TestANodeInQuarantineGivesNoVoteThatItMayHaveGiven(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		guard := redlock.WithRestartGuard(10*time.Second, 0)
 		l, rival := open(guard), open(guard, redlock.WithNodeTimeout(900*ms))
 		require.NoError(t, l.TrustNodes(t.Context()))
-		on := func(i int, op sim.Op, f sim.Fault) {
-			stores[i].Faults(func(asked sim.Op, _ int) sim.Fault {
+		on := func(i int, op memnode.Op, f memnode.Fault) {
+			stores[i].Faults(func(asked memnode.Op, _ int) memnode.Fault {
 				if asked == op {
 					return f
 				}
-				return sim.Fault{}
+				return memnode.Fault{}
 			})
 		}
-		on(0, sim.Acquire, sim.Fault{NotRun: true})
+		on(0, memnode.Acquire, memnode.Fault{NotRun: true})
 		lock, err := l.TryAcquire(t.Context(), "k", time.Second)
 		require.NoError(t, err, "by nodes 1 and 2")
 
 		time.Sleep(500 * ms)
 		stores[0].Faults(nil)
-		on(2, sim.Acquire, sim.Fault{Request: 600 * ms}) // it comes when the key there has expired
+		on(2, memnode.Acquire, memnode.Fault{Request: 600 * ms}) // it comes when the key there has expired
 		got := make(chan *redlock.Lock, 1)
 		go func() {
 			second, err := rival.TryAcquire(t.Context(), "k", 10*time.Second)
@@ -457,7 +457,7 @@ func TestANodeInQuarantineGivesNoVoteThatItMayHaveGiven(t *testing.T) {
 		}()
 		time.Sleep(100 * ms)
 		stores[0].Wipe()
-		on(2, sim.Extend, sim.Fault{LoseRequest: true})
+		on(2, memnode.Extend, memnode.Fault{LoseRequest: true})
 		for range 2 {
 			time.Sleep(100 * ms)
 			require.ErrorIs(t, lock.Extend(t.Context(), 0), redlock.ErrNoQuorum)
@@ -472,20 +472,20 @@ func TestANodeInQuarantineGivesNoVoteThatItMayHaveGiven(t *testing.T) {
 
 // The nodes agree before an extension sets keys that it found gone: that counts nothing.
 func TestAnExtensionMakesNoNodeAgreeOnAFence(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		holder, l, rival := open(), open(redlock.WithFence()), open(redlock.WithFence())
 		held, err := holder.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
-		synctest.Wait()                                              // on all nodes
-		waiter := waitFor(l, time.Second, redlock.WithGrace(300*ms)) // beyond half of the window: it is extended before it begins
-		stores[2].Wipe()                                             // it has no place there
+		synctest.Wait()                                                         // on all nodes
+		waiter := lockertest.WaitFor(l, time.Second, redlock.WithGrace(300*ms)) // beyond half of the window: it is extended before it begins
+		stores[2].Wipe()                                                        // it has no place there
 		ahead := time.Now().Add(time.Hour).UnixMicro()
 		for i, s := range stores {
 			s.Count("k", ahead+[]int64{1, 0, 1}[i])
 		}
-		stores[1].Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseRequest: op == sim.Confirm} })
-		stores[2].Faults(func(op sim.Op, _ int) sim.Fault {
-			return map[sim.Op]sim.Fault{sim.Join: {LoseRequest: true}, sim.Extend: {Request: 50 * ms}, sim.Confirm: {Request: 100 * ms}}[op]
+		stores[1].Faults(func(op memnode.Op, _ int) memnode.Fault { return memnode.Fault{LoseRequest: op == memnode.Confirm} })
+		stores[2].Faults(func(op memnode.Op, _ int) memnode.Fault {
+			return map[memnode.Op]memnode.Fault{memnode.Join: {LoseRequest: true}, memnode.Extend: {Request: 50 * ms}, memnode.Confirm: {Request: 100 * ms}}[op]
 		})
 		require.NoError(t, held.Release(t.Context()))
 		time.Sleep(10 * ms)
@@ -498,9 +498,9 @@ func TestAnExtensionMakesNoNodeAgreeOnAFence(t *testing.T) {
 			s.Faults(nil)
 		}
 		g := <-waiter
-		require.NoError(t, g.err)
-		require.NotEqual(t, other.Fence(), g.lock.Fence())
-		require.NoError(t, g.lock.Release(t.Context()))
+		require.NoError(t, g.Err)
+		require.NotEqual(t, other.Fence(), g.Lock.Fence())
+		require.NoError(t, g.Lock.Release(t.Context()))
 	})
 }
 
@@ -511,7 +511,7 @@ func TestAFenceNeedsAClockThatCanBeRight(t *testing.T) {
 		stores, l := inMemory(t, 3)
 		asked := 0
 		for _, s := range stores {
-			s.Faults(func(sim.Op, int) sim.Fault { asked++; return sim.Fault{} })
+			s.Faults(func(memnode.Op, int) memnode.Fault { asked++; return memnode.Fault{} })
 		}
 		time.Sleep(time.Until(time.Date(2113, 1, 1, 0, 0, 0, 0, time.UTC)))
 		_, err := l.TryAcquire(t.Context(), "k", time.Minute, redlock.WithFence())

@@ -29,7 +29,7 @@ func WithRestartGuard(maxTTL, skew time.Duration) Option {
 	})
 }
 
-// restartGuard is WithRestartGuard; the zero value is that there is none.
+// restartGuard holds the settings of WithRestartGuard. The zero value disables it.
 type restartGuard struct {
 	set          bool
 	maxTTL, skew time.Duration
@@ -39,7 +39,7 @@ func (g restartGuard) check() error {
 	switch {
 	case !g.set:
 		return nil
-	case g.maxTTL < MinTTL || g.maxTTL > MaxTTL:
+	case outOfRange(g.maxTTL):
 		return argumentError("WithRestartGuard: maxTTL %v: must be from %v to %v", g.maxTTL, MinTTL, MaxTTL)
 	case g.skew < 0 || g.skew > g.maxTTL:
 		return argumentError("WithRestartGuard: skew %v: must be from 0 to maxTTL, %v", g.skew, g.maxTTL)
@@ -56,14 +56,14 @@ func (g restartGuard) check() error {
 // It waits for every node, for no longer than the node timeout. If any did not answer, the
 // error is a [QuorumError] that names it and matches [ErrNoQuorum]; the others vote at once.
 func (l *Locker) TrustNodes(ctx context.Context) error {
-	_, err := l.askEach("trust", (*node.Node).Trust, ctx, len(l.nodes))
+	_, err := l.askEach(ctx, "trust", (*node.Node).Trust, l.nodes.Len())
 	return err
 }
 
 var errGuardedCluster = errors.New("is a Cluster: WithRestartGuard needs servers or Sentinel groups")
 
-// quarantine returns for how long a node does not vote after a loss of data; 0 if it
-// always does.
+// quarantine returns how long a node does not vote after a loss of data; 0 if it always
+// does.
 func (g restartGuard) quarantine() time.Duration { return g.maxTTL + 2*g.skew }
 
 // QuarantineError says that a node does not vote, by [WithRestartGuard]: it may have lost
@@ -73,4 +73,4 @@ type QuarantineError struct {
 }
 
 // Error says when the node votes again.
-func (e *QuarantineError) Error() string { return (&node.Quarantined{Until: e.Until}).Error() }
+func (e *QuarantineError) Error() string { return (*node.Quarantined)(e).Error() }

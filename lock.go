@@ -10,6 +10,7 @@ import (
 	"github.com/redis-kit/redlock/internal/leasthold"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
+	"github.com/redis-kit/redlock/internal/waitqueue"
 )
 
 // Lock is a lock that has been acquired. Its methods are safe for concurrent use.
@@ -89,7 +90,7 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration, op *Op) error {
 	}
 	start := op.now()
 	ballot, extended := l.hold.Extend(ctx, ttl, l.locker.config.timeoutOf(ttl))
-	op.asked(start, ballot)
+	op.record(start, ballot)
 	if extended {
 		return nil
 	}
@@ -97,13 +98,13 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration, op *Op) error {
 }
 
 func (l *Lock) checkExtension(ttl time.Duration) error {
-	if ttl < MinTTL || ttl > MaxTTL {
+	if outOfRange(ttl) {
 		return opErrorf("extend", l.Keys(), "ttl %v: must be 0 (as acquired) or from %v to %v", ttl, MinTTL, MaxTTL)
 	}
-	if validity := l.locker.keeper.Validity(ttl); validity <= l.config.grace {
+	if validity := l.locker.clock.Validity(ttl); validity <= l.config.grace {
 		return opErrorf("extend", l.Keys(), "ttl %v: its validity, %v, must be above the grace, %v", ttl, validity, l.config.grace)
 	}
-	if err := l.locker.config.checkTTL(ttl, l.config.fence); err != nil {
+	if err := l.locker.config.checkLongest(ttl, l.config.fence); err != nil {
 		return &opError{op: "extend", keys: l.Keys(), what: err}
 	}
 	return nil
@@ -111,7 +112,7 @@ func (l *Lock) checkExtension(ttl time.Duration) error {
 
 func (l *Lock) notExtended(ballot *quorum.Ballot) *QuorumError {
 	if !l.Valid() {
-		return l.locker.quorumError("extend", l.Keys(), ballot, ErrNotHeld, l.ended())
+		return l.locker.quorumError("extend", l.Keys(), ballot, ErrNotHeld, l.cause())
 	}
 	return l.locker.quorumError("extend", l.Keys(), ballot, ErrNoQuorum)
 }
@@ -147,10 +148,10 @@ func (l *Lock) StopAutoExtend() { l.hold.StopAuto() }
 // Only the values of ctx are used, not its end, so a release works under a ctx
 // that has ended.
 //
-// Release is idempotent: later calls wait for the first and return its error. So a
-// middleware that calls Release of the very lock that is being released waits for
-// itself, for ever. The error matches [ErrNotHeld] if the lock had ended before, and [ErrNoQuorum] if too many
-// nodes did not confirm.
+// Release is idempotent: later calls wait for the first and return its error. A middleware
+// must not call Release on the lock being released: it would deadlock. The error matches
+// [ErrNotHeld] if the lock had ended before, and [ErrNoQuorum] if too many nodes did not
+// confirm.
 func (l *Lock) Release(ctx context.Context) error {
 	l.releasing.Do(func() {
 		if l.locker.chain == nil {
@@ -183,15 +184,12 @@ func (l *Lock) release(op *Op) error {
 		return l.notHeld("release")
 	}
 	began := op.now()
-	poll := l.locker.panel.Open()
-	for _, n := range l.locker.nodes {
-		n.Release(l.claim, poll)
-	}
-	verdict := poll.Wait(context.Background(), nil, l.locker.config.timeoutOf(l.ttl), l.ttl, func(i int) (time.Time, error) {
-		return l.locker.nodes[i].Unsent(l.claim)
+	patience := node.Patience{Timeout: l.locker.config.timeoutOf(l.ttl), Limit: l.ttl}
+	poll, verdict := l.locker.nodes.Ask(context.Background(), l.claim, patience, func(_ int, n *node.Node, v node.Voter) {
+		n.Release(l.claim, v)
 	})
-	op.tried(began, poll)
 	defer poll.Close()
+	op.recordPoll(began, poll)
 	if verdict == quorum.Carried {
 		return nil
 	}
@@ -202,16 +200,16 @@ func (l *Lock) release(op *Op) error {
 	return l.locker.quorumError("release", l.Keys(), ballot, ErrNoQuorum)
 }
 
-// ended returns the cause with which the lock ended. Only call it for a lock that
-// has ended or is no longer valid.
-func (l *Lock) ended() error {
+// cause returns why the lock ended. Only call it for a lock that has ended or is no longer
+// valid.
+func (l *Lock) cause() error {
 	l.hold.Expire() // Valid goes by the clock; the timer may not have run yet
 	<-l.Context().Done()
 	return context.Cause(l.Context())
 }
 
 func (l *Lock) notHeld(op string) error {
-	return &opError{op: op, keys: l.claim.Keys, what: ErrNotHeld, why: l.ended()}
+	return &opError{op: op, keys: l.claim.Keys, what: ErrNotHeld, why: l.cause()}
 }
 
 // heldContext gives a lock's context the values of the ctx that acquired it,
@@ -233,4 +231,100 @@ func (c heldContext) Value(key any) any {
 		return leasthold.Keep(c.lock.keep)
 	}
 	return c.values.Value(key)
+}
+
+// owner is a Lock as its [keeper.Owner]. So the methods for the Keeper are none of Lock's.
+type owner Lock
+
+func (o *owner) Cause(loss keeper.Loss) error { return o.locker.lostError(loss) }
+
+func (o *owner) Ended() { (*Lock)(o).noteReleased() }
+
+func (o *owner) Extend() error { return (*Lock)(o).extendDue() }
+
+func (o *owner) Lost() { (*Lock)(o).tellLost() }
+
+// queued returns the queue that the lock takes part in, nil if there is none.
+func (l *Lock) queued() *waitqueue.Queue {
+	if len(l.claim.Keys) > 1 {
+		return nil
+	}
+	return l.locker.queue
+}
+
+// noteHeld tells the queue that an attempt has acquired the lock.
+func (l *Lock) noteHeld() {
+	q := l.queued()
+	if q == nil {
+		return
+	}
+	q.Hold(l.Key(), l.claim)
+	if l.Context().Err() != nil { // it ended before that, and noteReleased found nothing
+		l.noteReleased()
+	}
+}
+
+// noteReleased tells the queue that the lock is no longer held.
+func (l *Lock) noteReleased() {
+	if q := l.queued(); q != nil {
+		q.Released(l.Key(), l.claim)
+	}
+}
+
+// handOver passes a lock that is being released to another goroutine of this process that
+// waits for it. It reports false if there is none.
+func (l *Lock) handOver() bool {
+	q := l.queued()
+	if q == nil {
+		return false
+	}
+	next := q.Next(l.Key(), l.claim, time.Until(l.hold.Until()))
+	if next == nil {
+		return false
+	}
+	until, ok := l.hold.Pass(ErrReleased)
+	if !ok {
+		next.Restore()
+		return false
+	}
+	next.Pass(waitqueue.Grant{Claim: l.claim, Until: until, Handed: true})
+	return true
+}
+
+// keep is the [leasthold.Keep] of the lock.
+func (l *Lock) keep(until time.Time) bool {
+	l.locker.mu.Lock()
+	defer l.locker.mu.Unlock()
+	if until.IsZero() {
+		delete(l.locker.kept, l)
+		return true
+	}
+	if l.locker.closed {
+		return false
+	}
+	if l.locker.kept == nil {
+		l.locker.kept = make(map[*Lock]time.Time)
+	}
+	l.locker.kept[l] = until
+	return true
+}
+
+// leaveKept ends the locks whose keys are to outlive the Locker, but not their claims, so that
+// the keys stay until their ttl is over. It returns the locks. The Locker is closed, so none
+// is added.
+func (l *Locker) leaveKept() (left []*Lock) {
+	l.mu.Lock()
+	kept := l.kept
+	l.kept = nil
+	l.mu.Unlock()
+	now := time.Now()
+	for lock, until := range kept {
+		if !now.Before(until) {
+			continue
+		}
+		if _, ok := lock.hold.Pass(ErrClosed); ok {
+			left = append(left, lock)
+		}
+	}
+	return left
 }

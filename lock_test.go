@@ -2,75 +2,19 @@ package redlock_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math"
 	"runtime"
-	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/cenkalti/backoff/v4"
-	"github.com/redis/rueidis"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"go.uber.org/goleak"
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-const ms = time.Millisecond
-
-// nodes are real servers, each behind a proxy, and the oracle to all of them.
-type nodes struct {
-	t       testing.TB
-	servers []*redistest.Server
-	proxies []*redistest.Proxy
-}
-
-func start(t testing.TB, n int, args ...string) *nodes {
-	ns := &nodes{t: t, servers: redistest.StartN(t, n, args...)}
-	for _, s := range ns.servers {
-		ns.proxies = append(ns.proxies, redistest.NewProxy(t, s.Addr()))
-	}
-	return ns
-}
-
-func (ns *nodes) urls() []string { return redistest.URLs(ns.proxies) }
-
-// open is a Locker over the nodes, closed at the end of the test.
-func (ns *nodes) open(opts ...redlock.Option) *redlock.Locker {
-	ns.t.Helper()
-	return lockertest.Open(ns.t, ns.urls(), opts...)
-}
-
-// holders is how many nodes hold key with this value.
-func (ns *nodes) holders(key, value string) int {
-	n := 0
-	for _, s := range ns.servers {
-		if v, ok := s.Get(ns.t, key); ok && v == value {
-			n++
-		}
-	}
-	return n
-}
-
-// empty tells whether no node has any key.
-func (ns *nodes) empty() bool {
-	for _, s := range ns.servers {
-		if len(s.Keys(ns.t)) > 0 {
-			return false
-		}
-	}
-	return true
-}
 
 func TestALockIsHeldByAllNodesAndGoneAfterRelease(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 4, 5} {
@@ -93,52 +37,6 @@ func TestALockIsHeldByAllNodesAndGoneAfterRelease(t *testing.T) {
 			require.NoError(t, lock.Release(t.Context()), "release is idempotent")
 			eventually.True(t, "no key is left", ns.empty)
 		})
-	}
-}
-
-func TestContendersTakeTurns(t *testing.T) {
-	for _, n := range []int{1, 2, 3, 4, 5} {
-		t.Run(fmt.Sprint("nodes=", n), func(t *testing.T) {
-			ns := start(t, n)
-			ctx, cancel := context.WithTimeout(t.Context(), 2*eventually.Soon)
-			defer cancel()
-			var inside, turns atomic.Int64
-			var all sync.WaitGroup
-			for range 4 { // processes: each has its own connections
-				l := ns.open(redlock.WithRetry(redlock.ExponentialRetry(5*ms, 50*ms)))
-				for range 3 {
-					all.Go(func() {
-						for range 5 {
-							err := redlock.Do(ctx, l, "k", 10*time.Second, func(context.Context) error {
-								assert.Equal(t, int64(1), inside.Add(1), "two are inside")
-								runtime.Gosched()
-								inside.Add(-1)
-								turns.Add(1)
-								return nil
-							})
-							assert.NoError(t, err)
-						}
-					})
-				}
-			}
-			all.Wait()
-			require.Equal(t, int64(60), turns.Load())
-			eventually.True(t, "no key is left", ns.empty)
-		})
-	}
-}
-
-func TestEachAttemptHasAFreshToken(t *testing.T) {
-	ns := start(t, 1)
-	l := ns.open()
-	seen := make(map[string]bool)
-	for range 50 {
-		lock, err := l.TryAcquire(t.Context(), "k", time.Second)
-		require.NoError(t, err)
-		require.False(t, seen[lock.Token()])
-		require.GreaterOrEqual(t, len(lock.Token()), 26, "128 bits in base 32")
-		seen[lock.Token()] = true
-		require.NoError(t, lock.Release(t.Context()))
 	}
 }
 
@@ -249,127 +147,6 @@ func TestReleaseFindsThatTheLockWasTaken(t *testing.T) {
 	require.Equal(t, err, lock.Release(t.Context()), "and says so again")
 }
 
-func TestAnyKeyIsTakenAsItIs(t *testing.T) {
-	ns := start(t, 3)
-	l := ns.open()
-	for _, key := range []string{"{", "}", "{}", "{a}b", "redlock", "redlock:", " ", "\x00\r\n*1\r\n", "ключ", "a b c", `"`} {
-		lock, err := l.TryAcquire(t.Context(), key, 10*time.Second)
-		require.NoError(t, err, "%q", key)
-		eventually.True(t, "held under its own name", func() bool { return ns.holders(key, lock.Token()) == 3 })
-		require.NoError(t, lock.Release(t.Context()), "%q", key)
-	}
-}
-
-func TestSeveralKeysAreAllOrNone(t *testing.T) {
-	ns := start(t, 3)
-	l := ns.open()
-	keys := []string{"c", "a", "b", "a"}
-	lock, err := l.TryAcquireAll(t.Context(), keys, 10*time.Second)
-	require.NoError(t, err)
-	require.Equal(t, []string{"a", "b", "c"}, lock.Keys())
-	require.Equal(t, "a", lock.Key())
-	require.Equal(t, []string{"c", "a", "b", "a"}, keys, "the caller's slice is his")
-	for _, key := range lock.Keys() {
-		eventually.True(t, key, func() bool { return ns.holders(key, lock.Token()) == 3 })
-	}
-	_, err = l.TryAcquireAll(t.Context(), []string{"x", "b", "y"}, 10*time.Second)
-	require.ErrorIs(t, err, redlock.ErrNotAcquired)
-	eventually.True(t, "nothing of the second is left", func() bool {
-		return !slices.ContainsFunc(ns.servers, func(s *redistest.Server) bool { return len(s.Keys(t)) != 3 })
-	})
-	require.NoError(t, lock.Extend(t.Context(), time.Minute))
-
-	// One key of several is gone: the rest is deleted nevertheless, and it is told.
-	for _, s := range ns.servers {
-		_, err := s.Do("DEL", "b")
-		require.NoError(t, err)
-	}
-	require.ErrorIs(t, lock.Release(t.Context()), redlock.ErrNotHeld)
-	eventually.True(t, "no key is left", ns.empty)
-}
-
-func TestANestedAcquireOfTheSameKeyIsAnError(t *testing.T) {
-	ns := start(t, 3)
-	l, other := ns.open(), start(t, 1).open()
-	err := redlock.Do(t.Context(), l, "outer", 10*time.Second, func(ctx context.Context) error {
-		return redlock.Do(ctx, l, "inner", 10*time.Second, func(ctx context.Context) error {
-			for _, key := range []string{"outer", "inner"} {
-				_, err := l.Acquire(ctx, key, 10*time.Second)
-				require.ErrorIs(t, err, redlock.ErrAlreadyHeld)
-				_, err = l.TryAcquireAll(ctx, []string{"x", key}, 10*time.Second)
-				require.ErrorIs(t, err, redlock.ErrAlreadyHeld)
-				require.ErrorContains(t, err, fmt.Sprintf("%q", key))
-			}
-			lock, err := other.TryAcquire(ctx, "outer", 10*time.Second)
-			require.NoError(t, err, "other nodes, another lock")
-			return lock.Release(ctx)
-		})
-	})
-	require.NoError(t, err)
-
-	lock, err := l.TryAcquire(t.Context(), "outer", 10*time.Second)
-	require.NoError(t, err)
-	_, err = l.TryAcquire(lock.Context(), "outer", 10*time.Second)
-	require.ErrorIs(t, err, redlock.ErrAlreadyHeld, "a manual lock's context knows too")
-	require.NoError(t, lock.Release(t.Context()))
-}
-
-func TestCloseEndsHoldsAndWaitsAndReleases(t *testing.T) {
-	ns := start(t, 3)
-	l, err := redlock.Open(t.Context(), ns.urls())
-	require.NoError(t, err)
-	lock, err := l.TryAcquire(t.Context(), "held", 30*time.Second)
-	require.NoError(t, err)
-
-	waited, with := make(chan error, 1), make(chan error, 1)
-	go func() {
-		_, err := l.Acquire(context.Background(), "held", time.Second, redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1)))
-		waited <- err
-	}()
-	entered := make(chan struct{})
-	go func() {
-		with <- redlock.Do(context.Background(), l, "with", 30*time.Second, func(ctx context.Context) error {
-			close(entered)
-			<-ctx.Done()
-			return context.Cause(ctx)
-		})
-	}()
-	<-entered
-	require.NoError(t, l.Close())
-	require.NoError(t, l.Close(), "closing again does nothing")
-	require.Equal(t, redlock.ErrClosed, context.Cause(lock.Context()))
-	require.ErrorIs(t, <-waited, redlock.ErrClosed)
-	err = <-with
-	require.ErrorIs(t, err, redlock.ErrClosed)
-	require.ErrorIs(t, err, redlock.ErrLost)
-	require.True(t, ns.empty(), "released by the time Close returns")
-	require.ErrorIs(t, lock.Release(t.Context()), redlock.ErrNotHeld)
-	require.ErrorIs(t, lock.Extend(t.Context(), 0), redlock.ErrNotHeld)
-	_, err = l.TryAcquire(t.Context(), "held", time.Second)
-	require.ErrorIs(t, err, redlock.ErrClosed)
-}
-
-func TestClientsGivenToNewStayTheCallers(t *testing.T) {
-	ns := start(t, 3)
-	var clients []rueidis.Client
-	for _, p := range ns.proxies {
-		c, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{InitAddress: []string{p.Addr()}}))
-		require.NoError(t, err)
-		defer c.Close()
-		clients = append(clients, c)
-	}
-	l, err := redlock.New(clients)
-	require.NoError(t, err)
-	lock, err := l.TryAcquire(t.Context(), "k", 10*time.Second)
-	require.NoError(t, err)
-	require.NoError(t, l.Close())
-	require.ErrorIs(t, context.Cause(lock.Context()), redlock.ErrClosed)
-	for i, c := range clients {
-		require.NoError(t, c.Do(t.Context(), c.B().Ping().Build()).Error(), "client %d", i)
-	}
-	require.True(t, ns.empty())
-}
-
 func TestAThousandLocksCostNoGoroutines(t *testing.T) {
 	const held, ttl = 1000, 4 * time.Second
 	ns := start(t, 3)
@@ -403,81 +180,28 @@ func TestAThousandLocksCostNoGoroutines(t *testing.T) {
 	eventually.True(t, "no key is left", ns.empty)
 }
 
-func TestTheWaitIsThePolicysAndTheContextsAlone(t *testing.T) {
-	ns := start(t, 3)
-	l := ns.open()
-	held, err := l.TryAcquire(t.Context(), "k", time.Minute)
-	require.NoError(t, err)
-
-	_, err = l.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(ms, ms, 5)))
-	require.ErrorIs(t, err, redlock.ErrNotAcquired, "the policy stops")
-
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-	defer cancel()
-	_, err = l.Acquire(ctx, "k", time.Second, redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1)))
-	require.ErrorIs(t, err, redlock.ErrNotAcquired)
-	require.ErrorIs(t, err, context.DeadlineExceeded)
-
-	stop := errors.New("shutting down")
-	ctx2, cancel2 := context.WithCancelCause(t.Context())
-	_, err = l.Acquire(ctx2, "k", time.Minute, redlock.WithRetry(func() backoff.BackOff {
-		cancel2(stop) // an attempt has failed, and the wait begins
-		return &backoff.ConstantBackOff{Interval: time.Hour}
-	}))
-	require.ErrorIs(t, err, redlock.ErrNotAcquired)
-	require.ErrorIs(t, err, context.Canceled)
-	require.ErrorIs(t, err, stop, "and why it was cancelled")
-
-	// A ttl of 50 ms, a wait of 300: the ttl does not bound the wait.
-	time.AfterFunc(300*ms, func() { _ = held.Release(context.Background()) })
-	lock, err := l.Acquire(t.Context(), "k", 50*ms, redlock.WithRetry(redlock.FixedRetry(5*ms, 5*ms, -1)))
-	require.NoError(t, err)
-	_ = lock.Release(t.Context())
-
-	done, cancel3 := context.WithCancel(t.Context())
-	cancel3()
-	_, err = l.TryAcquire(done, "unseen", time.Second)
-	require.ErrorIs(t, err, context.Canceled)
-	require.ErrorIs(t, err, redlock.ErrNotAcquired)
-}
-
-func TestErrorsNameTheNodesAndWhatTheySaid(t *testing.T) {
-	ns := start(t, 3)
-	l := ns.open(redlock.WithNodeTimeout(2 * time.Second))
-	_, err := ns.servers[1].Do("SET", "user:123", "another")
-	require.NoError(t, err)
-	ns.servers[2].Pause()
-	_, err = l.TryAcquire(t.Context(), "user:123", time.Minute)
-	ns.servers[2].Resume()
-	require.ErrorIs(t, err, redlock.ErrNotAcquired, "two of three answer: it was the refusal that decided")
-	require.EqualError(t, err, fmt.Sprintf(
-		`redlock: acquire "user:123": 1 of 3 nodes granted, 2 needed: %s: held by another owner; %s: no reply within 2s`,
-		ns.proxies[1].Addr(), ns.proxies[2].Addr()))
-	var failed *redlock.QuorumError
-	require.ErrorAs(t, err, &failed)
-	require.Equal(t, "acquire", failed.Op)
-	require.Equal(t, []string{"user:123"}, failed.Keys)
-	require.Equal(t, []int{3, 2, 1}, []int{failed.Total, failed.Need, failed.Got})
-	require.Len(t, failed.Nodes, 2)
-	require.NotErrorIs(t, err, context.DeadlineExceeded, "no ctx of the caller's ended")
-}
-
-func TestTheLongestTimesOverflowNothing(t *testing.T) {
-	ns := start(t, 3)
-	l := ns.open(redlock.WithMaxHold(math.MaxInt64), redlock.WithDriftFactor(0))
-	err := redlock.Do(t.Context(), l, "k", time.Minute, func(ctx context.Context) error {
-		lock, _ := redlock.FromContext(ctx)
-		require.WithinDuration(t, time.Now(), lock.Until(), time.Hour)
-		require.NoError(t, lock.Extend(ctx, redlock.MaxTTL))
-		require.Greater(t, time.Until(lock.Until()), redlock.MaxTTL-time.Hour)
-		eventually.True(t, "the key lives as long", func() bool {
-			pttl, err := ns.servers[0].Do("PTTL", "k")
-			return err == nil && pttl.(int64) > (redlock.MaxTTL-time.Hour).Milliseconds()
-		})
-		return ctx.Err()
+// An older extension may fail when a later one has already been carried as far
+// as WithMaxHold lets it.
+func TestALockThatWasHeldForLongEnoughSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stores, l := inMemory(t, 3)
+		defer l.Close()
+		lock, err := l.TryAcquire(t.Context(), "k", 10*time.Second, redlock.WithMaxHold(15*time.Second))
+		require.NoError(t, err)
+		time.Sleep(time.Second)
+		for i, delay := range []time.Duration{0, 7 * time.Second} {
+			var extensions atomic.Int64
+			stores[1+i].Faults(func(op memnode.Op, _ int) memnode.Fault {
+				if op != memnode.Extend || extensions.Add(1) > 1 {
+					return memnode.Fault{}
+				}
+				return memnode.Fault{Request: delay, LoseReply: true}
+			})
+		}
+		require.NoError(t, lock.AutoExtend(8*time.Second))
+		<-lock.Context().Done()
+		require.ErrorContains(t, context.Cause(lock.Context()), "WithMaxHold reached")
 	})
-	require.NoError(t, err)
-	eventually.True(t, "released", ns.empty)
 }
 
 func TestMaxHoldEndsALockHoweverOftenExtended(t *testing.T) {
@@ -492,4 +216,43 @@ func TestMaxHoldEndsALockHoweverOftenExtended(t *testing.T) {
 	require.ErrorContains(t, err, "WithMaxHold")
 	require.GreaterOrEqual(t, time.Since(before), 1200*ms-ms)
 	eventually.True(t, "no key is left", ns.empty)
+}
+
+// A lock that can be held for a second needs no keys that live for an hour.
+func TestKeysLiveNoLongerThanMaxHoldNeeds(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	const most = 10 * time.Second
+	lock, err := l.TryAcquire(t.Context(), "k", time.Hour, redlock.WithMaxHold(most))
+	require.NoError(t, err)
+	check := func() {
+		t.Helper()
+		require.LessOrEqual(t, time.Until(lock.Until()), most)
+		for _, s := range ns.servers {
+			left, err := s.Do("PTTL", "k")
+			require.NoError(t, err)
+			pttl := time.Duration(left.(int64)) * ms
+			require.Greater(t, pttl, time.Until(lock.Until()), "validity never outlives the keys")
+			require.Less(t, pttl, most+most/50)
+		}
+	}
+	eventually.True(t, "all nodes hold it", func() bool { return ns.holders("k", lock.Token()) == 3 })
+	check()
+	require.NoError(t, lock.Extend(t.Context(), 0))
+	check()
+	require.NoError(t, lock.Release(t.Context()))
+}
+
+func TestALostReplyOfAReleaseLeavesNoKey(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	for range 5 {
+		lock, err := l.Acquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		for _, p := range ns.proxies {
+			p.Cut()
+		}
+		_ = lock.Release(t.Context()) // the first write on a dead connection fails
+		eventually.True(t, "no key is left", ns.empty)
+	}
 }

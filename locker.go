@@ -12,10 +12,12 @@ import (
 
 	"github.com/redis/rueidis"
 
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/waiting"
+	"github.com/redis-kit/redlock/internal/redisnode"
+	"github.com/redis-kit/redlock/internal/waitqueue"
 )
 
 // Locker acquires locks by a quorum of its nodes. It is safe for concurrent use;
@@ -23,12 +25,13 @@ import (
 // close it with [Locker.Close].
 type Locker struct {
 	config lockerConfig
-	nodes  []*node.Node
-	panel  *quorum.Panel
+	nodes  *node.Nodes
+	clock  *clock.Clock
 	keeper *keeper.Keeper
-	chain  Handler        // nil without middleware
-	queue  *waiting.Queue // nil with WithoutWaitQueue
-	floors floors
+	chain  Handler          // nil without middleware
+	queue  *waitqueue.Queue // nil with WithoutWaitQueue
+
+	fenceClock fenceClock
 
 	panicked atomic.Pointer[PanicError] // the first
 
@@ -73,7 +76,7 @@ func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
 		if client == nil || value.Kind() == reflect.Pointer && value.IsNil() {
 			return nil, argumentError("nodes[%d] is nil: must be a client", i)
 		}
-		if value.Comparable() { // somebody's own may not be
+		if value.Comparable() { // a client of the caller's own type may not be
 			if j := slices.Index(nodes[:i], client); j >= 0 {
 				return nil, argumentError("nodes[%d] and nodes[%d] are the same client: a node votes once", j, i)
 			}
@@ -92,7 +95,7 @@ func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
 		if config.guard.set && client.Mode() == rueidis.ClientModeCluster {
 			return nil, argumentError("nodes[%d]: %w", i, errGuardedCluster)
 		}
-		voters[i] = voter{node.ClientName(client), node.Wrap(client)}
+		voters[i] = voter{redisnode.ClientName(client), redisnode.Wrap(client)}
 	}
 	return newLocker(config, voters), nil
 }
@@ -100,29 +103,24 @@ func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
 // voter is a deployment with the name that errors give it.
 type voter struct {
 	name  string
-	store node.Store
+	store node.Backend
 }
 
 func newLocker(config lockerConfig, voters []voter) *Locker {
 	l := &Locker{
 		config:  config,
-		panel:   quorum.NewPanel(len(voters)),
+		clock:   clock.New(config.drift),
 		chain:   chain(config.middleware),
 		closing: make(chan struct{}),
 	}
+	nodes := make([]*node.Node, len(voters))
 	for i, v := range voters {
-		l.nodes = append(l.nodes, node.New(i, v.name, v.store, !config.noQueue))
+		nodes[i] = node.New(i, v.name, v.store, !config.noQueue)
 	}
-	kept := keeper.Config{Nodes: l.nodes, Panel: l.panel, Drift: config.drift, Cause: l.lostError}
-	if l.chain != nil {
-		kept.Extend, kept.Lost = l.extendDue, l.tellLost
-	}
+	l.nodes = node.NewNodes(nodes...)
+	l.keeper = keeper.New(keeper.Config{Nodes: l.nodes, Clock: l.clock, Middleware: l.chain != nil})
 	if !config.noQueue {
-		kept.Ended = l.ended
-	}
-	l.keeper = keeper.New(kept)
-	if !config.noQueue {
-		l.queue = waiting.New(l.keeper, l.nodes, config.handoff, l.floors.next)
+		l.queue = waitqueue.New(l.keeper, l.nodes, config.handoff, l.fenceClock.next)
 	}
 	return l
 }
@@ -164,7 +162,7 @@ func configure(nodes int, opts []Option) (lockerConfig, error) {
 // holds the key, and [ErrClosed] after [Locker.Close]. What each node said is in
 // a [QuorumError].
 func (l *Locker) Acquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl, wait: true}, opts)
+	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl, waits: true}, opts)
 }
 
 // TryAcquire is [Locker.Acquire] with a single attempt. Of several that are made at the same
@@ -177,7 +175,7 @@ func (l *Locker) TryAcquire(ctx context.Context, key string, ttl time.Duration, 
 // AcquireAll is [Locker.Acquire] for several keys: it acquires all of them or
 // none. If a node is a Cluster, the keys must share a hash slot.
 func (l *Locker) AcquireAll(ctx context.Context, keys []string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
-	return l.acquire(ctx, request{keys: slices.Clone(keys), ttl: ttl, wait: true}, opts)
+	return l.acquire(ctx, request{keys: slices.Clone(keys), ttl: ttl, waits: true}, opts)
 }
 
 // TryAcquireAll is [Locker.AcquireAll] with a single attempt.
@@ -212,7 +210,7 @@ func (l *Locker) Close() error {
 	var telling sync.WaitGroup
 	for _, lock := range l.leaveKept() {
 		if l.chain != nil {
-			telling.Go(func() { l.tellLost(&lock.hold) })
+			telling.Go(func() { lock.tellLost() })
 		}
 	}
 	l.keeper.Close(ErrClosed)
@@ -235,10 +233,10 @@ func (l *Locker) Close() error {
 
 func (l *Locker) closeNodes() error {
 	timeout := l.config.longestTimeout()
-	ballot := quorum.NewBallot(len(l.nodes))
+	ballot := quorum.NewBallot(l.nodes.Len())
 	var closing sync.WaitGroup
 	var mu sync.Mutex // guards ballot
-	for i, n := range l.nodes {
+	for i, n := range l.nodes.All() {
 		closing.Go(func() {
 			reply := quorum.Reply{Vote: quorum.Granted}
 			if err := n.Close(timeout); err != nil {

@@ -101,6 +101,6 @@ func (l *Lock) recovered(kind Kind, err *error) {
 	l.locker.panicked.CompareAndSwap(nil, panicked)
 	*err = panicked
 	if kind == OpLost {
-		*err = errors.Join(panicked, l.ended())
+		*err = errors.Join(panicked, l.cause())
 	}
 }

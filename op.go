@@ -120,17 +120,17 @@ func (op *Op) attempted(start time.Time, poll *quorum.Poll, settled *quorum.Ball
 	case op == nil:
 	case settled != nil:
 		op.Attempts++
-		op.asked(start, settled)
+		op.record(start, settled)
 	default:
 		op.Attempts++
-		op.tried(start, poll)
+		op.recordPoll(start, poll)
 	}
 }
 
 func (op *Op) confirmed(start time.Time, poll *quorum.Poll) {
 	if op != nil {
 		op.Confirms++
-		op.tried(start, poll)
+		op.recordPoll(start, poll)
 	}
 }
 
@@ -158,19 +158,19 @@ func (op *Op) queueFailed(err error) {
 	}
 }
 
-func (op *Op) tried(start time.Time, poll *quorum.Poll) {
+func (op *Op) recordPoll(start time.Time, poll *quorum.Poll) {
 	if op != nil {
-		poll.Read(func(ballot *quorum.Ballot) { op.asked(start, ballot) })
+		poll.Read(func(ballot *quorum.Ballot) { op.record(start, ballot) })
 	}
 }
 
-func (op *Op) asked(start time.Time, ballot *quorum.Ballot) {
+func (op *Op) record(start time.Time, ballot *quorum.Ballot) {
 	if op == nil {
 		return
 	}
 	votes := make([]Vote, len(ballot.Replies))
 	for i, r := range ballot.Replies {
-		votes[i] = vote(op.locker.nodes[i].Name(), r)
+		votes[i] = vote(op.locker.nodes.Name(i), r)
 	}
 	switch len(op.Tries) {
 	case 0:

@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis/rueidis"
 
-	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redisnode"
 )
 
 // Open returns a [Locker] with one node for each URL. It makes the clients, tuned as
@@ -46,18 +46,18 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 		return nil, err
 	}
 	for i, option := range options {
-		if config.guard.set && node.IsCluster(option) {
+		if config.guard.set && redisnode.IsCluster(option) {
 			return nil, argumentError("urls[%d]: %w", i, errGuardedCluster)
 		}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, argumentError("open: nothing was tried: %w", errors.Join(ctxErrors(ctx)...))
 	}
-	stores := make([]*node.Redis, len(options))
+	stores := make([]*redisnode.Redis, len(options))
 	voters := make([]voter, len(options))
 	for i, option := range options {
-		stores[i] = node.Dial(option)
-		voters[i] = voter{node.Name(option.InitAddress), stores[i]}
+		stores[i] = redisnode.Dial(option)
+		voters[i] = voter{redisnode.Name(option.InitAddress), stores[i]}
 	}
 	l := newLocker(config, voters)
 	for _, s := range stores {
@@ -101,7 +101,7 @@ func Tune(o rueidis.ClientOption) rueidis.ClientOption {
 	o.DisableCache = true
 	// rueidis would not see through it to set the option on the socket.
 	if o.DialCtxFn == nil && o.DialFn == nil && !o.DisableTCPNoDelay {
-		o.DialCtxFn = node.Attentive(nil)
+		o.DialCtxFn = redisnode.Attentive(nil)
 	}
 	if o.Dialer.Timeout == 0 {
 		o.Dialer.Timeout = time.Second
@@ -132,7 +132,7 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 	options := make([]rueidis.ClientOption, len(urls))
 	occupied := make(sites)
 	for i, url := range urls {
-		o, reason := node.ParseURL(url)
+		o, reason := redisnode.ParseURL(url)
 		if reason != "" {
 			return nil, argumentError("urls[%d]: %s: must be like redis://[user:password@]host[:port][/db]", i, reason)
 		}
@@ -141,7 +141,7 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 			return nil, argumentError("urls[%d] and urls[%d] are the same node, %s: a node votes once", j, i, addr)
 		}
 		if o.DialCtxFn != nil { // that of a socket
-			o.DialCtxFn = node.Attentive(o.DialCtxFn)
+			o.DialCtxFn = redisnode.Attentive(o.DialCtxFn)
 		}
 		options[i] = Tune(o)
 	}

@@ -195,7 +195,7 @@ func (c lockerConfig) check() error {
 		return argumentError("WithLocalHandoff(%d): must not be negative", c.handoff)
 	case c.timeoutSet && c.nodeTimeout <= 0:
 		return argumentError("WithNodeTimeout(%v): must be above 0", c.nodeTimeout)
-	case c.retention < MinTTL || c.retention > MaxTTL:
+	case outOfRange(c.retention):
 		return argumentError("WithFenceRetention(%v): must be from %v to %v", c.retention, MinTTL, MaxTTL)
 	}
 	if err := c.guard.check(); err != nil {
@@ -229,10 +229,11 @@ func (c lockConfig) check() error {
 	return nil
 }
 
-// checkTTL refuses options that do not fit the ttl and the validity that it gives.
-func (c lockConfig) checkTTL(ttl, validity time.Duration) error {
+// checkTimes refuses a ttl that is out of range, and options that do not fit the ttl and the
+// validity that it gives.
+func (c lockConfig) checkTimes(ttl, validity time.Duration) error {
 	switch {
-	case ttl < MinTTL || ttl > MaxTTL:
+	case outOfRange(ttl):
 		return argumentError("ttl %v: must be from %v to %v", ttl, MinTTL, MaxTTL)
 	case c.threshold >= ttl:
 		return argumentError("WithExtendThreshold(%v): must be below the ttl, %v", c.threshold, ttl)
@@ -246,8 +247,8 @@ func (c lockConfig) checkTTL(ttl, validity time.Duration) error {
 	return nil
 }
 
-// checkTTL refuses a ttl that does not fit the options of the Locker.
-func (c lockerConfig) checkTTL(ttl time.Duration, fence bool) error {
+// checkLongest refuses a ttl that is longer than an option of the Locker allows.
+func (c lockerConfig) checkLongest(ttl time.Duration, fence bool) error {
 	switch {
 	case fence && ttl > c.retention:
 		return argumentError("ttl %v: must not be above WithFenceRetention, %v, for a lock with a fence", ttl, c.retention)
@@ -281,6 +282,8 @@ const (
 	MinTTL = 10 * time.Millisecond
 	MaxTTL = 10 * 365 * 24 * time.Hour
 )
+
+func outOfRange(ttl time.Duration) bool { return ttl < MinTTL || ttl > MaxTTL }
 
 const (
 	minNodeTimeout = 50 * time.Millisecond

@@ -34,20 +34,20 @@ type NodeStatus struct {
 // matches [ErrNoQuorum] and, if ctx ended the wait, ctx's error; the statuses are there
 // too. After [Locker.Close] the error matches [ErrClosed].
 func (l *Locker) Ping(ctx context.Context) ([]NodeStatus, error) {
-	return l.askEach("ping", (*node.Node).Ping, ctx, quorum.Need(len(l.nodes)))
+	return l.askEach(ctx, "ping", (*node.Node).Ping, l.nodes.Need())
 }
 
 // askEach asks every node, and waits for the answer of each. It fails if fewer than need
 // answered.
-func (l *Locker) askEach(op string, ask func(*node.Node, context.Context, <-chan struct{}, time.Duration) error, ctx context.Context, need int) ([]NodeStatus, error) {
+func (l *Locker) askEach(ctx context.Context, op string, ask func(*node.Node, context.Context, <-chan struct{}, time.Duration) error, need int) ([]NodeStatus, error) {
 	if !l.begin() {
 		return nil, &opError{op: op, what: ErrClosed}
 	}
 	defer l.operations.Done()
 	timeout := l.config.longestTimeout()
-	statuses := make([]NodeStatus, len(l.nodes))
+	statuses := make([]NodeStatus, l.nodes.Len())
 	var asking sync.WaitGroup
-	for i, n := range l.nodes {
+	for i, n := range l.nodes.All() {
 		asking.Go(func() {
 			began := time.Now()
 			err := ask(n, ctx, l.closing, timeout)
@@ -55,7 +55,7 @@ func (l *Locker) askEach(op string, ask func(*node.Node, context.Context, <-chan
 		})
 	}
 	asking.Wait()
-	ballot := quorum.NewBallot(len(l.nodes))
+	ballot := quorum.NewBallot(l.nodes.Len())
 	for i := range statuses {
 		s := &statuses[i]
 		if errors.Is(s.Err, node.ErrUnasked) {

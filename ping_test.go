@@ -10,7 +10,8 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 func TestPingTellsOfEachNode(t *testing.T) {
@@ -60,7 +61,7 @@ func TestPingTellsOfEachNode(t *testing.T) {
 }
 
 func TestPingWaitsForSilentNodesForTheNodeTimeout(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open(redlock.WithNodeTimeout(200 * ms))
 		stores[1].Pause()
 		defer stores[1].Resume()
@@ -82,7 +83,7 @@ func TestPingWaitsForSilentNodesForTheNodeTimeout(t *testing.T) {
 }
 
 func TestPingEndsWithItsCtx(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		for _, s := range stores[1:] {
 			s.Pause()
@@ -101,7 +102,7 @@ func TestPingEndsWithItsCtx(t *testing.T) {
 }
 
 func TestPingEndsWithClose(t *testing.T) {
-	simulated(t, func(t *testing.T, stores []*sim.Store, open func(...redlock.Option) *redlock.Locker) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		for _, s := range stores {
 			s.Pause()

@@ -56,6 +56,35 @@ func NoRetry() RetryPolicy {
 	return func() backoff.BackOff { return &backoff.StopBackOff{} }
 }
 
+// pauses are those of one acquisition, by its policy. Its BackOff is made for the first.
+type pauses struct {
+	policy  RetryPolicy
+	backoff backoff.BackOff
+	next    time.Duration
+	peeked  bool // next is the next pause
+}
+
+// peek returns the pause that take is to return. It is [backoff.Stop] if there is none.
+func (p *pauses) peek() (time.Duration, error) {
+	if p.backoff == nil {
+		if p.backoff = p.policy(); p.backoff == nil {
+			return 0, argumentError("WithRetry: the policy returned nil: must return a backoff.BackOff")
+		}
+		p.backoff.Reset()
+	}
+	if !p.peeked {
+		p.next, p.peeked = p.backoff.NextBackOff(), true
+	}
+	return p.next, nil
+}
+
+// take returns the next pause.
+func (p *pauses) take() (time.Duration, error) {
+	pause, err := p.peek()
+	p.peeked = false
+	return pause, err
+}
+
 // fixed has no state.
 type fixed struct{ delay, jitter time.Duration }
 

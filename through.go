@@ -3,8 +3,6 @@ package redlock
 import (
 	"context"
 	"time"
-
-	"github.com/redis-kit/redlock/internal/keeper"
 )
 
 // acquireThrough runs take inside the middleware. If a middleware fails or panics after
@@ -46,8 +44,8 @@ func (l *Lock) op(kind Kind, ttl time.Duration, run Handler) *Op {
 // through runs an operation inside the middleware.
 func (l *Lock) through(ctx context.Context, op *Op) error { return l.locker.chain(ctx, op) }
 
-// notRun returns the error of an operation that no middleware refused and that was not
-// run all the same.
+// notRun returns the error of an operation that no middleware refused, but that was not run
+// either.
 func (l *Lock) notRun(op *Op) error {
 	return opErrorf(op.Kind.String(), op.Keys, "a middleware returned nil without calling next")
 }
@@ -59,7 +57,7 @@ func runExtend(ctx context.Context, op *Op) error {
 
 func runRelease(_ context.Context, op *Op) error { return op.Lock.release(op) }
 
-func runLost(_ context.Context, op *Op) error { return op.Lock.ended() }
+func runLost(_ context.Context, op *Op) error { return op.Lock.cause() }
 
 // drop ends the lock, if it has not ended, and releases its keys in the background.
 func (l *Lock) drop() {
@@ -68,19 +66,18 @@ func (l *Lock) drop() {
 	}
 	defer l.locker.operations.Done()
 	if l.hold.End(ErrReleased) {
-		l.locker.abandon(l.claim)
-		l.locker.left(l)
+		l.locker.nodes.Abandon(l.claim)
+		l.noteReleased()
 	}
 	l.hold.Done()
 }
 
 // extendDue runs an automatic extension inside the middleware. It returns an error only
 // if a middleware kept the extension from being tried.
-func (l *Locker) extendDue(h *keeper.Hold) error {
-	lock, _ := FromContext(h.Context())
-	op := lock.op(OpExtend, lock.ttl, runDue)
+func (l *Lock) extendDue() error {
+	op := l.op(OpExtend, l.ttl, runDue)
 	op.background = true
-	if err := lock.through(lock.Context(), op); !op.ran {
+	if err := l.through(l.Context(), op); !op.ran {
 		return err
 	}
 	return nil
@@ -93,7 +90,7 @@ func runDue(_ context.Context, op *Op) error {
 	}
 	start := time.Now()
 	ballot, extended := op.Lock.hold.ExtendDue(op.TTL)
-	op.asked(start, ballot)
+	op.record(start, ballot)
 	if extended {
 		return nil
 	}
@@ -101,9 +98,8 @@ func runDue(_ context.Context, op *Op) error {
 }
 
 // tellLost tells the middleware that a lock ended without being released.
-func (l *Locker) tellLost(h *keeper.Hold) {
-	lock, _ := FromContext(h.Context())
-	op := lock.op(OpLost, lock.ttl, runLost)
+func (l *Lock) tellLost() {
+	op := l.op(OpLost, l.ttl, runLost)
 	op.background = true
-	_ = lock.through(lock.Context(), op) // the cause, which the middleware has seen
+	_ = l.through(l.Context(), op) // the cause, which the middleware has seen
 }

@@ -2,31 +2,22 @@ package redlock_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/memnode"
+	"github.com/redis-kit/redlock/internal/node"
 )
-
-// queued waits by pauses so long that only a queue can end them in time.
-var queued = redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1))
-
-// queue tells whether somebody waits for k on most of the nodes.
-func (ns *nodes) queue() bool {
-	n := 0
-	for _, s := range ns.servers {
-		if len(s.Keys(ns.t)) > 1 {
-			n++
-		}
-	}
-	return n > len(ns.servers)/2
-}
 
 func TestAReleaseGivesTheLockToWhoeverWaits(t *testing.T) {
 	for _, n := range []int{1, 3, 5} {
@@ -39,7 +30,7 @@ func TestAReleaseGivesTheLockToWhoeverWaits(t *testing.T) {
 				require.NoError(t, err)
 				got := make(chan *redlock.Lock)
 				go func() {
-					lock, err := other.Acquire(t.Context(), "k", time.Minute, queued)
+					lock, err := other.Acquire(t.Context(), "k", time.Minute, lockertest.Queued)
 					if err != nil {
 						t.Error(err)
 					}
@@ -66,7 +57,7 @@ func TestTheLockOfADeadHolderGoesToWhoeverWaits(t *testing.T) {
 		require.NoError(t, err)
 	}
 	began := time.Now()
-	lock, err := l.Acquire(t.Context(), "k", time.Minute, queued)
+	lock, err := l.Acquire(t.Context(), "k", time.Minute, lockertest.Queued)
 	require.NoError(t, err)
 	t.Logf("after %v", time.Since(began))
 	require.NoError(t, lock.Release(t.Context()))
@@ -88,7 +79,7 @@ func TestGoroutinesOfAProcessTakeTurns(t *testing.T) {
 					total.Add(1)
 					inside.Add(-1)
 					return nil
-				}, queued)
+				}, lockertest.Queued)
 				if err != nil {
 					t.Error(err)
 				}
@@ -109,7 +100,7 @@ func TestAWaiterThatGivesUpLeavesTheQueue(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*ms)
 	defer cancel()
-	_, err = other.Acquire(ctx, "k", time.Minute, queued)
+	_, err = other.Acquire(ctx, "k", time.Minute, lockertest.Queued)
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.NoError(t, lock.Release(t.Context()))
@@ -183,4 +174,451 @@ func TestWithoutAQueueWaitingIsByPauses(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTheWaitIsThePolicysAndTheContextsAlone(t *testing.T) {
+	ns := start(t, 3)
+	l := ns.open()
+	held, err := l.TryAcquire(t.Context(), "k", time.Minute)
+	require.NoError(t, err)
+
+	_, err = l.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(ms, ms, 5)))
+	require.ErrorIs(t, err, redlock.ErrNotAcquired, "the policy stops")
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_, err = l.Acquire(ctx, "k", time.Second, redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1)))
+	require.ErrorIs(t, err, redlock.ErrNotAcquired)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+
+	stop := errors.New("shutting down")
+	ctx2, cancel2 := context.WithCancelCause(t.Context())
+	_, err = l.Acquire(ctx2, "k", time.Minute, redlock.WithRetry(func() backoff.BackOff {
+		cancel2(stop) // an attempt has failed, and the wait begins
+		return &backoff.ConstantBackOff{Interval: time.Hour}
+	}))
+	require.ErrorIs(t, err, redlock.ErrNotAcquired)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, err, stop, "and why it was cancelled")
+
+	// A ttl of 50 ms, a wait of 300: the ttl does not bound the wait.
+	time.AfterFunc(300*ms, func() { _ = held.Release(context.Background()) })
+	lock, err := l.Acquire(t.Context(), "k", 50*ms, redlock.WithRetry(redlock.FixedRetry(5*ms, 5*ms, -1)))
+	require.NoError(t, err)
+	_ = lock.Release(t.Context())
+
+	done, cancel3 := context.WithCancel(t.Context())
+	cancel3()
+	_, err = l.TryAcquire(done, "unseen", time.Second)
+	require.ErrorIs(t, err, context.Canceled)
+	require.ErrorIs(t, err, redlock.ErrNotAcquired)
+}
+
+// A grace beyond the window takes an extension before the lock is any good.
+func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
+		var lost atomic.Bool
+		var nodes []node.Backend
+		for _, s := range stores {
+			nodes = append(nodes, without{s, node.Extend, &lost})
+		}
+		other := lockertest.Over(t, nodes)
+		defer func() { require.NoError(t, other.Close()) }()
+		one := open()
+		lock, err := one.TryAcquire(t.Context(), "k", 10*time.Second)
+		require.NoError(t, err)
+		first, second := lockertest.WaitFor(other, 10*time.Second, redlock.WithGrace(time.Second)), lockertest.WaitFor(one, 10*time.Second)
+		third := lockertest.WaitFor(open(), 10*time.Second)
+		lost.Store(true)
+		released := time.Now()
+		// Not handed over: the next in this process has a lock of its own.
+		require.NoError(t, lock.Release(t.Context()))
+		g := lockertest.Soon(t, second)
+		require.NoError(t, g.Err)
+		require.NoError(t, g.Lock.Release(t.Context()))
+		g = lockertest.Soon(t, third)
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(released), 20*ms)
+		lost.Store(false)
+		require.NoError(t, g.Lock.Release(t.Context()))
+		g = lockertest.Soon(t, first)
+		require.NoError(t, g.Err)
+		require.Greater(t, time.Until(g.Lock.Until()), 9*time.Second)
+		require.NoError(t, g.Lock.Release(t.Context()))
+	})
+}
+
+// What is handed over is what is left of the lock, until it is extended.
+func TestALockThatIsHandedOverIsNoFresher(t *testing.T) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
+		l := open()
+		lock, err := l.TryAcquire(t.Context(), "k", 10*time.Second)
+		require.NoError(t, err)
+		next := lockertest.WaitFor(l, 10*time.Second)
+		for _, s := range stores {
+			s.Faults(lockertest.NoExtensions)
+		}
+		time.Sleep(500 * ms)
+		until := lock.Until()
+		require.NoError(t, lock.Release(t.Context()))
+		require.ErrorIs(t, context.Cause(lock.Context()), redlock.ErrReleased)
+		g := <-next
+		require.NoError(t, g.Err)
+		require.Equal(t, lock.Token(), g.Lock.Token())
+		require.Equal(t, until, g.Lock.Until())
+		<-g.Lock.Context().Done()
+		require.ErrorIs(t, context.Cause(g.Lock.Context()), redlock.ErrLost)
+		require.WithinDuration(t, until, time.Now(), ms)
+	})
+}
+
+// However often a lock is handed over, no goroutine gets it when it is nearly over, and another
+// process that comes has its turn.
+func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
+	for _, extended := range []bool{true, false} {
+		lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
+			for _, s := range stores {
+				s.Faults(func(op memnode.Op, _ int) memnode.Fault {
+					return memnode.Fault{Request: ms, Reply: ms, LoseRequest: op == memnode.Extend && !extended}
+				})
+			}
+			l, other := open(), open()
+			ctx, cancel := context.WithTimeout(t.Context(), 3500*ms)
+			defer cancel()
+			var all sync.WaitGroup
+			var mu sync.Mutex // guards tokens
+			tokens := make(map[string]bool)
+			turns := func() int {
+				mu.Lock()
+				defer mu.Unlock()
+				return len(tokens)
+			}
+			for range 4 {
+				all.Go(func() {
+					for {
+						err := redlock.Do(ctx, l, "k", 2*time.Second, func(ctx context.Context) error {
+							lock, _ := redlock.FromContext(ctx)
+							mu.Lock()
+							tokens[lock.Token()] = true
+							mu.Unlock()
+							if left := time.Until(lock.Until()); left < 100*ms {
+								t.Errorf("valid for %v only", left)
+							}
+							time.Sleep(ms)
+							return nil
+						}, lockertest.Queued)
+						if err != nil {
+							if !errors.Is(err, context.DeadlineExceeded) {
+								t.Error(err)
+							}
+							return
+						}
+					}
+				})
+			}
+			for range 3 {
+				time.Sleep(500 * ms)
+				began := time.Now()
+				err := redlock.Do(t.Context(), other, "k", 2*time.Second, func(context.Context) error {
+					require.Less(t, time.Since(began), 100*ms)
+					return nil
+				}, lockertest.Queued)
+				require.NoError(t, err)
+			}
+			waited := turns()
+			all.Wait()
+			t.Logf("extended: %v: %d turns in 2 s without another process", extended, turns()-waited)
+			if extended {
+				require.Less(t, turns()-waited, 10, "a turn after each row would make 20")
+			} else {
+				require.InDelta(t, 2*time.Second/(250*ms), turns()-waited, 4, "it gets fresh grants")
+			}
+		})
+	}
+}
+
+// A process that gets a lock by hand-over and dies keeps others from it for its own ttl only.
+func TestALockIsNotHandedOverForLongerThanAskedFor(t *testing.T) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
+		l := open()
+		lock, err := l.TryAcquire(t.Context(), "k", time.Hour)
+		require.NoError(t, err)
+		next := lockertest.WaitFor(l, time.Second)
+		require.NoError(t, lock.Release(t.Context()))
+		g := <-next
+		require.NoError(t, g.Err)
+		require.NotEqual(t, lock.Token(), g.Lock.Token())
+		require.NoError(t, g.Lock.Release(t.Context()))
+	})
+}
+
+// A node that has lost a held key grants it to a waiter. The waiter gives it back, or the lock would
+// rest on fewer nodes for as long as the wait lasts.
+func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
+		lock, err := open().TryAcquire(t.Context(), "k", time.Second)
+		require.NoError(t, err)
+		require.NoError(t, lock.AutoExtend(0))
+		time.Sleep(ms) // on all nodes, not on a bare quorum, which would not survive what follows
+		next := lockertest.WaitFor(open(), time.Second)
+		time.Sleep(100 * ms)
+		// The moment decides which of the two sets the key first. If it is the candidate, it
+		// has done so after a heartbeat (250 ms), and the next extension (333 ms later at
+		// most) finds that it has left the key to the holder.
+		for i := range 20 {
+			time.Sleep(400*ms + time.Duration(i)*37*ms)
+			stores[0].Wipe()
+			time.Sleep(620 * ms)
+			for i, s := range stores {
+				owner, _ := s.Get("k")
+				require.Equal(t, lock.Token(), owner, "node %d", i)
+			}
+		}
+		released := time.Now()
+		require.NoError(t, lock.Release(t.Context()))
+		g := <-next
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(released), 2*ms)
+		require.NoError(t, g.Lock.Release(t.Context()))
+	})
+}
+
+// A lost lock no longer counts as held in its process: the waiters of the process go on.
+func TestThoseWhoWaitBehindALockThatIsLostGoOn(t *testing.T) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
+		l := open()
+		lock, err := l.TryAcquire(t.Context(), "k", time.Second)
+		require.NoError(t, err)
+		next := lockertest.WaitFor(l, time.Second)
+		<-lock.Context().Done()
+		lost := time.Now()
+		g := lockertest.Soon(t, next)
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(lost), 20*ms)
+		require.NoError(t, g.Lock.Release(t.Context()))
+	})
+}
+
+// The shortest ttl, where the window is the ttl and a heartbeat half of it, and a
+// hold that may be no longer than that.
+func TestWaitingWithTheShortestTTL(t *testing.T) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
+		one, other := open(redlock.WithLocalHandoff(0)), open()
+		lock, err := one.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		waits := []<-chan lockertest.Acquired{
+			lockertest.WaitFor(other, redlock.MinTTL),
+			lockertest.WaitFor(one, redlock.MinTTL, redlock.WithGrace(ms)),
+			lockertest.WaitFor(other, time.Minute, redlock.WithMaxHold(redlock.MinTTL)),
+			lockertest.WaitFor(one, time.Minute, redlock.WithGrace(5*time.Second), redlock.WithMaxHold(10*time.Second)),
+		}
+		time.Sleep(time.Second)
+		began := time.Now()
+		require.NoError(t, lock.Release(t.Context()))
+		// Processes take turns, but for what is handed over.
+		for _, i := range []int{0, 2, 1, 3} {
+			g := <-waits[i]
+			require.NoError(t, g.Err)
+			t.Logf("%d: after %v, valid for %v", i, g.At.Sub(began), g.Lock.Until().Sub(g.At))
+			if i != 3 {
+				require.LessOrEqual(t, g.Lock.Until().Sub(g.At), redlock.MinTTL)
+			}
+			require.NoError(t, g.Lock.Release(t.Context()))
+		}
+		require.Less(t, time.Since(began), 50*ms)
+	})
+}
+
+// One key given to AcquireAll is one key; several are asked for by pauses.
+func TestSeveralKeysAreAskedForByPauses(t *testing.T) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
+		one, other := open(), open()
+		lock, err := one.TryAcquireAll(t.Context(), []string{"k", "l"}, time.Minute)
+		require.NoError(t, err)
+		several := make(chan lockertest.Acquired, 1)
+		go func() {
+			lock, err := other.AcquireAll(t.Context(), []string{"k", "l"}, time.Minute, redlock.WithRetry(redlock.FixedRetry(100*ms, 0, -1)))
+			several <- lockertest.Acquired{Lock: lock, Err: err, At: time.Now()}
+		}()
+		time.Sleep(50 * ms)
+		released := time.Now()
+		require.NoError(t, lock.Release(t.Context()))
+		g := <-several
+		require.NoError(t, g.Err)
+		require.Equal(t, 50*ms, g.At.Sub(released))
+		single := make(chan lockertest.Acquired, 1)
+		go func() {
+			lock, err := one.AcquireAll(t.Context(), []string{"k", "k"}, time.Minute, lockertest.Queued)
+			single <- lockertest.Acquired{Lock: lock, Err: err, At: time.Now()}
+		}()
+		time.Sleep(50 * ms)
+		released = time.Now()
+		require.NoError(t, g.Lock.Release(t.Context()))
+		g = <-single
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(released), 260*ms, "a release of several keys wakes no waiter")
+		require.NoError(t, g.Lock.Release(t.Context()))
+	})
+}
+
+// A middleware that refuses what was acquired leaves it to the next waiter.
+func TestALockThatAMiddlewareRefusesGoesToTheNext(t *testing.T) {
+	refused := errors.New("refused")
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
+		one, third := open(), open()
+		other := open(redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+			return errors.Join(next(ctx, op), refused)
+		})))
+		lock, err := one.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		first, second, last := lockertest.WaitFor(other, time.Minute), lockertest.WaitFor(other, time.Minute), lockertest.WaitFor(third, time.Minute)
+		released := time.Now()
+		require.NoError(t, lock.Release(t.Context()))
+		require.ErrorIs(t, (<-first).Err, refused)
+		g := <-last // processes take turns
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(released), 20*ms)
+		require.NoError(t, g.Lock.Release(t.Context()))
+		require.ErrorIs(t, (<-second).Err, refused)
+	})
+}
+
+// Whichever way a lock comes, it is valid for what its ttl promises.
+func TestALockStartsWithItsFullValidity(t *testing.T) {
+	const lasts, validity = 10 * time.Second, 9*time.Second + 898*ms
+	for _, trip := range []time.Duration{0, 20 * ms} {
+		lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
+			one, _ := open(trip)
+			other, _ := open(trip)
+			full := func(how string, lock *redlock.Lock) {
+				t.Helper()
+				require.GreaterOrEqual(t, time.Until(lock.Until()), validity*9/10, "%s, %v", how, trip)
+			}
+			first, err := one.Acquire(t.Context(), "k", lasts)
+			require.NoError(t, err)
+			full("free", first)
+			here := lockertest.WaitFor(one, lasts)
+			time.Sleep(3 * time.Second)
+			require.NoError(t, first.Release(t.Context()))
+			second := <-here
+			require.NoError(t, second.Err)
+			require.Equal(t, first.Token(), second.Lock.Token(), "it was handed over")
+			full("handed over", second.Lock)
+			elsewhere := lockertest.WaitFor(other, lasts)
+			time.Sleep(time.Second)
+			require.NoError(t, second.Lock.Release(t.Context()))
+			third := <-elsewhere
+			require.NoError(t, third.Err)
+			full("granted", third.Lock)
+			require.NoError(t, third.Lock.Release(t.Context()))
+		})
+	}
+}
+
+// What is extended automatically starts with enough for that, or not at all.
+func TestNoLockStartsThatIsLostBeforeItIsExtended(t *testing.T) {
+	for _, handoffs := range []int{32, 0} {
+		lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
+			l, _ := open(20*ms, redlock.WithLocalHandoff(handoffs))
+			for _, left := range []time.Duration{5 * ms, 15 * ms, 40 * ms, 70 * ms, 300 * ms} {
+				lock, err := l.Acquire(t.Context(), "k", time.Second)
+				require.NoError(t, err)
+				done := make(chan error, 1)
+				go func() {
+					done <- redlock.Do(context.Background(), l, "k", time.Second, func(ctx context.Context) error {
+						lock, _ := redlock.FromContext(ctx)
+						if left := time.Until(lock.Until()); left < 60*ms {
+							t.Errorf("handed over with %v left: valid for %v", left, left)
+						}
+						wait(ctx, 3*time.Second)
+						return context.Cause(ctx)
+					}, lockertest.Queued)
+				}()
+				time.Sleep(time.Until(lock.Until()) - left)
+				require.NoError(t, lock.Release(t.Context()))
+				require.NoError(t, <-done, "%d hand-overs, %v left", handoffs, left)
+			}
+		})
+	}
+}
+
+// A lock without automatic extension that cannot be extended to its ttl is given back.
+func TestALockThatCannotBeExtendedToItsTTLIsNotReturned(t *testing.T) {
+	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
+		one, _ := open(ms)
+		other, _ := open(ms)
+		lock, err := one.Acquire(t.Context(), "k", 10*time.Second)
+		require.NoError(t, err)
+		next := lockertest.WaitFor(other, 10*time.Second)
+		for _, s := range stores {
+			s.Faults(lockertest.NoExtensions)
+		}
+		require.NoError(t, lock.Release(t.Context()))
+		g := <-next
+		require.NoError(t, g.Err)
+		require.Greater(t, g.Lock.Until().Sub(g.At), 9*time.Second, "by a later attempt")
+		require.NoError(t, g.Lock.Release(t.Context()))
+	})
+}
+
+// A waiter whose ttl is too short for the nodes has no place in the queue, says so, and
+// is in no other's way.
+func TestEachWaiterHasAWindowOfItsOwn(t *testing.T) {
+	lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
+		l, _ := open(30 * ms)
+		other, _ := open(ms)
+		holder, err := other.TryAcquire(t.Context(), "k", 30*time.Second)
+		require.NoError(t, err)
+		short := make(chan error, 1)
+		go func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := l.Acquire(ctx, "k", 50*ms, lockertest.Queued)
+			short <- err
+		}()
+		time.Sleep(300 * ms)
+		long := lockertest.WaitFor(l, 30*time.Second)
+		time.Sleep(100 * ms)
+		require.NoError(t, holder.Release(t.Context()))
+		released := time.Now()
+		g := <-long
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(released), 200*ms)
+		err = <-short
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, "not queued")
+		require.ErrorContains(t, err, "use a longer ttl")
+		require.NoError(t, g.Lock.Release(t.Context()))
+	})
+}
+
+// A waiter that gives up when the lock is granted leaves it to the next of its process.
+func TestAGrantThatComesTooLateForOneWaiterGoesToTheNextHere(t *testing.T) {
+	lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
+		l, _ := open(20 * ms)
+		other, _ := open(20 * ms)
+		holder, err := other.TryAcquire(t.Context(), "k", 30*time.Second)
+		require.NoError(t, err)
+		leaves, cancel := context.WithCancelCause(t.Context())
+		gone := make(chan error, 1)
+		go func() {
+			lock, err := l.Acquire(leaves, "k", 30*time.Second, lockertest.Queued)
+			if err == nil {
+				err = errors.Join(errors.New("acquired"), lock.Release(t.Context()))
+			}
+			gone <- err
+		}()
+		time.Sleep(100 * ms)
+		next := lockertest.WaitFor(l, 30*time.Second)
+		time.Sleep(100 * ms)
+		go func() { _ = holder.Release(t.Context()) }()
+		time.Sleep(20*ms - 1) // the pushes are about to arrive
+		cancel(errors.New("enough"))
+		released := time.Now()
+		g := <-next
+		require.NoError(t, g.Err)
+		require.Less(t, g.At.Sub(released), 100*ms)
+		require.ErrorContains(t, <-gone, "enough")
+		require.NoError(t, g.Lock.Release(t.Context()))
+	})
 }

@@ -57,7 +57,7 @@ func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duratio
 	if fn == nil {
 		return value, l.noFunction(keys...)
 	}
-	lock, err := l.acquire(ctx, request{keys: slices.Clone(keys), ttl: ttl, wait: true, auto: true}, opts)
+	lock, err := l.acquire(ctx, request{keys: slices.Clone(keys), ttl: ttl, waits: true, auto: true}, opts)
 	if err != nil {
 		return value, err
 	}
@@ -132,7 +132,7 @@ func lostBefore(lock *Lock, err error) error {
 	if lock.Valid() {
 		return err
 	}
-	lost := lock.ended()
+	lost := lock.cause()
 	switch {
 	case errors.Is(lost, ErrReleased) && !errors.Is(lost, ErrLost):
 		return err // fn released it itself

@@ -13,6 +13,7 @@ import (
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 type profile struct {
@@ -221,4 +222,59 @@ func TestAMiddlewareThatDoesNotWaitForFnIsAnError(t *testing.T) {
 		running.Wait()
 		require.Equal(t, redlock.ErrReleased, ended, "the ctx of an fn that still runs")
 	}
+}
+
+// The ctx ends a grace before validity does. Until then no other process has the lock, unless
+// it is released: then at once.
+func TestNobodyElseHasTheLockDuringItsGrace(t *testing.T) {
+	const ttl, grace = time.Second, 300 * ms
+	ends := map[string]redlock.LockOption{"ttl": redlock.WithoutAutoExtend(), "max hold": redlock.WithMaxHold(2 * time.Second)}
+	for name, end := range ends {
+		for stops, within := range map[string]time.Duration{"at once": 0, "within the grace": grace / 2, "too late": 2 * grace} {
+			t.Run(name+", stops "+stops, func(t *testing.T) {
+				lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
+					l, rival := open(), open()
+					var waiter <-chan lockertest.Acquired
+					var stopped, until time.Time
+					err := redlock.Do(t.Context(), l, "k", ttl, func(ctx context.Context) error {
+						lock, _ := redlock.FromContext(ctx)
+						waiter = lockertest.WaitFor(rival, ttl)
+						<-ctx.Done()
+						until = lock.Until()
+						require.Equal(t, grace, time.Until(until))
+						time.Sleep(within)
+						stopped = time.Now()
+						return nil
+					}, redlock.WithGrace(grace), end)
+					require.ErrorIs(t, err, redlock.ErrLost)
+					g := <-waiter
+					require.NoError(t, g.Err)
+					free := stopped
+					if within > grace {
+						free = until
+					}
+					require.WithinRange(t, g.At, free, free.Add(20*ms), "lost %v ago", time.Since(until))
+					require.NoError(t, g.Lock.Release(t.Context()))
+				})
+			})
+		}
+	}
+}
+
+// A lock that nodes have definitely refused has nothing to be graceful about.
+func TestALockThatIsAnothersHasNoGrace(t *testing.T) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
+		l := open()
+		lock, err := l.TryAcquire(t.Context(), "k", time.Second, redlock.WithGrace(100*ms))
+		require.NoError(t, err)
+		for _, s := range stores[:2] {
+			s.Set("k", "another", time.Minute)
+		}
+		require.ErrorIs(t, lock.Extend(t.Context(), 0), redlock.ErrNotHeld)
+		time.Sleep(ms)
+		require.Zero(t, stores[2].Len(), "released")
+		for _, s := range stores[:2] {
+			s.Wipe()
+		}
+	})
 }

@@ -62,7 +62,7 @@ func work(stdin io.Reader, stdout io.Writer) (err error) {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", j.Peer, err)
 	}
-	// Connections are made and scripts loaded before anybody is ready.
+	// Connections are made and scripts loaded before any child reports that it is ready.
 	if err := l.Cycle(ctx, fmt.Sprintf("%s:%d", j.Key, os.Getpid())); err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ type cycleResult struct {
 }
 
 // runCycle has every goroutine acquire and release keys that are its own, so
-// nobody waits for a lock.
+// no caller waits for a lock.
 func runCycle(ctx context.Context, s settings) (section, error) {
 	sec := section{
 		Title: "Acquire and release",

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// handoverHold is for how long each process has the lock.
+// handoverHold is how long each process holds the lock.
 const handoverHold = 2 * time.Millisecond
 
 // handoverNodes are the numbers of nodes. rueidislock has no place on five.
@@ -35,7 +35,7 @@ type handoverResult struct {
 	failure string // of the last of those
 
 	commands map[string]int // that clients sent
-	holds    int            // meanwhile
+	holds    int            // while the hand-overs were measured
 }
 
 // runHandover has processes hand one lock over to each other.
@@ -48,7 +48,7 @@ func runHandover(ctx context.Context, s settings) (section, error) {
 			"that released it may be first again. Shares are the holds of the process that " +
 			"had most, divided by those of the one that had least. The longest wait is that of all rounds. Commands are those that " +
 			"clients sent to any server, per hold. rueidislock has a Cluster of three masters in place of three " +
-			"independent servers. redsync polls: whoever releases often takes the lock again while the others " +
+			"independent servers. redsync polls: a process that releases the lock often takes it again while the others " +
 			"sleep, so its median gap is short and its waits are long.",
 	}
 	for _, n := range handoverNodes {
@@ -192,7 +192,7 @@ func shareOf(counts []int) float64 {
 	return float64(slices.Max(counts)) / float64(slices.Min(counts))
 }
 
-// shares is the middle one, which may be infinite: somebody had nothing.
+// shares is the middle one, which is infinite if a process never held the lock.
 func shares(values []float64) string {
 	middle := slices.Sorted(slices.Values(values))[len(values)/2]
 	if math.IsInf(middle, 1) {
@@ -256,7 +256,7 @@ func (r *handoverResult) sentPerHold() string {
 	names := slices.SortedFunc(maps.Keys(r.commands), func(a, b string) int { return r.commands[b] - r.commands[a] })
 	var texts []string
 	if r.holds == 0 {
-		return "nobody held the lock"
+		return "no process held the lock"
 	}
 	for _, name := range names {
 		texts = append(texts, fmt.Sprintf("%s %.2f", name, float64(r.commands[name])/float64(r.holds)))

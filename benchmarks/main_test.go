@@ -238,9 +238,9 @@ func TestHandoverCountsGapsWaitsAndShares(t *testing.T) {
 
 func TestCrewReportsWhatItsProcessesSay(t *testing.T) {
 	require.ErrorContains(t, withHost(func(h *host) error {
-		_, err := startCrew(t.Context(), h, 2, job{Peer: "nobody"})
+		_, err := startCrew(t.Context(), h, 2, job{Peer: "unknown"})
 		return err
-	}), `no such peer: "nobody"`)
+	}), `no such peer: "unknown"`)
 }
 
 func TestSpread(t *testing.T) {

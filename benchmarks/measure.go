@@ -40,13 +40,13 @@ func measure(ctx context.Context, l locker, keys [][]string, settle time.Duratio
 			}
 		})
 	}
-	runtime.GC() // nobody pays for what another left
+	runtime.GC() // no measurement pays for another's garbage
 	before := usageNow()
 	start := time.Now()
 	close(begin)
 	wg.Wait()
 	took := time.Since(start)
-	// Whoever goes on with a quorum leaves calls under way: they are part of
+	// A library that goes on with a quorum leaves calls under way: they are part of
 	// the cost, and not of the next round.
 	time.Sleep(settle)
 	used := usageNow().since(before)

@@ -60,7 +60,7 @@ func TestRedlockAndItsPeersExcludeEachOther(t *testing.T) {
 	}
 }
 
-// While somebody queues for a lock, a release gives it to the next in the queue, and a
+// While a process queues for a lock, a release gives it to the next in the queue, and a
 // peer that polls finds it held.
 func TestAQueueKeepsPeersThatPollOut(t *testing.T) {
 	servers := redistest.StartN(t, 1)
@@ -84,7 +84,7 @@ func TestAQueueKeepsPeersThatPollOut(t *testing.T) {
 	require.NoError(t, <-granted)
 }
 
-// The token of bsm/redislock's Options is compared as a prefix of whatever is stored.
+// The token of bsm/redislock's Options is compared as a prefix of the stored value.
 func TestATokenOfTheCallersTakesALockOfRedlockOver(t *testing.T) {
 	servers := redistest.StartN(t, 1)
 	ours := openOurs(t, servers)

@@ -12,7 +12,7 @@ import (
 // monitors count the commands that clients send to servers, by MONITOR. The
 // counters of INFO are of no use for that: both commandstats and
 // total_commands_processed have the commands that scripts call too. MONITOR
-// costs the server time, so nothing is timed meanwhile.
+// costs the server time, so nothing is timed while it runs.
 type monitors struct {
 	conns []net.Conn
 	begin time.Time

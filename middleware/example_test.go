@@ -49,7 +49,7 @@ func ExampleHTTP() {
 	})))
 
 	post(mux, "/accounts/7/deposits")
-	lock, err := locker.Acquire(context.Background(), "account:7", 30*time.Second) // somebody else
+	lock, err := locker.Acquire(context.Background(), "account:7", 30*time.Second) // another process
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -154,7 +154,7 @@ func ExampleWithStatus() {
 
 	locked := middleware.HTTP(locker, 30*time.Second, middleware.QueryKey("user:", "user"),
 		middleware.WithStatus(http.StatusConflict, redlock.ErrNotAcquired))
-	if _, err := locker.Acquire(context.Background(), "user:ann", 30*time.Second); err != nil { // somebody else
+	if _, err := locker.Acquire(context.Background(), "user:ann", 30*time.Second); err != nil { // another process
 		log.Fatal(err)
 	}
 	post(locked(http.NotFoundHandler()), "/profile?user=ann")
@@ -167,7 +167,7 @@ func ExampleWithRetryAfter() {
 
 	locked := middleware.HTTP(locker, 30*time.Second, middleware.QueryKey("user:", "user"),
 		middleware.WithRetryAfter(1500*time.Millisecond))
-	if _, err := locker.Acquire(context.Background(), "user:ann", 30*time.Second); err != nil { // somebody else
+	if _, err := locker.Acquire(context.Background(), "user:ann", 30*time.Second); err != nil { // another process
 		log.Fatal(err)
 	}
 	w := httptest.NewRecorder()

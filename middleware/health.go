@@ -8,8 +8,8 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// health remembers which nodes fail, as far as the votes tell. Without it a dead
-// node would be logged with every operation.
+// health notes which nodes fail, according to the votes, so that a dead node is logged once
+// and not with every operation.
 type health struct {
 	mu      sync.Mutex // guards failing
 	failing map[int]bool

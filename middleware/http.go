@@ -123,7 +123,7 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request, next http.Handler) 
 	err = redlock.Do(r.Context(), g.locker, key, g.ttl, func(ctx context.Context) error {
 		guarded.lock, _ = redlock.FromContext(ctx)
 		inner := r.WithContext(ctx)
-		// The server removes the files of a form from the request that it made.
+		// The server removes a form's files only from its own request.
 		defer func() { r.MultipartForm = inner.MultipartForm }()
 		next.ServeHTTP(guarded.asIs(), inner)
 		return nil
@@ -131,7 +131,7 @@ func (g *gate) serve(w http.ResponseWriter, r *http.Request, next http.Handler) 
 	if errors.Is(err, node.ErrReserved) { // as the request says, after the Locker's prefix
 		err = fmt.Errorf("%w: %w", ErrKey, err)
 	}
-	if err == nil && guarded.closed() { // a middleware has kept the loss to itself
+	if err == nil && guarded.closed() { // a middleware has swallowed the loss
 		err = redlock.ErrLost
 	}
 	if err == nil || guarded.wrote {

@@ -562,7 +562,7 @@ func TestARequestThatEndsWhileItWaits(t *testing.T) {
 	}))
 	s.get().is(t, http.StatusLocked, "5", locked)
 
-	// It had ended before: nobody was asked who holds the lock.
+	// It had ended before: no node was asked who holds the lock.
 	s = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), 0)
 		defer cancel()

@@ -47,7 +47,7 @@ func QueryKey(prefix, name string) func(*http.Request) (string, error) {
 	}
 }
 
-// maxValue is what clients that make up idempotency keys are usually allowed.
+// maxValue is the usual limit of idempotency keys, in bytes.
 const maxValue = 255
 
 func keyOf(prefix, where, name string, values []string) (string, error) {

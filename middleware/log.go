@@ -28,8 +28,8 @@ import (
 // An operation that failed before the nodes were asked, for its arguments or because a
 // middleware refused it, is logged at INFO. One that failed only because the lock had
 // ended, which was logged before, is at DEBUG. A node is said to be failing once, and
-// again only after it has answered. A node that hangs is noticed only when an operation
-// has waited for it in vain.
+// again only after it has answered. A hung node is reported only after an operation has
+// timed out on it.
 //
 // The attributes, where they apply:
 //
@@ -67,7 +67,7 @@ func Log(logger *slog.Logger, opts ...LogOption) redlock.Middleware {
 			took := time.Since(start)
 			nodes.observe(ctx, logger, op)
 			if op.QueueErr != nil {
-				logger.LogAttrs(ctx, slog.LevelWarn, "locks are waited for by pauses alone: the nodes keep no queue", errorAttr(op.QueueErr))
+				logger.LogAttrs(ctx, slog.LevelWarn, "wait queues unavailable: polling", errorAttr(op.QueueErr))
 			}
 			if level := config.level(ctx, op, took, err); logger.Enabled(ctx, level) {
 				logger.LogAttrs(ctx, level, message(op.Kind, err), attributes(op, level, took, err)...)
@@ -103,7 +103,7 @@ func (c logConfig) level(ctx context.Context, op *redlock.Op, took time.Duration
 	switch {
 	case op.Kind == redlock.OpLost:
 		return slog.LevelWarn
-	case op.Kind == redlock.OpHold: // its error is fn's, or a loss, which OpLost tells of
+	case op.Kind == redlock.OpHold: // its error is fn's, or a loss, which OpLost reports
 		return slog.LevelDebug
 	case err == nil && op.Kind == redlock.OpAcquire && (op.Attempts > 1 || op.Wait == redlock.WaitGranted || took >= c.slow):
 		return slog.LevelInfo
@@ -119,7 +119,7 @@ func (c logConfig) level(ctx context.Context, op *redlock.Op, took time.Duration
 	unasked := len(op.Tries) == 0
 	switch {
 	case errors.Is(err, redlock.ErrReleased), errors.Is(err, redlock.ErrClosed), unasked && errors.Is(err, redlock.ErrNotHeld):
-		return slog.LevelDebug // the lock had ended, or ended meanwhile
+		return slog.LevelDebug // the lock ended before or during the operation
 	case errors.As(err, new(*redlock.PanicError)):
 		return slog.LevelWarn
 	case unasked, cancelled(ctx, op):
@@ -128,8 +128,8 @@ func (c logConfig) level(ctx context.Context, op *redlock.Op, took time.Duration
 	return slog.LevelWarn
 }
 
-// cancelled reports whether it was the caller who ended the operation, and not failing
-// nodes. A deadline is different: nodes that hang may be why it was exceeded.
+// cancelled reports whether the caller ended the operation, not failing nodes. A deadline is
+// different: hung nodes may be the reason that it was exceeded.
 func cancelled(ctx context.Context, op *redlock.Op) bool {
 	if !errors.Is(ctx.Err(), context.Canceled) || len(op.Tries) == 0 ||
 		errors.Is(context.Cause(ctx), redlock.ErrLost) { // automatic extension has the lock's own ctx

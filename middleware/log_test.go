@@ -223,7 +223,7 @@ func TestLogWarnsOnceThatNodesKeepNoQueue(t *testing.T) {
 		_, err := l.Acquire(t.Context(), key, time.Minute, redlock.WithRetry(redlock.FixedRetry(50*ms, 0, 3)))
 		require.ErrorIs(t, err, redlock.ErrNotAcquired)
 	}
-	rec := r.one(t, "locks are waited for by pauses alone: the nodes keep no queue")
+	rec := r.one(t, "wait queues unavailable: polling")
 	require.Equal(t, slog.LevelWarn, rec.level)
 }
 
@@ -449,10 +449,10 @@ func TestLogLevels(t *testing.T) {
 		{name: "extended", kind: redlock.OpExtend, level: slog.LevelDebug, says: "lock extended"},
 		{name: "extend: no quorum", kind: redlock.OpExtend, tries: []redlock.Try{failing}, err: redlock.ErrNoQuorum, level: slog.LevelWarn, says: "lock not extended"},
 		{name: "extend: found lost", kind: redlock.OpExtend, tries: []redlock.Try{silent}, err: both(redlock.ErrNotHeld, redlock.ErrLost), level: slog.LevelWarn, says: "lock not extended"},
-		{name: "extend: lost meanwhile", kind: redlock.OpExtend, ctx: lost, tries: []redlock.Try{silent}, err: both(redlock.ErrNotHeld, redlock.ErrLost), level: slog.LevelWarn, says: "lock not extended"},
+		{name: "extend: lost during it", kind: redlock.OpExtend, ctx: lost, tries: []redlock.Try{silent}, err: both(redlock.ErrNotHeld, redlock.ErrLost), level: slog.LevelWarn, says: "lock not extended"},
 		{name: "extend: was lost", kind: redlock.OpExtend, err: both(redlock.ErrNotHeld, redlock.ErrLost), level: slog.LevelDebug, says: "lock not extended"},
-		{name: "extend: released meanwhile", kind: redlock.OpExtend, tries: []redlock.Try{silent}, err: both(redlock.ErrNotHeld, redlock.ErrReleased), level: slog.LevelDebug, says: "lock not extended"},
-		{name: "extend: closed meanwhile", kind: redlock.OpExtend, tries: []redlock.Try{silent}, err: both(redlock.ErrNotHeld, redlock.ErrClosed), level: slog.LevelDebug, says: "lock not extended"},
+		{name: "extend: released during it", kind: redlock.OpExtend, tries: []redlock.Try{silent}, err: both(redlock.ErrNotHeld, redlock.ErrReleased), level: slog.LevelDebug, says: "lock not extended"},
+		{name: "extend: closed during it", kind: redlock.OpExtend, tries: []redlock.Try{silent}, err: both(redlock.ErrNotHeld, redlock.ErrClosed), level: slog.LevelDebug, says: "lock not extended"},
 		{name: "extend: cancelled", kind: redlock.OpExtend, ctx: cancelled, tries: []redlock.Try{silent}, err: both(redlock.ErrNoQuorum, context.Canceled), level: slog.LevelInfo, says: "lock not extended"},
 		{name: "extend: refused", kind: redlock.OpExtend, err: refused, level: slog.LevelInfo, says: "lock not extended"},
 		{name: "extend: panicked", kind: redlock.OpExtend, err: &redlock.PanicError{Value: "boom"}, level: slog.LevelWarn, says: "lock not extended"},

@@ -11,8 +11,8 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// writer remembers whether anything was written. Once its lock is lost, it refuses the
-// first write.
+// writer notes whether the handler has written. Once the lock is lost, it refuses the first
+// write.
 type writer struct {
 	http.ResponseWriter
 	lock  *redlock.Lock // nil: everything passes
@@ -47,7 +47,7 @@ func (w *writer) Write(p []byte) (int, error) {
 }
 
 // ReadFrom lets the server use sendfile. The first bytes go through Write: they may take
-// long to come, and the lock may be lost meanwhile.
+// long to come, and the lock may be lost before they do.
 func (w *writer) ReadFrom(src io.Reader) (int64, error) {
 	var first int64
 	if !w.wrote {

@@ -66,7 +66,7 @@
 // another goroutine: an export at that very moment may still count the lock. Locks that
 // ended because their Locker was closed are not counted as lost. It is no failure of a
 // node if it answers that another owner holds the key, or if it hangs while a quorum of
-// the others answers: then nobody waits for it.
+// the others answers: then no operation waits for it.
 //
 // # Outcomes
 //

@@ -89,7 +89,7 @@ func (m *metrics) countLost(ctx context.Context, op *redlock.Op) {
 }
 
 // countFailures counts silence as well, where it was what an attempt failed
-// for: an automatic extension gives up on nodes without a word. An attempt that
+// for: an automatic extension gives up on nodes that do not answer. An attempt that
 // was interrupted has another outcome.
 func (m *metrics) countFailures(ctx context.Context, kind redlock.Kind, try redlock.Try, outcome outcome) {
 	silence := outcome == noQuorum && awaited(try)

@@ -184,7 +184,7 @@ func TestNoFailureOfANode(t *testing.T) {
 		if name == "release" {
 			require.ErrorContains(t, lock.Release(t.Context()), "not held here")
 		} else {
-			require.ErrorContains(t, lock.Extend(t.Context(), 0), "the key was gone")
+			require.ErrorContains(t, lock.Extend(t.Context(), 0), "key was missing")
 		}
 	}
 	// A node that is not waited for, since the caller gave up.

@@ -10,7 +10,7 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// awaited tells whether an attempt ended while it depended on the silent
+// awaited reports whether an attempt ended while it depended on the silent
 // nodes; otherwise the others had decided it.
 func awaited(try redlock.Try) bool {
 	grants, silence := 0, 0

@@ -10,7 +10,7 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// outcome is what came of an operation, in a word of redlock.outcome.
+// outcome is a value of the redlock.outcome attribute.
 type outcome string
 
 const (
@@ -30,7 +30,7 @@ const (
 	other     outcome = "error"
 )
 
-// errAborted stands for the error of a handler that did not return.
+// errAborted is recorded for a handler that did not return.
 var errAborted = errors.New("a panic or runtime.Goexit")
 
 var successes = map[redlock.Kind]outcome{
@@ -109,8 +109,8 @@ func lossOf(lock *redlock.Lock) (outcome, error) {
 	}
 }
 
-// isError tells whether whoever looks at spans should be alarmed: not if
-// others hold a lock, nor if an operation came after the end of its own.
+// isError reports whether an operator should look at the span: not if another
+// process holds the lock, nor if the operation came after the end of its own lock.
 func (o outcome) isError() bool {
 	switch o {
 	case acquired, completed, extended, released, contended, ended:

@@ -74,8 +74,8 @@ func addAttempt(span trace.Span, try redlock.Try) {
 	span.AddEvent("redlock.attempt", trace.WithTimestamp(try.Start), trace.WithAttributes(attributes...))
 }
 
-// noteLoss tells on a hold's span that the lock ended under the function, and
-// when. OpLost comes with a ctx that does not have that span.
+// noteLoss records on a hold's span that the lock ended under the function, and
+// when. The ctx of OpLost does not have that span.
 func noteLoss(span trace.Span, next redlock.Handler) redlock.Handler {
 	return func(ctx context.Context, op *redlock.Op) error {
 		ended := make(chan time.Time, 1)

@@ -9,9 +9,9 @@ import (
 	"github.com/redis-kit/redlock/internal/redact"
 )
 
-// printable is a text without tokens: an error of fn, or of what stands before a
-// server, may repeat one. What is not UTF-8 is replaced, as exporters drop whole
-// batches for it, and a key may be any bytes.
+// printable returns text without tokens, which an error of fn or of a proxy may repeat, and
+// with invalid UTF-8 replaced: exporters drop whole batches for it, and a key may be any
+// bytes.
 func printable(text string) string {
 	return redact.Tokens(strings.ToValidUTF8(text, "\uFFFD"))
 }

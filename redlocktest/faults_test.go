@@ -187,7 +187,7 @@ func TestALockThatIsGoneIsLostAtItsNextExtension(t *testing.T) {
 		lose func(*redlocktest.Nodes)
 		said string
 	}{
-		"expired": {func(nodes *redlocktest.Nodes) { nodes.Expire("k") }, "the key was gone"},
+		"expired": {func(nodes *redlocktest.Nodes) { nodes.Expire("k") }, "key was missing"},
 		"stolen":  {func(nodes *redlocktest.Nodes) { nodes.Steal("k") }, "held by another owner"},
 	} {
 		t.Run(name, func(t *testing.T) {

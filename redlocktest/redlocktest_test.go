@@ -216,7 +216,7 @@ func TestATestFailsIfNoLockerCanBeMade(t *testing.T) {
 	}
 }
 
-// A middleware that panics where nobody calls it.
+// A middleware that panics on a goroutine of the Locker.
 func TestATestFailsIfALockerDoesNotCloseWell(t *testing.T) {
 	failures := new(failing).run(func(tb testing.TB) {
 		locker := redlocktest.New(tb, 3, redlock.WithMiddleware(func(next redlock.Handler) redlock.Handler {

@@ -1,11 +1,11 @@
 // Package certmagiclock lets the instances of a program that obtain certificates with
 // CertMagic (github.com/caddyserver/certmagic) take turns, by locks on a quorum of nodes.
-// Certificates stay in whatever storage they are in.
+// Certificates stay in the storage that the program uses.
 //
-// It is worth it where the storage has no locks that work between machines, such as an
-// object store, or a file system whose locks go by the age of a file. It is of no use
-// where one instance obtains all certificates. CertMagic tolerates that two instances
-// obtain the same certificate at times; what it costs is the quota of the authority.
+// Use it where the storage has no locks that work between machines, such as an object
+// store, or a file system whose locks go by the age of a file. Where one instance obtains
+// all certificates it is not needed. CertMagic tolerates that two instances occasionally
+// obtain the same certificate; each one counts against the authority's quota.
 package certmagiclock
 
 import (
@@ -72,8 +72,8 @@ func (s *Storage) TryLock(ctx context.Context, name string) (bool, error) {
 	return err == nil, err
 }
 
-// Unlock releases the lock of that name. A lock that was lost before is no error: nothing
-// of it is left.
+// Unlock releases the lock of that name. It returns no error if the lock had been lost
+// before: then there is nothing to release.
 func (s *Storage) Unlock(ctx context.Context, name string) error {
 	lock := s.take(name)
 	if lock == nil {
@@ -86,8 +86,8 @@ func (s *Storage) Unlock(ctx context.Context, name string) error {
 }
 
 // RenewLockLease returns an error if this process no longer holds the lock of that name.
-// CertMagic calls it before it tries to obtain a certificate, and does not try then. There
-// is nothing to renew: the lock is extended until it is unlocked.
+// CertMagic calls it before it tries to obtain a certificate, and does not try after an
+// error. RenewLockLease renews nothing: the lock is extended until it is unlocked.
 func (s *Storage) RenewLockLease(_ context.Context, name string, _ time.Duration) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,9 +112,9 @@ func (s *Storage) keep(ctx context.Context, name string, lock *redlock.Lock) err
 	return nil
 }
 
-// take returns the lock that is unlocked, or nil. If a lock was lost, another goroutine
-// may have it now. Unlock does not say whose it is, so what was lost goes first: the other
-// is held until both have called Unlock.
+// take returns the lock to release, or nil. After a lock was lost, another goroutine may
+// hold the name. Unlock does not say which goroutine calls it, so the lost lock is taken
+// first, and the other one is held until both goroutines have called Unlock.
 func (s *Storage) take(name string) *redlock.Lock {
 	s.mu.Lock()
 	defer s.mu.Unlock()

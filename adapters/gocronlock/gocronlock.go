@@ -1,13 +1,13 @@
 // Package gocronlock lets the instances of a program share their scheduled jobs: of all
 // the schedulers (github.com/go-co-op/gocron/v2) that have a job, one runs it each time.
 //
-// It is worth it where every instance has the same schedule and it does not matter which
-// of them runs a job. If one instance is to run all jobs, use [redlock.Campaign], and start
-// the scheduler in the function that leads.
+// Use it where every instance has the same schedule and any of them may run a job. If one
+// instance is to run all jobs, use [redlock.Campaign], and start the scheduler in the
+// function that leads.
 //
 // A job does not run exactly once. No instance runs it while so many nodes are down that
-// there is no quorum. An instance whose clock is off by more than [New] was told runs it
-// again.
+// there is no quorum. An instance whose clock is off by more than the atLeast given to [New]
+// runs it again.
 package gocronlock
 
 import (
@@ -39,31 +39,30 @@ type Locker struct {
 
 var _ gocron.Locker = (*Locker)(nil)
 
-// New returns a Locker that acquires a job's lock for ttl, keeps it extended while the job
-// runs, and releases it afterwards. If the instance dies, the lock is free after the ttl, or
-// after the least hold if that is longer.
+// New returns a Locker that acquires a job's lock for ttl, extends it while the job runs,
+// and releases it afterwards. If the instance dies, the lock is free after the ttl, or after
+// the least hold if that is longer.
 //
 // The key is the name of the job, after the prefix of [redlock.WithKeyPrefix]. Give each job
-// a name with [gocron.WithName]. By default it has that of its function, so that two jobs
-// that run the same function, as with different arguments, have one lock: in each interval
-// only one of them would run, on any instance. gocron tells a Locker nothing of a job before
-// it runs. So only then does Lock return an error for a second job with the name of the same
-// function, which [gocron.AfterLockError] sees; on another instance that may be the first.
+// a name with [gocron.WithName]. The default is the name of its function, so two jobs that
+// run the same function with different arguments would share one lock, and only one of them
+// would run in each interval. gocron tells a Locker about a job only when the job runs: then
+// Lock returns an error for the second of two jobs that have the default name of one
+// function, which [gocron.AfterLockError] sees. Another instance may refuse the other one.
 //
-// A lock is held for atLeast and for the time of the retries below, even if the job is done
+// A lock is held for atLeast and for the time of the retries below, even if the job ends
 // sooner. Otherwise an instance whose clock is a little late would find the lock free, and
-// run the job again. atLeast must be longer than clocks differ and the nodes take to answer
-// together, and, with the time of the retries, shorter than the time between two runs: some
-// seconds for a job that runs every minute. [redlock.Locker.Close] does not end that hold:
-// of a lock that is not yet to be released it leaves the keys on the nodes, where they
-// expire after the ttl. If the least hold is above four fifths of the ttl, keys are set for
-// five fourths of it in place of the ttl, so that they last.
+// run the job again. atLeast must be longer than the difference of the clocks and the time
+// that the nodes take to answer, added up, and with the time of the retries shorter than the
+// time between two runs: a few seconds for a job that runs every minute.
+// [redlock.Locker.Close] does not cut the hold short: it leaves the keys on the nodes, where
+// they expire after the ttl. If the least hold is above four fifths of the ttl, keys are set
+// for five fourths of the hold instead of the ttl, so that they outlast it.
 //
-// An instance that finds the lock held does not run the job. Where several ask at once, each
-// may have the votes of some nodes, and none a quorum. So an instance tries again for a
-// quarter of atLeast, but no longer than a second.
+// An instance that finds the lock held does not run the job. It tries again for a quarter of
+// atLeast, but no longer than a second: nodes may be unreachable for a moment.
 //
-// A job cannot be told that its lock was lost: gocron decides on its ctx.
+// A job is not told that its lock was lost: gocron makes the job's ctx.
 func New(l *redlock.Locker, ttl, atLeast time.Duration) *Locker {
 	limit := max(min(atLeast/4, time.Second), 0)
 	retry := redlock.NoRetry()
@@ -78,7 +77,7 @@ func New(l *redlock.Locker, ttl, atLeast time.Duration) *Locker {
 	least := max(atLeast, 0) + limit
 	return &Locker{
 		locker: l,
-		// A ttl is valid for nine tenths of it, or a little less, whatever the drift.
+		// A lock is valid for about nine tenths of its ttl, or more with a smaller drift.
 		ttl:   max(ttl, least+least/4),
 		least: least,
 		retry: redlock.WithRetry(retry),
@@ -119,8 +118,8 @@ func (l *Locker) begin(ctx context.Context, held lock) error {
 	return held.acquired.AutoExtend(0)
 }
 
-// know notes which job has the key. gocron makes one ctx for each job, and ends it with the
-// job. A name without a dot is not that of a function: it was given on purpose.
+// know notes which job uses the key. gocron makes one ctx for each job, and ends it with the
+// job. A name without a dot is not the name of a function: the caller chose it.
 func (l *Locker) know(job context.Context, key string) error {
 	if !strings.Contains(key, ".") {
 		return nil
@@ -141,7 +140,8 @@ type lock struct {
 	least    time.Time // it is not released before
 }
 
-// Unlock releases the lock. If it is too soon for that, Unlock does not wait until it is not.
+// Unlock releases the lock, or returns at once if the least hold has not passed: then a
+// timer releases it.
 func (l lock) Unlock(ctx context.Context) error {
 	rest := time.Until(l.least)
 	if rest <= 0 {

@@ -4,6 +4,6 @@ package main
 
 import "syscall"
 
-// dieWithTool has no equal here: the child of a tool that was killed goes on without its
-// lock.
+// dieWithTool does nothing: this system cannot kill a child with its parent. The child of a
+// tool that was killed goes on without its lock.
 func dieWithTool(*syscall.SysProcAttr) {}

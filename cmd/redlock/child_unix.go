@@ -18,7 +18,7 @@ type child struct {
 	terminal *terminal // nil before it was needed
 }
 
-// change is what has become of a child.
+// change is a change of a child's state: it was stopped, or it has ended.
 type change struct {
 	stopped os.Signal // that has stopped it; nil: it has ended
 	code    int       // that the tool is to exit with
@@ -77,7 +77,7 @@ func (c *child) watch() {
 
 // signal passes a signal on to the group.
 func (c *child) signal(s os.Signal) {
-	_ = syscall.Kill(-c.pid, s.(syscall.Signal)) // fails only if nobody is left
+	_ = syscall.Kill(-c.pid, s.(syscall.Signal)) // fails only if the group is empty
 }
 
 // terminate asks the group to stop. It reports whether that is possible.

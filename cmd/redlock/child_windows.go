@@ -13,7 +13,7 @@ type child struct {
 	changes chan change
 }
 
-// change is what has become of a child.
+// change is a change of a child's state: here only its end.
 type change struct {
 	stopped os.Signal // nil: it has ended; nothing else happens here
 	code    int       // that the tool is to exit with
@@ -44,8 +44,8 @@ func (c *child) signal(os.Signal) {}
 // terminate reports that a process cannot be asked to stop here: there is no SIGTERM.
 func (c *child) terminate() bool { return false }
 
-// yield, resume and leave have nothing to do: processes are not stopped here, and the
-// console is everybody's.
+// yield, resume and leave have nothing to do: Windows does not stop processes, and all
+// processes share the console.
 func (c *child) yield(os.Signal) bool { return true }
 func (c *child) resume()              {}
 func (c *child) leave()               {}

@@ -49,7 +49,7 @@ type diagnosis struct {
 	Findings []finding `json:"findings"`
 }
 
-// finding is something that endangers locks, and what to do about it.
+// finding is a danger to locks, and its remedy.
 type finding struct {
 	Severity severity `json:"severity"`
 	Check    string   `json:"check"`
@@ -61,7 +61,7 @@ type finding struct {
 type severity string
 
 const (
-	danger  severity = "danger"  // two may hold a lock, or nobody can
+	danger  severity = "danger"  // two processes may hold a lock, or none can
 	warning severity = "warning" // only in rare cases, or it costs availability
 	note    severity = "note"    // it was not checked, or only some locks need it
 )
@@ -109,8 +109,8 @@ func (d diagnosis) print(w io.Writer) error {
 	return err
 }
 
-// nodesWith names the nodes of which the same is found, in one text; none if it is of no
-// node.
+// nodesWith names, in one text, the nodes that share a finding; empty if it is not about
+// nodes.
 func (d diagnosis) nodesWith(f finding) []string {
 	var nodes []string
 	for _, other := range d.Findings {
@@ -135,7 +135,7 @@ func (d diagnosis) count(s severity) (n int) {
 	return n
 }
 
-// err is that of a danger.
+// err is the error with which doctor ends if it found a danger.
 func (d diagnosis) err() error {
 	if d.count(danger) == 0 {
 		return nil

@@ -9,8 +9,8 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// The codes that the tool exits with, those of sysexits.h where one fits. Any other is
-// that of the command which run has run.
+// The exit codes of the tool, taken from sysexits.h where one fits. Any other code is the
+// exit code of the command that run ran.
 const (
 	exitUsage    = 64 // EX_USAGE
 	exitNoQuorum = 69 // EX_UNAVAILABLE
@@ -35,7 +35,7 @@ const exitHelp = `Exit codes:
 // exitError ends the tool with a code.
 type exitError struct {
 	code int
-	err  error // what is said on stderr; nil: nothing
+	err  error // printed on stderr; nil: nothing
 }
 
 func (e exitError) Error() string {

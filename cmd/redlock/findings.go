@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// stepAhead is from which offset on a clock is reported, in milliseconds.
+// stepAhead is the smallest clock offset that is reported, in milliseconds.
 const stepAhead = 500
 
-// findings judges what is known of the servers of so many nodes.
+// findings judges the servers of a given number of nodes.
 func findings(servers []*server, nodes int, g restartGuard) []finding {
 	var found []finding
 	add := func(s severity, check, node, do, format string, args ...any) {
@@ -83,10 +83,10 @@ func (s *server) findings(g restartGuard) []finding {
 	if policy := s.MaxMemoryPolicy; policy != "" && policy != "noeviction" {
 		if s.MaxMemory == "0" {
 			add(warning, "eviction", "CONFIG SET maxmemory-policy noeviction, and the same in its configuration file",
-				"maxmemory-policy is %s: as soon as a maxmemory is set, a server that is full drops locks, and the counters of fences, without telling anybody", policy)
+				"maxmemory-policy is %s: as soon as a maxmemory is set, a server that is full drops locks, and the counters of fences, without notice", policy)
 		} else {
 			add(danger, "eviction", "CONFIG SET maxmemory-policy noeviction, and the same in its configuration file",
-				"maxmemory-policy is %s: a server that is full drops locks, and the counters of fences, without telling anybody", policy)
+				"maxmemory-policy is %s: a server that is full drops locks, and the counters of fences, without notice", policy)
 		}
 	}
 	switch {
@@ -106,7 +106,7 @@ func (s *server) findings(g restartGuard) []finding {
 		add(warning, "persistence", "CONFIG SET appendfsync always; or keep the machine down after a crash for longer than the longest ttl",
 			"appendfsync is %s: a crash of its machine may lose the last locks", s.AppendFsync)
 	}
-	const wait = "wait: with WithRestartGuard it votes again by itself; Locker.TrustNodes is only for when no lock can be held"
+	const wait = "wait: with WithRestartGuard it votes again after that time; use Locker.TrustNodes only if no lock can be held"
 	switch {
 	case s.Guard != nil && !s.Guard.Known:
 		add(warning, "guard", wait,

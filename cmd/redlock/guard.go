@@ -11,7 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redisnode"
 )
 
 const guardVariable = "REDLOCK_GUARD"
@@ -23,7 +23,7 @@ func guardFlags() []cli.Flag {
 	}
 }
 
-// restartGuard is redlock.WithRestartGuard. The zero value is none.
+// restartGuard holds the settings of redlock.WithRestartGuard. The zero value disables it.
 type restartGuard struct{ maxTTL, skew time.Duration }
 
 // readRestartGuard reads the flags or else the variable, and refuses what the guard cannot
@@ -50,7 +50,7 @@ func readRestartGuard(c *cli.Command, nodes []deployment) (restartGuard, error) 
 		return g, usagef("%s: a skew of %v: must be from 0 to the longest ttl, %v", name, g.skew, g.maxTTL)
 	}
 	for i, d := range nodes {
-		if node.IsCluster(d.option) {
+		if redisnode.IsCluster(d.option) {
 			return g, usagef("%s: node %d of -nodes is a Cluster: a restart guard needs servers or Sentinel groups", name, i+1)
 		}
 	}
@@ -85,7 +85,7 @@ func runOf(info map[string]string) serverRun {
 	return serverRun{info["run_id"], info["master_replid"], info["master_replid2"]}
 }
 
-// marker is what restart guards leave on a server, as internal/node/guard.lua writes it.
+// marker is what restart guards leave on a server, as internal/redisnode/guard.lua writes it.
 type marker struct {
 	run, history string    // that it is for
 	since        time.Time // when the quarantine began, by the server's clock; zero if it was ended by Locker.TrustNodes
@@ -97,8 +97,8 @@ func (m marker) knows(r serverRun) bool {
 	return m.run == r.id && (m.history == r.history || r.before != "" && strings.Trim(r.before, "0") == "")
 }
 
-// readMarker reports false if there is none, or the user may not see it: who may not, uses
-// no restart guard.
+// readMarker reports false if there is no marker, or the user may not read it: a user who may
+// not read it cannot use a restart guard.
 func readMarker(ctx context.Context, client rueidis.Client) (m marker, ok bool) {
 	text, err := client.Do(ctx, client.B().Get().Key("redlock:guard").Build()).ToString()
 	if err != nil {
@@ -117,8 +117,8 @@ func readMarker(ctx context.Context, client rueidis.Client) (m marker, ok bool) 
 	return m, true
 }
 
-// left is for how much longer a server does not vote that is in this run, with the marker m
-// if it is known. now is by the server's clock.
+// left returns how much longer a server in run r does not vote, given its marker m if it is
+// known. now is by the server's clock.
 func (g restartGuard) left(m marker, known bool, r serverRun, now time.Time) time.Duration {
 	switch {
 	case !known || !m.knows(r): // from the next acquire on
@@ -129,7 +129,7 @@ func (g restartGuard) left(m marker, known bool, r serverRun, now time.Time) tim
 	return max(0, m.since.Add(g.quarantine()).Sub(now))
 }
 
-// ask asks a server for how much longer it does not vote.
+// ask asks a server how much longer it does not vote.
 func (g restartGuard) ask(ctx context.Context, client rueidis.Client) (time.Duration, error) {
 	info, err := client.Do(ctx, client.B().Info().Build()).ToString()
 	if err != nil {

@@ -33,7 +33,7 @@ func TestWithTheGuardTheToolIsNotGivenALockThatNodesMayHaveForgotten(t *testing.
 	code, stdout, stderr := use(t, list(servers), append(append([]string{"run", "-wait", "0"}, flags...), command...)...)
 	require.Equal(t, 69, code)
 	require.Empty(t, stdout)
-	require.Contains(t, stderr, "in quarantine, as it was restarted or lost its data")
+	require.Contains(t, stderr, "quarantined after a restart or data loss until ")
 	require.True(t, held.Valid(), "it was right not to run it")
 
 	code, stdout, stderr = use(t, list(servers), append([]string{"status"}, append(flags, "k")...)...)

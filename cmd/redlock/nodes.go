@@ -9,7 +9,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redisnode"
 )
 
 const nodesVariable = "REDLOCK_NODES"
@@ -38,7 +38,7 @@ func urls(c *cli.Command) ([]string, error) {
 	for text := range strings.SplitSeq(list, ",") {
 		url, reason := strings.TrimSpace(text), ""
 		if !strings.Contains(url, "://") {
-			url, reason = node.ParseAddress(url)
+			url, reason = redisnode.ParseAddress(url)
 		}
 		if reason != "" {
 			return nil, notANode(len(urls), reason)
@@ -66,18 +66,18 @@ func deployments(c *cli.Command) ([]deployment, error) {
 	}
 	deployments := make([]deployment, len(urls))
 	for i, url := range urls {
-		option, reason := node.ParseURL(url)
+		option, reason := redisnode.ParseURL(url)
 		if reason != "" {
 			return nil, notANode(i, reason)
 		}
-		deployments[i] = deployment{node.Name(option.InitAddress), redlock.Tune(option)}
+		deployments[i] = deployment{redisnode.Name(option.InitAddress), redlock.Tune(option)}
 	}
 	return deployments, nil
 }
 
 // dial connects to the deployment.
 func (d deployment) dial() (rueidis.Client, error) {
-	client, err := node.Connect(d.option)
+	client, err := redisnode.Connect(d.option)
 	if err != nil {
 		return nil, fmt.Errorf("not connected: %w", err)
 	}

@@ -20,7 +20,7 @@ func table(w io.Writer, rows ...[]string) error {
 	return t.Flush()
 }
 
-// result is what a command found out.
+// result is the outcome of a command.
 type result interface {
 	print(w io.Writer) error
 	err() error // that the command ends with

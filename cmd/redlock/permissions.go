@@ -44,9 +44,6 @@ const (
 	forGuard  = "guard"
 )
 
-// guardKey is the key of the restart guard, see internal/node/guard.lua.
-const guardKey = "redlock:guard"
-
 func permissions(key string, kind group) []permission {
 	waiters, waiting, channel := key+":waiters", key+":waiting", "redlock:"+rand.Text()
 	all := []permission{
@@ -76,8 +73,8 @@ func permissions(key string, kind group) []permission {
 	return append(all,
 		permission{forGuard, []string{"INFO", "server"}},
 		permission{forGuard, []string{"TIME"}},
-		permission{forGuard, []string{"GET", guardKey}},
-		permission{forGuard, []string{"SET", guardKey, "-", "NX", "XX"}}, // a syntax error: it may exist
+		permission{forGuard, []string{"GET", node.GuardKey}},
+		permission{forGuard, []string{"SET", node.GuardKey, "-", "NX", "XX"}}, // a syntax error: it may exist
 		permission{forQueues, []string{"TIME"}},
 		permission{forQueues, []string{"ZADD", waiters, "XX", "0", "-"}},
 		permission{forQueues, []string{"ZRANGE", waiters, "0", "0"}},
@@ -91,8 +88,8 @@ func permissions(key string, kind group) []permission {
 	)
 }
 
-// denials finds out what the server does not run for the user. It asks the server (ACL DRYRUN, from
-// Redis 7 on), or else runs the commands on a key that nobody has.
+// denials returns the commands that the server does not run for the user. It asks the server
+// (ACL DRYRUN, from Redis 7 on), or else runs the commands on a key that does not exist.
 func denials(ctx context.Context, client rueidis.Client, key string, kind group) []denial {
 	user, err := client.Do(ctx, client.B().AclWhoami().Build()).ToString()
 	if err == nil {

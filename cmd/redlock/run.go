@@ -28,12 +28,12 @@ func runCommand() *cli.Command {
 		UsageText: "redlock run [options] KEY -- COMMAND [ARGS...]",
 		Description: `The command gets the lock's key in REDLOCK_KEY, its fencing token in REDLOCK_FENCE (with
 -fence), what is on stdin, and the signals INT, TERM, HUP, QUIT, USR1 and USR2. The lock
-is extended until the command ends, and released then. If it cannot be extended, SIGTERM goes to the command's process
-group, and SIGKILL before anybody else can have the lock.
+is extended until the command ends, and then released. If it cannot be extended, the command's
+process group gets SIGTERM, and SIGKILL before another process can hold the lock.
 
 ` + exitHelp,
 		Flags: []cli.Flag{
-			&cli.DurationFlag{Name: "ttl", Value: 30 * time.Second, Usage: "for how long a lock outlives its holder"},
+			&cli.DurationFlag{Name: "ttl", Value: 30 * time.Second, Usage: "how long the lock outlives a holder that died"},
 			&cli.StringFlag{Name: "wait", Value: "10s", DefaultText: "10s", Usage: "how `long` to wait while others hold the lock; 0: try once; forever: until a signal"},
 			&cli.DurationFlag{
 				Name:        "grace",
@@ -42,7 +42,7 @@ group, and SIGKILL before anybody else can have the lock.
 			},
 			&cli.StringFlag{
 				Name:        "metadata",
-				Usage:       "what others read who are refused the lock, as printable `text`; no secrets; empty: nothing",
+				Usage:       "printable `text` that other processes read when they are refused the lock; no secrets; empty: none",
 				DefaultText: "host=... pid=... started=...",
 			},
 			&cli.BoolFlag{Name: "fence", Usage: "give the lock a fencing token, a number that grows from run to run"},
@@ -84,7 +84,7 @@ type run struct {
 	fence   bool
 	guard   restartGuard
 
-	metadata string // what others read who are refused the lock
+	metadata string // which processes that are refused the lock read
 
 	signals chan os.Signal
 	// unextended is the error of the last extension; nil if that succeeded.
@@ -147,8 +147,8 @@ func readRun(c *cli.Command) (*run, error) {
 	return r, err
 }
 
-// fenceRetention is for how long the nodes remember the last fence of a key: the default of
-// the library, since all that use the key should have the same.
+// fenceRetention is how long the nodes remember the last fence of a key. It is the library's
+// default, since all users of the key should have the same.
 const fenceRetention = 24 * time.Hour
 
 // describe is the metadata of a process, by default.
@@ -216,7 +216,7 @@ func (r *run) acquire(ctx context.Context) (*redlock.Locker, *redlock.Lock, erro
 			return
 		}
 		if lock, err = r.acquireFrom(ctx, locker); err == nil && time.Until(lock.Until()) < r.ttl/2 {
-			// A node's queue has granted it, for a moment. The command must not begin with
+			// A queue may have granted it with little validity left. The command must not begin with
 			// less than its grace.
 			err = lock.Extend(ctx, 0)
 		}
@@ -261,8 +261,8 @@ func (r *run) options() []redlock.Option {
 	return options
 }
 
-// refusal says who holds the lock, if that is why there is none and is known, and otherwise
-// returns err.
+// refusal returns an error that names the holder if another owner holds the lock and its
+// metadata is known, and err otherwise.
 func (r *run) refusal(err error) error {
 	var refused *redlock.QuorumError
 	if !errors.Is(err, redlock.ErrNotAcquired) || !errors.As(err, &refused) || refused.Holder() == "" {
@@ -284,8 +284,8 @@ func (r *run) acquireFrom(ctx context.Context, locker *redlock.Locker) (*redlock
 	return locker.Acquire(ctx, r.key, r.ttl, redlock.WithRetry(retry))
 }
 
-// noteExtensions is a redlock.Middleware. A lock that is about to end for want of an
-// extension does not know the reason yet.
+// noteExtensions is a redlock.Middleware that keeps the error of the last extension: a lock
+// that is about to end does not have it yet.
 func (r *run) noteExtensions(next redlock.Handler) redlock.Handler {
 	return func(ctx context.Context, op *redlock.Op) error {
 		err := next(ctx, op)
@@ -300,8 +300,8 @@ func (r *run) noteExtensions(next redlock.Handler) redlock.Handler {
 	}
 }
 
-// release releases the lock. A failure changes nothing for the command, which has ended:
-// it is reported, and the keys expire. Of a lock that was lost enough has been said.
+// release releases the lock. A failure does not affect the command, which has ended: release
+// reports it, and the keys expire. It does not report a loss, which was reported before.
 func (r *run) release(lock *redlock.Lock) {
 	held := lock.Valid()
 	if err := lock.Release(context.Background()); err != nil && held {

@@ -210,7 +210,7 @@ func TestALockThatNodesHaveForgottenIsLostAtOnce(t *testing.T) {
 		require.NoError(t, err)
 	}
 	require.Equal(t, 70, p.code())
-	require.Contains(t, p.stderr.String(), "the key was gone")
+	require.Contains(t, p.stderr.String(), "key was missing")
 }
 
 func TestAMistakeOnTheCommandLineExitsWith64(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// server is what doctor knows of one server. What could not be found out is empty. Its
-// JSON is documented in docs/cli.md.
+// server is what doctor knows about one server; fields that it could not determine are empty.
+// docs/cli.md documents the JSON.
 type server struct {
 	Node    string `json:"node"`            // as it was given
 	Address string `json:"address"`         // of this server of the node
@@ -39,7 +39,7 @@ type server struct {
 	run   serverRun // as the marker of restart guards names it
 	Guard *guard    `json:"guard,omitempty"` // of WithRestartGuard; none if no Locker has used one here
 
-	quarantine time.Duration // for how much longer it does not vote, by the guard that the tool was given
+	quarantine time.Duration // how much longer it does not vote, by the guard that the tool was given
 
 	Denied  []denial `json:"denied,omitempty"`  // what the library needs and the user may not
 	Unknown []string `json:"unknown,omitempty"` // why something was not found out
@@ -47,7 +47,7 @@ type server struct {
 	kind   group
 	keyed  bool          // whether Denied is about a key that was given
 	offset time.Duration // of the clock, from this machine's
-	trip   time.Duration // of the answer that told of the clock
+	trip   time.Duration // of the answer that carried the clock
 }
 
 // latency is that of some PINGs, in milliseconds.
@@ -126,7 +126,7 @@ func (d deployment) servers(ctx context.Context, key string, g restartGuard) []*
 	return servers
 }
 
-// ask finds out all there is to know.
+// ask fills in the server's fields.
 func (s *server) ask(ctx context.Context, client rueidis.Client, key string, g restartGuard) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -279,7 +279,7 @@ func (s *server) row() []string {
 	return row
 }
 
-// persistence is what a server keeps when it crashes, in a word or two.
+// persistence summarises what a server keeps when it crashes.
 func (s *server) persistence() string {
 	switch {
 	case s.AppendOnly == "yes":

@@ -42,7 +42,7 @@ func statusCommand() *cli.Command {
 	})
 }
 
-// status is what the nodes say of a key. Its JSON is documented in docs/cli.md.
+// status is what the nodes say about a key. docs/cli.md documents the JSON.
 type status struct {
 	Key    string       `json:"key"`
 	State  string       `json:"state"` // "held", "free" or "unknown"
@@ -50,16 +50,16 @@ type status struct {
 	Nodes  []nodeStatus `json:"nodes"`
 }
 
-// nodeStatus is what one node says. It has no token, but only the metadata of that: whoever
-// knows the token could release the lock.
+// nodeStatus is what one node says. It has the token's metadata and not the token: a reader
+// of the token could release the lock.
 type nodeStatus struct {
 	Node   string `json:"node"`
 	Held   bool   `json:"held"`
 	TTLms  *int64 `json:"ttl_ms,omitempty"` // none if the key is not held, or never expires
 	Fence  int64  `json:"fence,omitempty"`  // the last that the node counted for the key; none if it counts none
-	Holder string `json:"holder,omitempty"` // the metadata of who holds it; none if that has set none
+	Holder string `json:"holder,omitempty"` // the holder's metadata; none if the holder has set none
 	Error  string `json:"error,omitempty"`
-	// For how much longer the node does not vote, by the restart guard that the tool was given.
+	// How much longer the node does not vote, by the restart guard that the tool was given.
 	Quarantine int64 `json:"quarantine_ms,omitempty"`
 }
 
@@ -166,7 +166,7 @@ func (s status) print(w io.Writer) error {
 	return err
 }
 
-// err is that of a key of which not enough nodes tell.
+// err is the error of a key for which too few nodes answered.
 func (s status) err() error {
 	if s.State != "unknown" {
 		return nil

@@ -13,20 +13,20 @@ import (
 // terminal is the one that the tool was started from.
 //
 // The command has a process group of its own, so it may neither read from the terminal
-// nor stop with the tool by itself. The kernel stops it when it tries to read, and then
-// it is lent the terminal. When it is stopped by Ctrl-Z the tool stops too, as one job,
-// and only the tool has it go on: if the lock is still valid.
+// nor stop with the tool on its own. The kernel stops it when it tries to read, and then
+// the tool lends it the terminal. When Ctrl-Z stops it, the tool stops too, as one job, and
+// the tool alone continues it: if the lock is still valid.
 type terminal struct {
 	file *os.File
 	lent bool
 }
 
-// yield does what the command's stop asks for: it lends the terminal to it, or stops the
+// yield reacts to the command's stop: it lends the terminal to the command, or stops the
 // tool with it. It reports whether the command may go on now.
 func (c *child) yield(by os.Signal) bool {
 	wants := by == syscall.SIGTTIN || by == syscall.SIGTTOU
 	if !wants && by != syscall.SIGTSTP {
-		return false // it is stopped by somebody else, as with SIGSTOP
+		return false // another process stopped it, as with SIGSTOP
 	}
 	if c.terminal == nil {
 		file, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
@@ -39,7 +39,7 @@ func (c *child) yield(by os.Signal) bool {
 	if wants && t.lend(c.pid) {
 		return true
 	}
-	if !isJob() { // nobody would have the tool go on
+	if !isJob() { // no shell would let the tool go on
 		return !wants
 	}
 	wants = wants || t.lent

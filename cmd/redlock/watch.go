@@ -12,8 +12,8 @@ import (
 // watch is a command that runs under a lock.
 //
 // If the lock is not extended, the command is killed a little before validity ends, and
-// asked to stop a grace before that. The lock is held all that time. With
-// redlock.WithGrace its keys would be deleted when the grace begins.
+// asked to stop a grace before that. The lock stays held until then. With redlock.WithGrace
+// its keys would be deleted when the grace begins.
 type watch struct {
 	*run
 	lock  *redlock.Lock
@@ -23,10 +23,10 @@ type watch struct {
 }
 
 const (
-	// glance is how often the end of validity is looked at: it moves when the lock is
+	// glance is how often watch reads the end of validity, which moves when the lock is
 	// extended, and when the clock is set or the machine was suspended.
 	glance = time.Second
-	// dying is what a process has between SIGKILL and the end of validity, to be gone.
+	// dying is the time between SIGKILL and the end of validity, in which the process must end.
 	// It is less where the ttl is short.
 	dying = 100 * time.Millisecond
 )
@@ -60,7 +60,7 @@ func (w *watch) wait() error {
 	}
 }
 
-// left is the time until there is something to do.
+// left is the time until the next action.
 func (w *watch) left() time.Duration {
 	next := w.kill
 	if next.IsZero() {
@@ -72,7 +72,7 @@ func (w *watch) left() time.Duration {
 // last is when the command must be killed, unless the lock is extended.
 func (w *watch) last() time.Time { return w.lock.Until().Add(-min(dying, w.ttl/20)) }
 
-// look does what is due.
+// look takes the action that is due.
 func (w *watch) look() {
 	switch {
 	case !w.kill.IsZero() && time.Until(w.kill) <= 0:
@@ -90,7 +90,7 @@ func (w *watch) look() {
 // stop asks the command to stop, because of err, and sets the time to kill it.
 func (w *watch) stop(err error) {
 	now := time.Now()
-	kill := now.Add(w.grace) // this may be long before validity would end: nodes have said that the lock is gone
+	kill := now.Add(w.grace) // may be long before the end of validity, if nodes answered that the lock is gone
 	if last := w.last(); last.Before(kill) {
 		kill = last
 	}

@@ -74,7 +74,7 @@ func TestAFenceTurnsALateWriteAway(t *testing.T) {
 	}
 }
 
-// Whoever holds the lock may write as often as it likes. What an earlier holder sends
+// The holder may write as often as it likes. What an earlier holder sends
 // is refused from the moment at which a later one has read.
 func TestTheLedgerRefusesAFenceBelowTheHighestThatItHasSeen(t *testing.T) {
 	ctx := t.Context()

@@ -33,7 +33,7 @@ type bank struct {
 	receipts sync.Map // of receipt, by Idempotency-Key
 }
 
-// account has no mutex: whoever uses it holds the lock on its name.
+// account has no mutex: a goroutine that uses it holds the lock on its name.
 type account struct{ balance int }
 
 type receipt struct {
@@ -49,7 +49,7 @@ func (b *bank) handler() http.Handler {
 		middleware.WithLock(redlock.WithRetry(b.retry)))
 	mux.Handle("POST /accounts/{name}/deposits", turns(http.HandlerFunc(b.deposit)))
 
-	// A payment is made once. Who asks for it again meanwhile is told so.
+	// A payment is made once. A client that asks for it again is told so.
 	once := middleware.HTTP(b.locker, ttl, middleware.HeaderKey("payment:", "Idempotency-Key"))
 	mux.Handle("POST /payments", once(http.HandlerFunc(b.pay)))
 
@@ -79,7 +79,7 @@ func (b *bank) deposit(w http.ResponseWriter, r *http.Request) {
 	a := found.(*account)
 	before := a.balance
 	if pause(r.Context(), bookTime) != nil {
-		return // the lock was lost, and HTTP answers, or nobody is there to be answered
+		return // the lock was lost, and HTTP answers, or the client has gone
 	}
 	a.balance = before + amount
 	reply(w, struct {

@@ -112,7 +112,7 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener) erro
 		stopped <- server.Shutdown(ctx)
 	})
 	err := server.Serve(listener)
-	if stop() { // it failed by itself
+	if stop() { // it failed on its own
 		return err
 	}
 	return <-stopped

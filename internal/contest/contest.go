@@ -19,7 +19,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 )
@@ -36,10 +36,10 @@ const (
 
 // Attempt is one attempt, and how it may go on.
 type Attempt struct {
-	Nodes    []*node.Node
-	Now      func() keeper.Instant
+	Nodes    *node.Nodes
+	Now      func() clock.Instant
 	Claim    *node.Claim        // the present one
-	Start    keeper.Instant     // when it was first asked for: validity counts from there
+	Start    clock.Instant      // when it was first asked for: validity counts from there
 	Renew    func() *node.Claim // another claim of the same age
 	TTL      time.Duration      // of the keys
 	Lasts    time.Duration      // how long the votes for a claim are of use, from its start
@@ -61,14 +61,14 @@ func Split(poll *quorum.Poll) bool {
 func (a *Attempt) Settle(ctx context.Context, stop <-chan struct{}, poll *quorum.Poll) (quorum.Verdict, *quorum.Ballot) {
 	c := &contest{
 		Attempt: a,
-		seats:   make([]seat, len(a.Nodes)),
-		answers: make(chan answer, len(a.Nodes)), // one for each call under way
+		states:  make([]nodeState, a.Nodes.Len()),
+		answers: make(chan answer, a.Nodes.Len()), // one for each call under way
 		ghosts:  make(map[string]uint64),
 	}
 	claim := a.Claim
 	ballot, outstanding := poll.Follow(func(i int, r quorum.Reply) { c.answers <- answer{node: i, claim: claim, reply: r} })
-	for i := range c.seats {
-		c.seats[i] = seat{asked: outstanding&(1<<i) != 0, reply: ballot.Replies[i]}
+	for i := range c.states {
+		c.states[i] = nodeState{asked: outstanding&(1<<i) != 0, reply: ballot.Replies[i]}
 	}
 	verdict := c.run(ctx, stop)
 	return verdict, c.ballot()
@@ -77,20 +77,20 @@ func (a *Attempt) Settle(ctx context.Context, stop <-chan struct{}, poll *quorum
 // contest is one Attempt that is being settled. It belongs to one goroutine.
 type contest struct {
 	*Attempt
-	seats   []seat
+	states  []nodeState
 	answers chan answer
 	yielded bool // what the attempt had is given up; it only reads
 	ghosts  map[string]uint64
-	drained keeper.Instant // an older rival is there: when the attempt yields at the latest; 0 if there is none
+	drained clock.Instant // an older rival is there: when the attempt yields at the latest; 0 if there is none
 	step    *time.Timer
 	pause   time.Duration
 }
 
-// seat is what is known of one node.
-type seat struct {
+// nodeState is what is known of one node.
+type nodeState struct {
 	asked bool         // a call is under way; there is one at a time
 	reply quorum.Reply // the latest; of a read, Pending stands for a free key
-	free  keeper.Instant
+	free  clock.Instant
 }
 
 // answer is the reply to one call.
@@ -145,7 +145,7 @@ func (c *contest) shortest() time.Duration { return max(firstPause, c.Trip/2) }
 
 // note takes what a node answered.
 func (c *contest) note(a answer) {
-	s := &c.seats[a.node]
+	s := &c.states[a.node]
 	s.asked = false
 	if a.claim != c.Claim || a.read != c.yielded {
 		return // to what has been given up
@@ -171,7 +171,7 @@ func (c *contest) look() quorum.Verdict {
 		return quorum.Rejected
 	}
 	now, underWay := c.Now(), false
-	for i, s := range c.seats {
+	for i, s := range c.states {
 		underWay = underWay || s.asked
 		switch owner := s.reply.Owner; {
 		case s.reply.Vote == quorum.Granted:
@@ -185,7 +185,7 @@ func (c *contest) look() quorum.Verdict {
 			elder = true
 		}
 	}
-	spare := len(c.seats) - c.need()
+	spare := len(c.states) - c.need()
 	switch {
 	case votes >= c.need():
 		return quorum.Carried
@@ -209,7 +209,7 @@ func (c *contest) look() quorum.Verdict {
 // lost reports whether another owner has a quorum. It has had all these nodes at once, as
 // what it gives up it gives up as a whole, and then asks for nothing: see yield.
 func (c *contest) lost() bool {
-	for _, s := range c.seats {
+	for _, s := range c.states {
 		if owner := s.reply.Owner; owner != "" && !c.own(owner) && c.votesOf(owner) >= c.need() {
 			return true
 		}
@@ -221,12 +221,12 @@ func (c *contest) lost() bool {
 // quorum.
 func (c *contest) undecided() quorum.Verdict {
 	unknown := 0
-	for _, s := range c.seats {
+	for _, s := range c.states {
 		if s.reply.Vote == quorum.Failed || s.reply.Vote != quorum.Granted && s.reply.Owner == "" && s.free == 0 {
 			unknown++
 		}
 	}
-	for _, s := range c.seats {
+	for _, s := range c.states {
 		if s.reply.Owner != "" && !c.own(s.reply.Owner) && c.votesOf(s.reply.Owner)+unknown >= c.need() {
 			return quorum.Rejected
 		}
@@ -237,7 +237,7 @@ func (c *contest) undecided() quorum.Verdict {
 // findGhosts finds the older rivals that are dead: a node has been free for long, and none
 // of them has taken it. One that is seen on another node is alive after all.
 func (c *contest) findGhosts() {
-	for i, s := range c.seats {
+	for i, s := range c.states {
 		if on, ghost := c.ghosts[s.reply.Owner]; ghost && on&(1<<i) == 0 {
 			delete(c.ghosts, s.reply.Owner)
 		}
@@ -246,13 +246,13 @@ func (c *contest) findGhosts() {
 		return
 	}
 	now, stays := c.Now(), false
-	for _, s := range c.seats {
+	for _, s := range c.states {
 		stays = stays || s.free > 0 && now.Sub(s.free) >= max(untaken, 4*c.Trip)
 	}
 	if !stays {
 		return
 	}
-	for i, s := range c.seats {
+	for i, s := range c.states {
 		if s.reply.Owner != "" && !c.own(s.reply.Owner) && older(s.reply.Owner, c.Claim.Token) {
 			c.ghosts[s.reply.Owner] |= 1 << i
 		}
@@ -263,10 +263,7 @@ func (c *contest) findGhosts() {
 // is answered, unless a node is silent: an attempt that was granted more after it has
 // yielded would seem to have a quorum, and the older rival would take itself for refused.
 func (c *contest) yield() {
-	c.Claim.End()
-	for _, n := range c.Nodes {
-		n.Abandon(c.Claim)
-	}
+	c.Nodes.Abandon(c.Claim)
 	// The release of a dead token does no harm, however late it comes.
 	c.Claim = c.Renew()
 	c.yielded, c.drained = true, 0
@@ -282,8 +279,8 @@ func (c *contest) enter() {
 
 // again asks every node for what has changed.
 func (c *contest) again() {
-	for i := range c.seats {
-		s := &c.seats[i]
+	for i := range c.states {
+		s := &c.states[i]
 		s.free = 0
 		if s.reply.Vote == quorum.Granted {
 			s.reply = quorum.Reply{}
@@ -296,8 +293,8 @@ func (c *contest) again() {
 // ask asks each node that has not granted the key, and owes no answer; but none for an
 // attempt that is about to yield.
 func (c *contest) ask() {
-	for i, n := range c.Nodes {
-		s := &c.seats[i]
+	for i, n := range c.Nodes.All() {
+		s := &c.states[i]
 		if s.asked || s.reply.Vote == quorum.Granted || c.drained > 0 {
 			continue
 		}
@@ -328,7 +325,7 @@ func (c *contest) own(owner string) bool {
 }
 
 func (c *contest) votesOf(owner string) (votes int) {
-	for _, s := range c.seats {
+	for _, s := range c.states {
 		if s.reply.Owner == owner {
 			votes++
 		}
@@ -336,13 +333,13 @@ func (c *contest) votesOf(owner string) (votes int) {
 	return votes
 }
 
-func (c *contest) need() int { return quorum.Need(len(c.Nodes)) }
+func (c *contest) need() int { return c.Nodes.Need() }
 
 // ballot is the votes as they are. A node that the attempt has given up, and that is still
 // free, would grant it.
 func (c *contest) ballot() *quorum.Ballot {
-	b := quorum.NewBallot(len(c.seats))
-	for i, s := range c.seats {
+	b := quorum.NewBallot(len(c.states))
+	for i, s := range c.states {
 		switch {
 		case s.free > 0:
 			b.Cast(i, quorum.Reply{Vote: quorum.Granted})

@@ -14,10 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -33,7 +33,7 @@ const (
 type world struct {
 	t          *testing.T
 	began      time.Time
-	stores     []*sim.Store
+	stores     []*memnode.Backend
 	contenders []*contender
 }
 
@@ -43,7 +43,7 @@ func run(t *testing.T, n int, test func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, began: time.Now()}
 		for range n {
-			w.stores = append(w.stores, &sim.Store{})
+			w.stores = append(w.stores, &memnode.Backend{})
 		}
 		defer w.close()
 		test(t, w)
@@ -52,11 +52,10 @@ func run(t *testing.T, n int, test func(t *testing.T, w *world)) {
 
 func (w *world) close() {
 	for _, c := range w.contenders {
-		c.Claim.End()
-		for i, r := range c.routes {
+		for _, r := range c.routes {
 			r.change(func() { r.silent, r.faults = false, nil })
-			c.Nodes[i].Abandon(c.Claim)
 		}
+		c.Nodes.Abandon(c.Claim)
 	}
 	time.Sleep(ttl / 2)
 	for _, c := range w.contenders {
@@ -65,7 +64,7 @@ func (w *world) close() {
 				w.t.Errorf("a claim of %d has left a key: %q", c.age, w.owners())
 			}
 		}
-		for _, n := range c.Nodes {
+		for _, n := range c.Nodes.All() {
 			_ = n.Close(time.Second)
 		}
 	}
@@ -82,23 +81,23 @@ func (w *world) owners() []string {
 
 // route is the way from one contender to one node.
 type route struct {
-	*sim.Store
+	*memnode.Backend
 	began time.Time
 
 	mu     sync.Mutex // guards what follows
 	trip   time.Duration
 	silent bool
-	faults func() sim.Fault // of the next call; nil for none
+	faults func() memnode.Fault // of the next call; nil for none
 	calls  []sent
 }
 
 type sent struct {
 	kind  node.Kind
 	token string
-	at    keeper.Instant
+	at    clock.Instant
 }
 
-func now(began time.Time) keeper.Instant { return keeper.Instant(1 + time.Since(began)) }
+func now(began time.Time) clock.Instant { return clock.Instant(1 + time.Since(began)) }
 
 func (r *route) change(change func()) {
 	r.mu.Lock()
@@ -112,7 +111,7 @@ func (r *route) Do(ctx context.Context, batch []node.Command) error {
 		r.calls = append(r.calls, sent{c.Kind, c.Claim.Token, now(r.began)})
 	}
 	trip := r.trip
-	var f sim.Fault
+	var f memnode.Fault
 	if r.faults != nil {
 		f = r.faults()
 	}
@@ -125,17 +124,17 @@ func (r *route) Do(ctx context.Context, batch []node.Command) error {
 	time.Sleep(trip/2 + f.Request)
 	if f.LoseRequest || f.NotRun {
 		for i := range batch {
-			if batch[i].Err = sim.ErrLost; f.NotRun {
-				batch[i].Err = node.NotRun(sim.ErrDown)
+			if batch[i].Err = memnode.ErrLost; f.NotRun {
+				batch[i].Err = node.NotRun(memnode.ErrDown)
 			}
 		}
 		return nil
 	}
-	err := r.Store.Do(ctx, batch)
+	err := r.Backend.Do(ctx, batch)
 	time.Sleep(trip - trip/2 + f.Reply)
 	if f.LoseReply {
 		for i := range batch {
-			batch[i].Outcome, batch[i].Err = node.Unknown, sim.ErrLost
+			batch[i].Outcome, batch[i].Err = node.Unknown, memnode.ErrLost
 		}
 	}
 	return err
@@ -146,7 +145,6 @@ type contender struct {
 	Attempt
 	world  *world
 	age    int64
-	panel  *quorum.Panel
 	routes []*route
 	tokens []string // of all its claims
 }
@@ -161,16 +159,18 @@ type result struct {
 
 // contender returns an attempt of this age, with a trip to each node.
 func (w *world) contender(age int64, trips ...time.Duration) *contender {
-	c := &contender{world: w, age: age, panel: quorum.NewPanel(len(w.stores))}
+	c := &contender{world: w, age: age}
+	var nodes []*node.Node
 	for i, s := range w.stores {
-		r := &route{Store: s, began: w.began, trip: ms}
+		r := &route{Backend: s, began: w.began, trip: ms}
 		if i < len(trips) {
 			r.trip = trips[i]
 		}
 		c.routes = append(c.routes, r)
-		c.Nodes = append(c.Nodes, node.New(i, fmt.Sprint("n", i), r, false))
+		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), r, false))
 	}
-	c.Now = func() keeper.Instant { return now(w.began) }
+	c.Nodes = node.NewNodes(nodes...)
+	c.Now = func() clock.Instant { return now(w.began) }
 	c.Renew = func() *node.Claim {
 		claim := node.NewClaim([]string{"k"}, node.AttemptToken(age), len(w.stores))
 		c.tokens = append(c.tokens, claim.Token)
@@ -186,12 +186,11 @@ func (w *world) contender(age int64, trips ...time.Duration) *contender {
 func (c *contender) try(ctx context.Context, stop <-chan struct{}) (r result) {
 	began := time.Now()
 	c.Start = c.Now()
-	poll := c.panel.Open()
+	poll, verdict := c.Nodes.Ask(ctx, c.Claim, node.Patience{Timeout: patience, Limit: ttl, Stop: stop}, func(_ int, n *node.Node, v node.Voter) {
+		n.Acquire(c.Claim, ttl, v)
+	})
 	defer poll.Close()
-	for _, n := range c.Nodes {
-		n.Acquire(c.Claim, ttl, poll)
-	}
-	r.verdict = poll.Wait(ctx, stop, patience, ttl, func(i int) (time.Time, error) { return c.Nodes[i].Unsent(c.Claim) })
+	r.verdict = verdict
 	if r.contested = r.verdict == quorum.Rejected && Split(poll); r.contested {
 		r.verdict, r.ballot = c.Settle(ctx, stop, poll)
 	} else {
@@ -199,10 +198,7 @@ func (c *contender) try(ctx context.Context, stop <-chan struct{}) (r result) {
 	}
 	r.took = time.Since(began)
 	if r.verdict != quorum.Carried {
-		c.Claim.End()
-		for _, n := range c.Nodes {
-			n.Abandon(c.Claim)
-		}
+		c.Nodes.Abandon(c.Claim)
 	}
 	return r
 }
@@ -438,7 +434,7 @@ func TestAHolderOfWhichANodeCannotBeSeenIsFoundSoon(t *testing.T) {
 		w.stores[0].Set("k", "HOLDER", time.Hour)
 		w.stores[1].Set("k", "HOLDER", time.Hour)
 		c := w.contender(age)
-		c.routes[1].faults = func() sim.Fault { return sim.Fault{NotRun: true} }
+		c.routes[1].faults = func() memnode.Fault { return memnode.Fault{NotRun: true} }
 		r := c.try(t.Context(), nil)
 		require.True(t, r.contested)
 		require.Equal(t, quorum.Rejected, r.verdict)
@@ -464,7 +460,7 @@ func TestAnAttemptThatYieldsLeavesNoKey(t *testing.T) {
 				bad := some(50)
 				for _, r := range c.routes {
 					r.trip = time.Duration(some(20)) * ms
-					r.faults = func() (f sim.Fault) {
+					r.faults = func() (f memnode.Fault) {
 						if some(100) > bad {
 							return f
 						}
@@ -541,7 +537,7 @@ func TestAReplyThatNamesOurOwnTokenIsAGrant(t *testing.T) {
 		c := w.contender(age)
 		w.stores[2].Set("k", node.AttemptToken(age+1), time.Hour) // of a younger one that has died
 		lost := false
-		c.routes[0].faults = func() (f sim.Fault) {
+		c.routes[0].faults = func() (f memnode.Fault) {
 			f.LoseReply, lost = !lost, true
 			return f
 		}

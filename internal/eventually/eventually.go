@@ -1,4 +1,4 @@
-// Package eventually has tests wait for what must happen at some time.
+// Package eventually lets tests wait for a condition.
 package eventually
 
 import (
@@ -6,12 +6,11 @@ import (
 	"time"
 )
 
-// Soon is within what time something must happen: generous, so that a loaded machine
-// does not fail a test.
+// Soon bounds the wait. It is generous, so that a loaded machine does not fail a test.
 const Soon = 30 * time.Second
 
-// True waits until cond holds, and fails the test if that is not [Soon]. The message has
-// what was waited for, and the details.
+// True waits until cond holds, and fails the test if it does not within [Soon]. The message names
+// the condition and has the details.
 //
 // It polls on the test's goroutine, so cond may fail the test, and a test that counts
 // goroutines finds no other.
@@ -24,6 +23,6 @@ func True(t testing.TB, what string, cond func() bool, details ...func() string)
 		for _, detail := range details {
 			t.Log(detail())
 		}
-		t.Fatalf("waited in vain for %v: %s", Soon, what)
+		t.Fatalf("waited for %v without success: %s", Soon, what)
 	}
 }

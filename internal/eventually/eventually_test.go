@@ -30,7 +30,7 @@ func TestItFailsTheTestWithTheDetailsWhenItWasInVain(t *testing.T) {
 			eventually.True(failed, "pigs fly", func() bool { return false }, func() string { return "they walk" })
 		}()
 		<-ended
-		require.Equal(t, []string{"they walk", "waited in vain for 30s: pigs fly"}, failed.said)
+		require.Equal(t, []string{"they walk", "waited for 30s without success: pigs fly"}, failed.said)
 		require.InDelta(t, eventually.Soon, time.Since(began), float64(10*time.Millisecond))
 	})
 }

@@ -7,16 +7,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/clock"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // The end of a hold waits for no lock, from its first moment on (invariant 2). In
 // real time: to wait for a mutex does not let virtual time pass.
 func TestANewHoldsDeadlineDoesNotWaitForTheKeeper(t *testing.T) {
-	n := node.New(0, "n", &sim.Store{}, false)
-	k := New(Config{Nodes: []*node.Node{n}, Panel: quorum.NewPanel(1), Drift: 0.01, Cause: func(Loss) error { return errLost }})
+	n := node.New(0, "n", &memnode.Backend{}, false)
+	k := New(Config{Nodes: node.NewNodes(n), Clock: clock.New(0.01)})
 	defer func() {
 		k.Close(errClosed)
 		require.NoError(t, n.Close(time.Second))
@@ -28,7 +28,7 @@ func TestANewHoldsDeadlineDoesNotWaitForTheKeeper(t *testing.T) {
 	claim := node.NewClaim([]string{"k"}, "token", 1)
 	kept := make(chan bool)
 	k.mu.Lock()
-	go func() { kept <- k.Hold(h, t.Context(), claim, k.Now(), Terms{TTL: 50 * ms}) }()
+	go func() { kept <- h.Start(t.Context(), k, owner{}, claim, k.clock.Now(), Terms{TTL: 50 * ms}) }()
 	select {
 	case <-bound.Done():
 		require.ErrorIs(t, context.Cause(bound), errLost)
@@ -42,18 +42,18 @@ func TestANewHoldsDeadlineDoesNotWaitForTheKeeper(t *testing.T) {
 
 // The same for one that is kept, and for an extension of it.
 func TestADeadlineDoesNotWaitForTheKeeper(t *testing.T) {
-	n := node.New(0, "n", &sim.Store{}, false)
-	k := New(Config{Nodes: []*node.Node{n}, Panel: quorum.NewPanel(1), Drift: 0.01, Cause: func(Loss) error { return errLost }})
+	n := node.New(0, "n", &memnode.Backend{}, false)
+	k := New(Config{Nodes: node.NewNodes(n), Clock: clock.New(0.01)})
 	defer func() {
 		k.Close(errClosed)
 		require.NoError(t, n.Close(time.Second))
 		k.Wait()
 	}()
 	h := new(Hold)
-	require.True(t, k.Hold(h, t.Context(), node.NewClaim([]string{"k"}, "token", 1), k.Now(), Terms{TTL: 200 * ms}))
+	require.True(t, h.Start(t.Context(), k, owner{}, node.NewClaim([]string{"k"}, "token", 1), k.clock.Now(), Terms{TTL: 200 * ms}))
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	require.True(t, h.advance(k.Now().Add(250*ms)))
+	require.True(t, h.advance(k.clock.Now().Add(250*ms)))
 	select {
 	case <-h.Context().Done():
 		require.ErrorIs(t, context.Cause(h.Context()), errLost)

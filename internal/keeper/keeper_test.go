@@ -13,9 +13,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/redis-kit/redlock/internal/clock"
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -37,10 +38,29 @@ const (
 type bench struct {
 	*Keeper
 	t      *testing.T
-	stores []*sim.Store
+	stores []*memnode.Backend
 	loss   atomic.Pointer[Loss] // the last
 	once   sync.Once
+
+	middleware func(*Hold) error // what the middleware does
 }
+
+// owner is the lock of a hold of a bench.
+type owner struct {
+	b *bench
+	h *Hold
+}
+
+func (o owner) Cause(l Loss) error {
+	if o.b != nil {
+		o.b.loss.Store(&l)
+	}
+	return fmt.Errorf("%w: %s", errLost, l.Claim.Keys)
+}
+
+func (o owner) Extend() error { return o.b.middleware(o.h) }
+func (owner) Ended()          {}
+func (owner) Lost()           {}
 
 func (b *bench) close() { b.once.Do(func() { b.Keeper.Close(errClosed) }) }
 
@@ -48,19 +68,18 @@ func run(t *testing.T, n int, test func(t *testing.T, b *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t}
-		config := Config{Panel: quorum.NewPanel(n), Drift: 0.01, Cause: func(l Loss) error {
-			b.loss.Store(&l)
-			return fmt.Errorf("%w: %s", errLost, l.Claim.Keys)
-		}}
+		config := Config{Clock: clock.New(0.01)}
+		var nodes []*node.Node
 		for i := range n {
-			s := &sim.Store{}
+			s := &memnode.Backend{}
 			b.stores = append(b.stores, s)
-			config.Nodes = append(config.Nodes, node.New(i, fmt.Sprint("n", i), s, false))
+			nodes = append(nodes, node.New(i, fmt.Sprint("n", i), s, false))
 		}
+		config.Nodes = node.NewNodes(nodes...)
 		b.Keeper = New(config)
 		defer func() {
 			b.close()
-			for i, node := range config.Nodes {
+			for i, node := range nodes {
 				b.stores[i].Resume()
 				node.Close(time.Second)
 			}
@@ -77,14 +96,14 @@ func (b *bench) hold(key string, terms Terms) *Hold {
 		terms.TTL = ttl
 	}
 	claim := node.NewClaim([]string{key}, "token of "+key, len(b.stores))
-	start := b.Now()
-	for _, n := range b.config.Nodes {
-		v := make(sim.Voter, 1)
+	start := b.clock.Now()
+	for _, n := range b.config.Nodes.All() {
+		v := make(memnode.Voter, 1)
 		n.Acquire(claim, terms.TTL, v)
 		require.Equal(b.t, quorum.Granted, (<-v).Vote)
 	}
 	h := &Hold{}
-	require.True(b.t, b.Hold(h, context.Background(), claim, start, terms))
+	require.True(b.t, h.Start(context.Background(), b.Keeper, owner{b, h}, claim, start, terms))
 	return h
 }
 
@@ -94,9 +113,9 @@ func ended(h *Hold) (time.Time, error) {
 	return time.Now(), context.Cause(h.Context())
 }
 
-func (b *bench) faults(fault func(i int, op sim.Op, claims int) sim.Fault) {
+func (b *bench) faults(fault func(i int, op memnode.Op, claims int) memnode.Fault) {
 	for i, s := range b.stores {
-		s.Faults(func(op sim.Op, claims int) sim.Fault { return fault(i, op, claims) })
+		s.Faults(func(op memnode.Op, claims int) memnode.Fault { return fault(i, op, claims) })
 	}
 }
 
@@ -133,11 +152,11 @@ func TestGraceEndsTheContextSooner(t *testing.T) {
 func TestAutoKeepsAHoldAliveFromAbsoluteDeadlines(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		var extends atomic.Int64
-		b.faults(func(i int, op sim.Op, _ int) sim.Fault {
-			if i == 0 && op == sim.Extend {
+		b.faults(func(i int, op memnode.Op, _ int) memnode.Fault {
+			if i == 0 && op == memnode.Extend {
 				extends.Add(1)
 			}
-			return sim.Fault{Request: 5 * ms, Reply: 5 * ms}
+			return memnode.Fault{Request: 5 * ms, Reply: 5 * ms}
 		})
 		start := time.Now()
 		h := b.hold("k", Terms{})
@@ -155,7 +174,7 @@ func TestAutoKeepsAHoldAliveFromAbsoluteDeadlines(t *testing.T) {
 func TestValidityCountsFromTheStartOfTheRound(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		h := b.hold("k", Terms{})
-		b.faults(func(int, sim.Op, int) sim.Fault { return sim.Fault{Request: 40 * ms, Reply: 40 * ms} })
+		b.faults(func(int, memnode.Op, int) memnode.Fault { return memnode.Fault{Request: 40 * ms, Reply: 40 * ms} })
 		start := time.Now()
 		_, ok := h.Extend(t.Context(), ttl, time.Second)
 		require.True(t, ok)
@@ -170,7 +189,7 @@ func TestALateQuorumRevivesNothing(t *testing.T) {
 			run(t, 3, func(t *testing.T, b *bench) {
 				start := time.Now()
 				h := b.hold("k", Terms{})
-				b.faults(func(int, sim.Op, int) sim.Fault { return sim.Fault{Reply: 250 * ms} }) // they run at once
+				b.faults(func(int, memnode.Op, int) memnode.Fault { return memnode.Fault{Reply: 250 * ms} }) // they run at once
 				if auto {
 					h.Auto(200 * ms)
 				} else {
@@ -199,15 +218,15 @@ func TestALateQuorumRevivesNothing(t *testing.T) {
 func TestTwoMoreTriesFitBeforeValidityEnds(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		var rounds atomic.Int64
-		b.faults(func(i int, op sim.Op, _ int) sim.Fault {
-			if op != sim.Extend {
-				return sim.Fault{}
+		b.faults(func(i int, op memnode.Op, _ int) memnode.Fault {
+			if op != memnode.Extend {
+				return memnode.Fault{}
 			}
 			n := rounds.Load()
 			if i == 0 {
 				n = rounds.Add(1)
 			}
-			return sim.Fault{NotRun: n <= 2} // the first two tries fail
+			return memnode.Fault{NotRun: n <= 2} // the first two tries fail
 		})
 		h := b.hold("k", Terms{})
 		h.Auto(200 * ms)
@@ -241,9 +260,9 @@ func TestASilentQuorumEndsTheContextWithValidityAndNotBefore(t *testing.T) {
 }
 
 func TestDefiniteRefusalsEndTheContextAtOnce(t *testing.T) {
-	for name, fault := range map[string]func(s *sim.Store){
-		"taken by another": func(s *sim.Store) { s.Set("k", "another", time.Hour) },
-		"gone":             func(s *sim.Store) { s.Wipe() },
+	for name, fault := range map[string]func(s *memnode.Backend){
+		"taken by another": func(s *memnode.Backend) { s.Set("k", "another", time.Hour) },
+		"gone":             func(s *memnode.Backend) { s.Wipe() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, 3, func(t *testing.T, b *bench) {
@@ -271,8 +290,8 @@ func TestDefiniteRefusalsEndTheContextAtOnce(t *testing.T) {
 func TestDefiniteRefusalsCountAfterAFailureToo(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		h := b.hold("k", Terms{})
-		b.faults(func(i int, op sim.Op, _ int) sim.Fault {
-			return sim.Fault{NotRun: i == 0 && op == sim.Extend, Reply: time.Duration(i) * ms}
+		b.faults(func(i int, op memnode.Op, _ int) memnode.Fault {
+			return memnode.Fault{NotRun: i == 0 && op == memnode.Extend, Reply: time.Duration(i) * ms}
 		})
 		b.stores[1].Set("k", "another", time.Hour)
 		b.stores[2].Set("k", "another", time.Hour)
@@ -309,15 +328,15 @@ func TestNothingIsRefilledAfterTheEnd(t *testing.T) {
 		h := b.hold("k", Terms{})
 		h.Auto(200 * ms)
 		time.Sleep(validity - 200*ms - ms)
-		b.faults(func(_ int, op sim.Op, _ int) sim.Fault {
-			if op == sim.Extend {
-				return sim.Fault{Request: 50 * ms} // still under way when the hold is released
+		b.faults(func(_ int, op memnode.Op, _ int) memnode.Fault {
+			if op == memnode.Extend {
+				return memnode.Fault{Request: 50 * ms} // still under way when the hold is released
 			}
-			return sim.Fault{}
+			return memnode.Fault{}
 		})
 		time.Sleep(2 * ms)
 		require.True(t, h.End(errReleased))
-		for _, n := range b.config.Nodes {
+		for _, n := range b.config.Nodes.All() {
 			n.Abandon(h.Claim())
 		}
 		time.Sleep(100 * ms)
@@ -345,12 +364,12 @@ func TestAHungNodeDelaysNoExtension(t *testing.T) {
 func TestWhatIsDueTogetherIsOnePipelinePerNode(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		var calls, claims atomic.Int64
-		b.faults(func(i int, op sim.Op, n int) sim.Fault {
-			if op == sim.Extend {
+		b.faults(func(i int, op memnode.Op, n int) memnode.Fault {
+			if op == memnode.Extend {
 				calls.Add(1)
 				claims.Add(int64(n))
 			}
-			return sim.Fault{}
+			return memnode.Fault{}
 		})
 		for i := range 100 {
 			b.hold(fmt.Sprint("k", i), Terms{}).Auto(200 * ms)
@@ -430,9 +449,9 @@ func TestBoundContextsEndWithTheHold(t *testing.T) {
 
 func TestNothingIsHeldThatTookLongerThanItsValidity(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		start := b.Now()
+		start := b.clock.Now()
 		time.Sleep(validity)
-		require.False(t, b.Hold(&Hold{}, t.Context(), node.NewClaim([]string{"k"}, "token", 3), start, Terms{TTL: ttl}))
+		require.False(t, new(Hold).Start(t.Context(), b.Keeper, owner{b: b}, node.NewClaim([]string{"k"}, "token", 3), start, Terms{TTL: ttl}))
 	})
 }
 
@@ -452,7 +471,7 @@ func TestCloseEndsEveryHoldAndReleasesIt(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, b.stores[0].Len())
 		require.Zero(t, b.stores[1].Len())
-		ok := b.Hold(&Hold{}, t.Context(), holds[0].Claim(), b.Now(), Terms{TTL: ttl})
+		ok := new(Hold).Start(t.Context(), b.Keeper, owner{b: b}, holds[0].Claim(), b.clock.Now(), Terms{TTL: ttl})
 		require.False(t, ok, "a closed keeper keeps nothing")
 	})
 }

@@ -7,21 +7,21 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 // slowFirst has the first extension that a quorum gets answered late.
-func (b *bench) slowFirst(fault sim.Fault, nodes ...int) {
+func (b *bench) slowFirst(fault memnode.Fault, nodes ...int) {
 	seen := make([]int, len(b.stores))
 	for _, i := range nodes {
-		b.stores[i].Faults(func(op sim.Op, _ int) sim.Fault {
-			if op != sim.Extend {
-				return sim.Fault{}
+		b.stores[i].Faults(func(op memnode.Op, _ int) memnode.Fault {
+			if op != memnode.Extend {
+				return memnode.Fault{}
 			}
 			if seen[i]++; seen[i] == 1 {
 				return fault
 			}
-			return sim.Fault{}
+			return memnode.Fault{}
 		})
 	}
 }
@@ -31,7 +31,7 @@ func (b *bench) slowFirst(fault sim.Fault, nodes ...int) {
 func TestALateRefusalOfAnOlderRoundChangesNothing(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		h := b.hold("k", Terms{})
-		b.slowFirst(sim.Fault{Reply: 80 * ms}, 0, 1)
+		b.slowFirst(memnode.Fault{Reply: 80 * ms}, 0, 1)
 		b.stores[0].Set("k", "another", time.Hour)
 		b.stores[1].Set("k", "another", time.Hour)
 		go h.Extend(t.Context(), ttl, time.Hour) // refused by two, as we learn in 80 ms
@@ -55,7 +55,7 @@ func TestALateRefusalOfAnOlderRoundChangesNothing(t *testing.T) {
 func TestARoundThatWasCarriedLateIsNotWhyAHoldEnds(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		b.through(due)
-		b.slowFirst(sim.Fault{Reply: 70 * ms}, 0, 1, 2)
+		b.slowFirst(memnode.Fault{Reply: 70 * ms}, 0, 1, 2)
 		start := time.Now()
 		h := b.hold("k", Terms{})
 		h.Auto(200 * ms) // the first try is at 95 ms, and given up at 145 ms
@@ -73,7 +73,7 @@ func TestARoundThatWasCarriedTooLateIsWhyAHoldEnds(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		start := time.Now()
 		h := b.hold("k", Terms{})
-		b.slowFirst(sim.Fault{Reply: 200 * ms}, 0, 1, 2) // just when it ends
+		b.slowFirst(memnode.Fault{Reply: 200 * ms}, 0, 1, 2) // just when it ends
 		h.Auto(200 * ms)
 		time.Sleep(140 * ms)
 		b.mu.Lock()

@@ -7,9 +7,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // An extension that the end of its hold overtakes is no fault of the nodes'.
@@ -36,18 +36,18 @@ func TestAnExtensionThatTheEndOvertakesBlamesNoNode(t *testing.T) {
 				ballots <- ballot
 				return nil
 			})
-			b.faults(func(_ int, op sim.Op, _ int) sim.Fault {
-				if op == sim.Extend {
-					return sim.Fault{Reply: 20 * ms}
+			b.faults(func(_ int, op memnode.Op, _ int) memnode.Fault {
+				if op == memnode.Extend {
+					return memnode.Fault{Reply: 20 * ms}
 				}
-				return sim.Fault{}
+				return memnode.Fault{}
 			})
 			h := b.hold("k", Terms{})
 			h.Auto(200 * ms)
 			time.Sleep(validity - 200*ms + 10*ms)
 			synctest.Wait()
 			require.True(t, h.End(errReleased))
-			for _, n := range b.config.Nodes {
+			for _, n := range b.config.Nodes.All() {
 				n.Abandon(h.Claim())
 			}
 			for _, r := range (<-ballots).Replies {

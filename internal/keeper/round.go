@@ -5,32 +5,33 @@ import (
 	"sync"
 	"time"
 
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// round is one extension of one hold, on all nodes. It counts for as long as the
-// hold is valid, whatever later rounds come to: a quorum that comes late still
-// counts from the start of its own round.
+// round is one extension of one hold, on all nodes. It counts for as long as the hold is
+// valid, whatever the result of later rounds: a quorum that comes late still counts from the
+// start of its own round.
 type round struct {
 	hold  *Hold
-	start Instant
+	start clock.Instant
 	ttl   time.Duration
 
 	mu       sync.Mutex // guards what follows
 	ballot   *quorum.Ballot
 	sent     uint64        // the nodes to which it has been sent, as bits
 	extended bool          // the hold was extended by it
-	settled  chan struct{} // closed when it is carried or cannot be; nil if nobody waits
+	settled  chan struct{} // closed when it is carried or cannot be; nil if no goroutine waits
 }
 
 var _ node.Voter = (*round)(nil)
 
 // newRound makes a round the latest of its hold. k.mu is held.
-func (h *Hold) newRound(start Instant, ttl time.Duration) *round {
-	nodes := len(h.keeper.config.Nodes)
+func (h *Hold) newRound(start clock.Instant, ttl time.Duration) *round {
+	nodes := h.keeper.config.Nodes.Len()
 	if h.slots == nil {
-		h.slots = make([]node.Slot, nodes)
+		h.slots = make([]node.PendingExtension, nodes)
 	}
 	h.round = &round{hold: h, start: start, ttl: ttl, ballot: quorum.NewBallot(nodes)}
 	return h.round
@@ -43,9 +44,9 @@ func (k *Keeper) dispatch(rounds ...*round) {
 	for j, r := range rounds {
 		batch[j] = node.Extension{Claim: r.hold.claim, TTL: r.hold.keyTTL(r.start, r.ttl), Due: r.hold.deadlineTime(), Voter: r}
 	}
-	for i, n := range k.config.Nodes {
+	for i, n := range k.config.Nodes.All() {
 		for j, r := range rounds {
-			batch[j].Slot = &r.hold.slots[i]
+			batch[j].Pending = &r.hold.slots[i]
 		}
 		n.Extend(batch...)
 	}
@@ -58,9 +59,8 @@ func (r *round) Sent(node int, _ quorum.Progress) {
 	r.sent |= 1 << node
 }
 
-// Cast implements node.Voter. The vote that carries the round draws the
-// consequence, and so does each from the one on with which it cannot be carried
-// any more.
+// Cast implements node.Voter. The vote that carries the round has its result applied. So does
+// the vote after which it can no longer be carried, and each later one.
 func (r *round) Cast(node int, reply quorum.Reply) {
 	r.mu.Lock()
 	before := r.ballot.Verdict()
@@ -94,9 +94,9 @@ func (r *round) giveUp(after time.Duration) {
 	}
 }
 
-// outcome is what a round that somebody waits for has come to, and whether the
-// hold was extended by it. If the whole time was waited for it, the nodes that
-// have not answered have failed.
+// outcome returns the votes of a round that a goroutine waits for, and whether the hold was
+// extended by it. If waited, its whole time has passed, and the nodes that have not answered
+// have failed.
 func (r *round) outcome(after time.Duration, waited bool) (*quorum.Ballot, bool) {
 	r.mu.Lock()
 	if r.ballot.Verdict() == quorum.Open {
@@ -107,14 +107,14 @@ func (r *round) outcome(after time.Duration, waited bool) (*quorum.Ballot, bool)
 		return r.close(after), false
 	}
 	r.mu.Unlock()
-	<-r.settled // at once: the vote that settled it draws the consequence
+	<-r.settled // at once: the goroutine of the vote that settled it applies the result
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.ballot.Clone(), r.extended
 }
 
-// close is the round's ballot, with every node that has not answered counted as
-// failed. r.mu is held.
+// close returns the round's ballot, with every node that has not answered counted as failed.
+// r.mu is held.
 func (r *round) close(after time.Duration) *quorum.Ballot {
 	ballot := r.ballot.Clone()
 	for i, reply := range ballot.Replies {
@@ -123,7 +123,7 @@ func (r *round) close(after time.Duration) *quorum.Ballot {
 		}
 		reason := fmt.Errorf("%w within %v", quorum.ErrNoReply, after)
 		if r.sent&(1<<i) == 0 {
-			_, queued := r.hold.keeper.config.Nodes[i].Unsent(r.hold.claim)
+			_, queued := r.hold.keeper.config.Nodes.All()[i].Unsent(r.hold.claim)
 			reason = fmt.Errorf("%w: %w", quorum.ErrNoReply, queued)
 		}
 		ballot.Cast(i, quorum.Reply{Vote: quorum.Failed, Err: reason})

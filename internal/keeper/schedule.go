@@ -3,6 +3,8 @@ package keeper
 import (
 	"container/heap"
 	"time"
+
+	"github.com/redis-kit/redlock/internal/clock"
 )
 
 // tries is how often an extension is tried before validity ends: the first when
@@ -10,11 +12,9 @@ import (
 // deadline.
 const tries = 4
 
-const never = Instant(1<<63 - 1)
-
 // startDue starts a round for each hold that is due, and returns when to look
 // again.
-func (k *Keeper) startDue(now Instant) Instant {
+func (k *Keeper) startDue(now clock.Instant) clock.Instant {
 	var rounds []*round
 	k.mu.Lock()
 	for len(k.schedule) > 0 && k.schedule[0].due <= now {
@@ -23,7 +23,7 @@ func (k *Keeper) startDue(now Instant) Instant {
 		heap.Fix(&k.schedule, 0)
 		switch {
 		case k.closed:
-		case k.config.Extend == nil || h.raise > 0:
+		case !k.config.Middleware || h.startPause > 0:
 			if h.round != nil {
 				h.round.giveUp(h.retry())
 			}
@@ -36,7 +36,7 @@ func (k *Keeper) startDue(now Instant) Instant {
 		}
 	}
 	turns := k.takeTurns(now)
-	k.planned = never
+	k.planned = clock.Never
 	if len(k.holds) > 0 {
 		k.planned = now.Add(tick)
 	}
@@ -52,26 +52,26 @@ func (k *Keeper) startDue(now Instant) Instant {
 	return next
 }
 
-// retry is the time from one try to the next.
+// retry returns the time from one try to the next.
 func (h *Hold) retry() time.Duration {
-	if h.raise > 0 {
-		return h.raise
+	if h.startPause > 0 {
+		return h.startPause
 	}
 	return max((h.threshold-h.terms.Grace)/tries, time.Millisecond)
 }
 
 // reschedule sets when h is extended next, given its validity and when its last
 // extension started. k.mu is held.
-func (k *Keeper) reschedule(h *Hold, last Instant) {
+func (k *Keeper) reschedule(h *Hold, last clock.Instant) {
 	deadline := h.deadline.Load()
-	if h.threshold == 0 && h.raise == 0 || deadline < 0 || Instant(deadline).Add(h.terms.Grace) >= h.max {
+	if h.threshold == 0 && h.startPause == 0 || deadline < 0 || clock.Instant(deadline).Add(h.terms.Grace) >= h.max {
 		k.unschedule(h)
 		h.unqueue()
 		return
 	}
-	h.due = Instant(deadline).Add(h.terms.Grace - h.threshold)
-	if h.raise > 0 {
-		h.due = k.clock.now()
+	h.due = clock.Instant(deadline).Add(h.terms.Grace - h.threshold)
+	if h.startPause > 0 {
+		h.due = k.clock.Now()
 	}
 	if last > 0 { // with a threshold near the ttl, extensions would follow each other at once
 		h.due = max(h.due, last.Add(h.retry()))
@@ -92,7 +92,7 @@ func (k *Keeper) unschedule(h *Hold) {
 }
 
 // plan makes the loop look at due at the latest. k.mu is held.
-func (k *Keeper) plan(due Instant) {
+func (k *Keeper) plan(due clock.Instant) {
 	if due >= k.planned {
 		return
 	}
@@ -108,10 +108,10 @@ func (k *Keeper) look() {
 	}
 }
 
-// extendThrough has Config.Extend extend a hold that is due, and again if it is
-// due again by then.
+// extendThrough has the owner extend a hold that is due, and again if it is due again by
+// then.
 func (k *Keeper) extendThrough(h *Hold) {
-	defer func() { // also if Config.Extend ends its goroutine
+	defer func() { // also if a middleware ends its goroutine
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.endTurn(h)
@@ -122,13 +122,13 @@ func (k *Keeper) extendThrough(h *Hold) {
 			k.look()
 		}
 	}()
-	start := k.clock.now()
-	if err := k.config.Extend(h); err != nil {
+	start := k.clock.Now()
+	if err := h.owner.Extend(); err != nil {
 		h.failed.Store(&failure{start: start, err: err})
 	}
 }
 
-// schedule is the holds to be extended, the one that is due first in front.
+// schedule is a heap of the holds to be extended, with the one that is due first in front.
 type schedule []*Hold
 
 func (s schedule) Len() int           { return len(s) }

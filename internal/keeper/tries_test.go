@@ -12,14 +12,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
-// through has extensions go through extend, as through a middleware.
+// through has extensions go through a middleware, which calls extend.
 func (b *bench) through(extend func(h *Hold) error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.config.Extend = extend
+	b.config.Middleware, b.middleware = true, extend
 }
 
 // due is a middleware that does nothing.
@@ -29,13 +29,13 @@ func due(h *Hold) error {
 }
 
 // tried notes when node 0 gets extensions, of which none succeeds.
-func (b *bench) tried(fault sim.Fault) func() []time.Duration {
+func (b *bench) tried(fault memnode.Fault) func() []time.Duration {
 	var mu sync.Mutex
 	var tries []time.Duration
 	start := time.Now()
-	b.faults(func(i int, op sim.Op, _ int) sim.Fault {
-		if op != sim.Extend {
-			return sim.Fault{}
+	b.faults(func(i int, op memnode.Op, _ int) memnode.Fault {
+		if op != memnode.Extend {
+			return memnode.Fault{}
 		}
 		if i == 0 {
 			mu.Lock()
@@ -54,7 +54,7 @@ func (b *bench) tried(fault sim.Fault) func() []time.Duration {
 // Four tries fit before the deadline, evenly spaced from the threshold on: with
 // a grace, and through a middleware too.
 func TestFourTriesFitBeforeTheDeadline(t *testing.T) {
-	for name, fault := range map[string]sim.Fault{"refused": {NotRun: true}, "silent": {Request: time.Hour}, "lost": {LoseReply: true}} {
+	for name, fault := range map[string]memnode.Fault{"refused": {NotRun: true}, "silent": {Request: time.Hour}, "lost": {LoseReply: true}} {
 		for _, grace := range []time.Duration{0, 40 * ms, 80 * ms} {
 			for _, middleware := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/grace=%v/middleware=%v", name, grace, middleware), func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestFourTriesFitBeforeTheDeadline(t *testing.T) {
 							want = want[:3]
 						}
 						require.Equal(t, want, tries)
-						b.faults(func(int, sim.Op, int) sim.Fault { return sim.Fault{} })
+						b.faults(func(int, memnode.Op, int) memnode.Fault { return memnode.Fault{} })
 						time.Sleep(2 * time.Hour)
 					})
 				})
@@ -97,7 +97,7 @@ func TestASlowMiddlewareSkipsNoTry(t *testing.T) {
 			defer time.Sleep(20 * ms)
 			return due(h)
 		})
-		tried := b.tried(sim.Fault{LoseRequest: true, Request: 45 * ms})
+		tried := b.tried(memnode.Fault{LoseRequest: true, Request: 45 * ms})
 		h := b.hold("k", Terms{})
 		h.Auto(200 * ms)
 		ended(h)
@@ -161,11 +161,11 @@ func TestAnExtensionThatIsCarriedIsToldSo(t *testing.T) {
 				}
 				return nil
 			})
-			b.faults(func(_ int, op sim.Op, _ int) sim.Fault {
-				if op == sim.Extend {
-					return sim.Fault{Reply: 50 * ms} // as long as there is between two tries
+			b.faults(func(_ int, op memnode.Op, _ int) memnode.Fault {
+				if op == memnode.Extend {
+					return memnode.Fault{Reply: 50 * ms} // as long as there is between two tries
 				}
-				return sim.Fault{}
+				return memnode.Fault{}
 			})
 			h := b.hold("k", Terms{})
 			h.Auto(200 * ms)

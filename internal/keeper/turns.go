@@ -1,16 +1,20 @@
 package keeper
 
-import "time"
+import (
+	"time"
 
-// Config.Extend waits on a goroutine of its own for the nodes to answer, since it may wait
+	"github.com/redis-kit/redlock/internal/clock"
+)
+
+// Owner.Extend waits on a goroutine of its own for the nodes to answer, since it may wait
 // for anything else besides. When a hundred thousand holds are due, most of these goroutines
 // would wait only until their extension may be sent: a node takes three pipelines of 512 at a
 // time. So no more than maxTurns are started before others have ended, and the rest of the
 // holds wait without one. That bound does not depend on how many are held.
 //
-// But what Config.Extend does is up to the user, and a node may hang. Neither may hold up
+// But what a middleware does is up to the user, and a node may hang. Neither may hold up
 // the extensions of other holds, so one that takes far longer than others did is stuck, and
-// does not count any more. However many are, maxTurns others are started in that time.
+// no longer counts. However many are, maxTurns others are started in that time.
 const (
 	maxTurns  = 4096
 	shortest  = 250 * time.Millisecond // before which none is stuck
@@ -19,7 +23,7 @@ const (
 
 // taken is the turn that a hold has.
 type taken struct {
-	since Instant
+	since clock.Instant
 	over  bool
 }
 
@@ -32,7 +36,7 @@ type turns struct {
 	waiting []*Hold       // for a turn, as they became due; but for those that are not queued any more
 }
 
-// begin has h extended through Config.Extend, as soon as it is its turn. k.mu is held.
+// begin has h extended through its owner, as soon as it is its turn. k.mu is held.
 func (k *Keeper) begin(h *Hold) {
 	h.extending, h.queued = true, true
 	k.turns.waiting = append(k.turns.waiting, h)
@@ -47,7 +51,7 @@ func (h *Hold) unqueue() {
 }
 
 // takeTurns starts what waits for its turn, and returns when to look again. k.mu is held.
-func (k *Keeper) takeTurns(now Instant) Instant {
+func (k *Keeper) takeTurns(now clock.Instant) clock.Instant {
 	t := &k.turns
 	stuck := max(shortest, overtaken*t.usual)
 	for len(t.taken) > 0 && (t.taken[0].over || now.Sub(t.taken[0].since) >= stuck) {
@@ -76,7 +80,7 @@ func (k *Keeper) takeTurns(now Instant) Instant {
 	clear(t.waiting[:started])
 	if t.waiting = t.waiting[started:]; len(t.waiting) == 0 {
 		t.waiting = nil
-		return never
+		return clock.Never
 	}
 	return t.taken[0].since.Add(stuck)
 }
@@ -91,7 +95,7 @@ func (t *turns) end(taken *taken) {
 // endTurn lets another hold have the turn of h. k.mu is held.
 func (k *Keeper) endTurn(h *Hold) {
 	if t := &k.turns; !h.turn.over {
-		t.usual += (k.clock.now().Sub(h.turn.since) - t.usual) / 64
+		t.usual += (k.clock.Now().Sub(h.turn.since) - t.usual) / 64
 		t.end(h.turn)
 	}
 	if len(k.turns.waiting) > 0 {

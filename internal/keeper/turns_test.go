@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/redis-kit/redlock/internal/sim"
+	"github.com/redis-kit/redlock/internal/memnode"
 )
 
 const fewTurns = 100
@@ -20,11 +20,11 @@ func (b *bench) far() {
 	b.mu.Lock()
 	b.turns.most = fewTurns
 	b.mu.Unlock()
-	b.faults(func(_ int, op sim.Op, _ int) sim.Fault {
-		if op == sim.Extend {
-			return sim.Fault{Request: 25 * ms, Reply: 25 * ms}
+	b.faults(func(_ int, op memnode.Op, _ int) memnode.Fault {
+		if op == memnode.Extend {
+			return memnode.Fault{Request: 25 * ms, Reply: 25 * ms}
 		}
-		return sim.Fault{}
+		return memnode.Fault{}
 	})
 }
 
@@ -119,7 +119,7 @@ func TestAHoldThatEndsBeforeItsTurnHasNone(t *testing.T) {
 		})
 		b.far()
 		holds := b.many(3*fewTurns, ttl)
-		time.Sleep(b.Validity(ttl) - ttl/3*2 + ms)
+		time.Sleep(b.clock.Validity(ttl) - ttl/3*2 + ms)
 		synctest.Wait()
 		require.EqualValues(t, fewTurns, calls.Load())
 		for i, h := range holds {

@@ -7,34 +7,33 @@ import (
 	"time"
 )
 
-// A server that cannot be connected to is marked as down. rueidis would dial for
-// each pipeline, and allocate a connection's buffers for it, which costs more
-// than an acquisition on all the healthy nodes does. While the server is down
-// acquisitions are refused at once, and extensions and releases stay queued. A
-// probe goes out every now and then, and with the first that is answered, all
-// that is queued: an outage that is shorter than validity loses no lock.
+// A server that cannot be connected to is marked as down. rueidis would dial for each
+// pipeline, and allocate a connection's buffers for it, which costs more than an acquisition
+// on all the healthy nodes does. While the server is down acquisitions are refused at once,
+// and extensions and releases stay queued. A probe goes out from time to time, and with the
+// first that is answered, all that is queued: an outage that is shorter than validity loses no
+// lock.
 //
-// The pause before a probe is an eighth of the time for which the server has
-// been down, within these bounds. So an outage seems at most an eighth longer
-// than it is, or by lastProbe.
+// The pause before a probe is an eighth of the time for which the server has been down, within
+// these bounds. So an outage seems at most an eighth longer than it is, or by lastProbe.
 const (
 	firstProbe = 5 * time.Millisecond
 	lastProbe  = 250 * time.Millisecond
 )
 
-// connection notes how a pipeline ended: err is the error of the connection, nil
-// if the server answered. seen is failures when it was sent. It returns the
-// acquisitions and the releases that need not wait.
+// connection notes how a pipeline ended: err is the error of the connection, nil if the server
+// answered. seen is failures when the pipeline was sent. It appends to dropped the acquisitions
+// and the releases whose callers need not wait. The Node's mutex is held.
 //
-// Pipelines that were under way when a connection broke say nothing of the next
-// one. The pipeline after that has dialled anew: if it breaks off too, or says
-// that a dial failed, the server is down. What a server answers is no failure,
-// unless it says so instead of shaking hands.
+// The pipelines that were under way when a connection broke say nothing of the next
+// connection. The pipeline after them has dialled again: if it breaks off too, or says that a
+// dial failed, the server is down. What a server answers is no failure, unless it answers that
+// instead of a handshake.
 func (s *server) connection(seen int, err error, keys []string, dropped []Command) []Command {
 	switch {
 	case err == nil:
 		s.failures = 0
-		s.up()
+		s.setUp()
 		return dropped
 	case errors.Is(err, context.Canceled) || s.node.closed:
 		return dropped
@@ -45,11 +44,16 @@ func (s *server) connection(seen int, err error, keys []string, dropped []Comman
 	}
 	s.setDown(err)
 	s.downSince = time.Now()
-	if !s.probing { // that of an outage which has just ended goes on
+	if !s.probing { // the probe of an outage that has just ended goes on
 		s.probing = true
 		s.node.running.Go(func() { s.probe(keys) })
 	}
-	// Whoever waits for an acquisition or a release is answered.
+	return s.answerQueued(dropped)
+}
+
+// answerQueued replies to the callers of all queued acquisitions and releases. The releases
+// stay queued.
+func (s *server) answerQueued(dropped []Command) []Command {
 	kept := fifo{limit: s.queue.limit}
 	for s.queue.len() > 0 {
 		c := s.queue.pop()
@@ -73,18 +77,18 @@ func (s *server) setDown(err error) {
 	s.down = err
 }
 
-// up ends what setDown began.
-func (s *server) up() {
+// setUp ends what setDown began.
+func (s *server) setUp() {
 	if s.down == nil {
 		return
 	}
 	s.down = nil
-	s.work(claims)
-	s.work(extending)
+	s.wakeWorker(claimLane)
+	s.wakeWorker(extensionLane)
 }
 
-// probe asks the server that has keys until it answers. What it asks is the
-// release of a claim that nobody has.
+// probe asks the server that has keys until it answers. Its question is the release of a claim
+// that no process has. It runs on a goroutine of its own, without the Node's mutex.
 func (s *server) probe(keys []string) {
 	n := s.node
 	timer := time.NewTimer(firstProbe)
@@ -95,20 +99,26 @@ func (s *server) probe(keys []string) {
 		case <-n.ctx.Done():
 			return
 		}
-		err := n.store.Do(n.ctx, []Command{{Kind: Release, Claim: NewClaim(keys, rand.Text(), n.index+1)}})
-		n.mu.Lock()
-		if err == nil {
-			s.failures = 0
-			s.up()
-		} else if s.down != nil {
-			s.setDown(err)
-		}
-		s.probing = s.down != nil
-		over, outage := !s.probing, time.Since(s.downSince)
-		n.mu.Unlock()
-		if over {
+		err := n.backend.Do(n.ctx, []Command{{Kind: Release, Claim: NewClaim(keys, rand.Text(), n.index+1)}})
+		outage, goOn := s.probed(err)
+		if !goOn {
 			return
 		}
 		timer.Reset(min(max(outage/8, firstProbe), lastProbe))
 	}
+}
+
+// probed notes the result of a probe. It returns how long the server has been down, and whether
+// to probe again.
+func (s *server) probed(err error) (outage time.Duration, goOn bool) {
+	s.node.mu.Lock()
+	defer s.node.mu.Unlock()
+	if err == nil {
+		s.failures = 0
+		s.setUp()
+	} else if s.down != nil {
+		s.setDown(err)
+	}
+	s.probing = s.down != nil
+	return time.Since(s.downSince), s.probing
 }

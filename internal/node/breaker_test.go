@@ -9,23 +9,23 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // While a server is down nobody dials but the probe: acquisitions are refused at
 // once, extensions and releases wait, and all go out as soon as it answers.
 func TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		held, dropped := claim(1), claim(2)
 		require.Equal(t, quorum.Granted, acquire(n, held, time.Hour).Vote)
 		require.Equal(t, quorum.Granted, acquire(n, dropped, time.Hour).Vote)
 		var calls atomic.Int64
-		s.Faults(func(sim.Op, int) sim.Fault { calls.Add(1); return sim.Fault{Refuse: true} })
+		s.Faults(func(memnode.Op, int) memnode.Fault { calls.Add(1); return memnode.Fault{Refuse: true} })
 		require.ErrorIs(t, acquire(n, claim(3), time.Hour).Err, node.ErrNotConnected)
-		v := make(sim.Voter, 1)
-		n.Extend(node.Extension{Slot: new(node.Slot), Claim: held, TTL: 2 * time.Hour, Voter: v})
+		v := make(memnode.Voter, 1)
+		n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: held, TTL: 2 * time.Hour, Voter: v})
 		dropped.End()
 		require.ErrorIs(t, release(n, dropped).Err, node.ErrNotConnected)
 		for i := range 1000 {
@@ -46,15 +46,15 @@ func TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers(t *testing.T) {
 // What is still under way on a connection that works says that the server is up,
 // though it accepts no new one.
 func TestAServerThatIsUpAndDownByTurnsHasOneProbe(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
-		refuse := func(op sim.Op, _ int) sim.Fault {
-			if op == sim.Release { // the probe's dial takes its time to fail
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
+		refuse := func(op memnode.Op, _ int) memnode.Fault {
+			if op == memnode.Release { // the probe's dial takes its time to fail
 				time.Sleep(300 * ms)
 			}
-			return sim.Fault{Refuse: true}
+			return memnode.Fault{Refuse: true}
 		}
 		for i := range 50 {
-			s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Reply: 20 * ms} })
+			s.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Reply: 20 * ms} })
 			go acquire(n, claim(2*i), time.Hour)
 			synctest.Wait()
 			s.Faults(refuse)
@@ -63,7 +63,7 @@ func TestAServerThatIsUpAndDownByTurnsHasOneProbe(t *testing.T) {
 		}
 		require.Equal(t, quorum.Failed, acquire(n, claim(-1), time.Hour).Vote)
 		var probes atomic.Int64
-		s.Faults(func(sim.Op, int) sim.Fault { probes.Add(1); return sim.Fault{Refuse: true} })
+		s.Faults(func(memnode.Op, int) memnode.Fault { probes.Add(1); return memnode.Fault{Refuse: true} })
 		time.Sleep(time.Minute)
 		require.Less(t, probes.Load(), int64(300), "each 250 ms")
 		require.Greater(t, probes.Load(), int64(230))
@@ -74,8 +74,8 @@ func TestAServerThatIsUpAndDownByTurnsHasOneProbe(t *testing.T) {
 func TestAnOutageSeemsAtMostAQuarterSecondLonger(t *testing.T) {
 	for _, outage := range []time.Duration{10 * ms, 100 * ms, time.Second, time.Hour} {
 		t.Run(fmt.Sprint(outage), func(t *testing.T) {
-			run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
-				s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Refuse: true} })
+			run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
+				s.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Refuse: true} })
 				require.Equal(t, quorum.Failed, acquire(n, claim(1), time.Hour).Vote)
 				time.Sleep(outage)
 				s.Faults(nil)

@@ -6,20 +6,20 @@ import (
 	"github.com/cenkalti/backoff/v4"
 )
 
-// A release that failed is tried again after about firstPause, then after longer
-// and longer, up to lastPause, until it succeeds or the keys have expired.
+// A release that failed is retried after about firstPause, then after growing pauses up to
+// lastPause, until it succeeds or the keys have expired.
 const (
 	firstPause = 20 * time.Millisecond
 	lastPause  = time.Second
 )
 
-// releaseLater has a release that failed tried again after a pause, together
-// with the others that did.
-func (s *server) releaseLater(c Command) {
+// retryLater has a release that failed retried after a pause, together with the others that
+// failed. The Node's mutex is held.
+func (s *server) retryLater(c Command) {
 	c.voter = nil
 	s.failed = append(s.failed, c)
-	s.owing = c.Err
-	if s.again != nil || s.node.closed {
+	s.releaseErr = c.Err
+	if s.retry != nil || s.node.closed {
 		return
 	}
 	if s.pauses == nil {
@@ -29,18 +29,18 @@ func (s *server) releaseLater(c Command) {
 			backoff.WithMaxElapsedTime(0))
 	}
 	now := time.Now()
-	if now.Sub(s.failedAt) > 4*lastPause { // these are other troubles
+	if now.Sub(s.failedAt) > 4*lastPause { // another outage than the last one
 		s.pauses.Reset()
 	}
 	s.failedAt = now
-	s.again = time.AfterFunc(s.pauses.NextBackOff(), s.releaseAgain)
+	s.retry = time.AfterFunc(s.pauses.NextBackOff(), s.retryReleases)
 }
 
-// releaseAgain ends the pause.
-func (s *server) releaseAgain() {
+// retryReleases ends the pause: it queues the releases that failed.
+func (s *server) retryReleases() {
 	s.node.mu.Lock()
 	defer s.node.mu.Unlock()
-	s.again = nil
+	s.retry = nil
 	if s.node.closed {
 		return
 	}
@@ -49,5 +49,5 @@ func (s *server) releaseAgain() {
 	}
 	clear(s.failed)
 	s.failed = s.failed[:0]
-	s.work(claims)
+	s.wakeWorker(claimLane)
 }

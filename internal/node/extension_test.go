@@ -9,15 +9,15 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // cluster is a deployment whose keys move from one server to another, both of
 // which are in the store.
 type cluster struct {
-	*sim.Store
+	*memnode.Backend
 	server atomic.Value // of string: the one that has all keys
 }
 
@@ -26,7 +26,7 @@ func (c *cluster) Server([]string) string { return c.server.Load().(string) }
 func runCluster(t *testing.T, test func(t *testing.T, n *node.Node, c *cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{Store: &sim.Store{}}
+		c := &cluster{Backend: &memnode.Backend{}}
 		c.server.Store("old")
 		n := node.New(0, "n", c, false)
 		defer func() {
@@ -40,7 +40,7 @@ func runCluster(t *testing.T, test func(t *testing.T, n *node.Node, c *cluster))
 
 // split is a deployment of a server for each key, one of which hangs.
 type split struct {
-	*sim.Store
+	*memnode.Backend
 	hung string
 }
 
@@ -51,23 +51,23 @@ func (s *split) Do(ctx context.Context, batch []node.Command) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
-	return s.Store.Do(ctx, batch)
+	return s.Backend.Do(ctx, batch)
 }
 
 func TestAServerThatHangsHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := node.New(0, "n", &split{new(sim.Store), "k0"}, false)
-		hung := make(sim.Voter, 100)
+		n := node.New(0, "n", &split{new(memnode.Backend), "k0"}, false)
+		hung := make(memnode.Voter, 100)
 		for range 100 {
 			n.Acquire(claim(0), time.Hour, hung)
-			n.Extend(node.Extension{Slot: new(node.Slot), Claim: claim(0), TTL: time.Hour, Voter: hung})
+			n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: claim(0), TTL: time.Hour, Voter: hung})
 		}
 		time.Sleep(10 * time.Second)
 		n.Acquire(claim(0), time.Hour, hung) // the first look at the silence
 		time.Sleep(time.Second)
-		acquired, extended := make(sim.Voter, 1), make(sim.Voter, 1)
+		acquired, extended := make(memnode.Voter, 1), make(memnode.Voter, 1)
 		n.Acquire(claim(1), time.Hour, acquired)
-		n.Extend(node.Extension{Slot: new(node.Slot), Claim: claim(2), TTL: time.Hour, Voter: extended})
+		n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: claim(2), TTL: time.Hour, Voter: extended})
 		synctest.Wait()
 		fine := len(acquired) == 1 && (<-acquired).Vote == quorum.Granted && len(extended) == 1
 		hangs := len(hung) == 0
@@ -89,21 +89,21 @@ func TestExtensionsFollowTheirKeysToAnotherServer(t *testing.T) {
 	runCluster(t, func(t *testing.T, n *node.Node, c *cluster) {
 		const claims = 5
 		var held []*node.Claim
-		slots := make([]node.Slot, claims)
+		slots := make([]node.PendingExtension, claims)
 		for i := range claims {
 			held = append(held, claim(i))
 			require.Equal(t, quorum.Granted, acquire(n, held[i], time.Hour).Vote)
 		}
-		extendAll := func() (voters []sim.Voter) {
+		extendAll := func() (voters []memnode.Voter) {
 			for i, a := range held {
-				v := make(sim.Voter, 1)
+				v := make(memnode.Voter, 1)
 				due := time.Now().Add(time.Duration(claims-i) * time.Second)
-				n.Extend(node.Extension{Slot: &slots[i], Claim: a, TTL: time.Hour, Due: due, Voter: v})
+				n.Extend(node.Extension{Pending: &slots[i], Claim: a, TTL: time.Hour, Due: due, Voter: v})
 				voters = append(voters, v)
 			}
 			return voters
 		}
-		c.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Refuse: true} })
+		c.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Refuse: true} })
 		require.ErrorIs(t, acquire(n, claim(100), time.Hour).Err, node.ErrNotConnected)
 		replaced := extendAll()
 		synctest.Wait()
@@ -127,14 +127,14 @@ func TestAnExtensionDoesNotWaitForAServerThatHadItsKeys(t *testing.T) {
 		a, hung := claim(1), claim(2)
 		require.Equal(t, quorum.Granted, acquire(n, a, time.Hour).Vote)
 		require.Equal(t, quorum.Granted, acquire(n, hung, time.Hour).Vote)
-		c.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Request: time.Hour} })
+		c.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Request: time.Hour} })
 		go extend(n, hung, time.Hour)
 		synctest.Wait()
 		c.Faults(nil)
-		var slot node.Slot
-		ask := func() sim.Voter {
-			v := make(sim.Voter, 1)
-			n.Extend(node.Extension{Slot: &slot, Claim: a, TTL: time.Hour, Voter: v})
+		var slot node.PendingExtension
+		ask := func() memnode.Voter {
+			v := make(memnode.Voter, 1)
+			n.Extend(node.Extension{Pending: &slot, Claim: a, TTL: time.Hour, Voter: v})
 			return v
 		}
 		ask() // waits for the one before
@@ -149,18 +149,18 @@ func TestAnExtensionDoesNotWaitForAServerThatHadItsKeys(t *testing.T) {
 // A lock may be extended by hand again and again while one node is away for
 // hours.
 func TestExtensionsDoNotPileUpInFrontOfANodeThatIsAway(t *testing.T) {
-	for name, fault := range map[string]sim.Fault{"down": {Refuse: true}, "hung": {Request: 10 * time.Hour}} {
+	for name, fault := range map[string]memnode.Fault{"down": {Refuse: true}, "hung": {Request: 10 * time.Hour}} {
 		t.Run(name, func(t *testing.T) {
-			run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+			run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 				a := claim(1)
 				require.Equal(t, quorum.Granted, acquire(n, a, 100*time.Hour).Vote)
 				var sent atomic.Int64
-				s.Faults(func(sim.Op, int) sim.Fault { return fault })
+				s.Faults(func(memnode.Op, int) memnode.Fault { return fault })
 				const extensions = 3 * 3600
-				var voters []sim.Voter
+				var voters []memnode.Voter
 				for range extensions {
-					v := make(sim.Voter, 1)
-					n.Extend(node.Extension{Slot: new(node.Slot), Claim: a, TTL: time.Hour, Due: time.Now().Add(time.Minute), Voter: v})
+					v := make(memnode.Voter, 1)
+					n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: a, TTL: time.Hour, Due: time.Now().Add(time.Minute), Voter: v})
 					voters = append(voters, v)
 					time.Sleep(time.Second)
 				}
@@ -169,11 +169,11 @@ func TestExtensionsDoNotPileUpInFrontOfANodeThatIsAway(t *testing.T) {
 					told += len(v)
 				}
 				require.Greater(t, told, extensions-2500, "what is overdue is dropped, and its voter told")
-				s.Faults(func(op sim.Op, commands int) sim.Fault {
-					if op == sim.Extend {
+				s.Faults(func(op memnode.Op, commands int) memnode.Fault {
+					if op == memnode.Extend {
 						sent.Add(int64(commands))
 					}
-					return sim.Fault{}
+					return memnode.Fault{}
 				})
 				time.Sleep(10 * time.Hour)
 				require.Less(t, sent.Load(), int64(2500))

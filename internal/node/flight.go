@@ -8,21 +8,21 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// flights are the pipelines that are under way to one server. The Node's mutex is not used
-// for them: in a burst thousands of callers wait for that, and an answer that is there must
-// not look as if it were still to come.
+// flights are the pipelines that are under way to one server. They have a mutex of their own:
+// in a burst thousands of callers wait for the Node's, and an answer that has arrived must not
+// look as if it were still to come.
 type flights struct {
 	mu  sync.Mutex // guards all, and the flights' fields
 	all []*flight
 }
 
-// flight is the pipeline that a worker has under way. A worker uses one for all its
-// pipelines, one after the other: whoever might ask for the progress of an earlier one has
-// been answered.
+// flight is the pipeline that a worker has under way. A worker uses one for all its pipelines,
+// one after the other: the callers that may ask for the progress of an earlier one have been
+// answered.
 type flight struct {
 	flights *flights
 	sent    time.Time
-	since   time.Time // when something was answered last that was sent no later than shuffle after; or else sent
+	since   time.Time // the last answer to a pipeline that was sent no later than shuffle after this one; or else sent
 }
 
 // shuffle is how much later than another a pipeline may be sent, and leave before it: on a
@@ -38,15 +38,15 @@ func (f *flight) Since() time.Time {
 	return f.since
 }
 
-// prepare begins a flight of which its voters are about to hear.
+// prepare begins a flight, before its voters are called with it.
 func (f *flight) prepare(now time.Time) {
 	f.flights.mu.Lock()
 	defer f.flights.mu.Unlock()
 	f.sent, f.since = now, now
 }
 
-// leave notes that the pipeline is sent now: the time that it took to get there, on a busy
-// machine, is none that the server had.
+// leave notes that the pipeline is sent now. The server is not charged with the time since
+// prepare, which may be long on a busy machine.
 func (f *flight) leave() {
 	f.flights.mu.Lock()
 	defer f.flights.mu.Unlock()
@@ -55,9 +55,9 @@ func (f *flight) leave() {
 	f.flights.all = append(f.flights.all, f)
 }
 
-// land notes that the pipeline is over and, if it was answered, that the server gets on with
-// those that were sent after it. One that was sent long before, and is still under way, is on
-// another connection, which may hang.
+// land notes that the pipeline has ended. If it was answered, the server also makes progress
+// with the pipelines that were sent after it. One that was sent long before, and is still under
+// way, is on another connection, which may hang.
 func (f *flight) land(now time.Time, answered bool) {
 	fs := f.flights
 	fs.mu.Lock()

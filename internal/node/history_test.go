@@ -11,9 +11,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 // ear counts what a voter is told.
@@ -51,12 +51,12 @@ func tellEachOnce(t *testing.T, seed uint64) {
 		return random.IntN(n)
 	}
 	delay := func(most time.Duration) time.Duration { return time.Duration(some(int(most))) }
-	c := &cluster{Store: &sim.Store{}}
+	c := &cluster{Backend: &memnode.Backend{}}
 	c.server.Store("a")
 	n := node.New(0, "n", c, false)
 	bad, far := some(60), time.Duration(some(20))*ms+1
-	c.Faults(func(sim.Op, int) sim.Fault {
-		f := sim.Fault{Request: delay(far), Reply: delay(far)}
+	c.Faults(func(memnode.Op, int) memnode.Fault {
+		f := memnode.Fault{Request: delay(far), Reply: delay(far)}
 		if some(100) > bad {
 			return f
 		}
@@ -104,7 +104,7 @@ func tellEachOnce(t *testing.T, seed uint64) {
 			}
 			for range extensions {
 				time.Sleep(delay(life + 1))
-				n.Extend(node.Extension{Slot: new(node.Slot), Claim: a, TTL: time.Hour, Due: time.Now().Add(time.Second), Voter: listen()})
+				n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: a, TTL: time.Hour, Due: time.Now().Add(time.Second), Voter: listen()})
 			}
 			time.Sleep(life)
 			a.End()
@@ -144,7 +144,7 @@ func tellEachOnce(t *testing.T, seed uint64) {
 // Acquisitions that nobody waits for any more are dropped when releases are
 // queued behind them, too.
 func TestWhatIsDroppedForReleasesIsTold(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		var held []*node.Claim
 		for i := range 5000 {
 			held = append(held, claim(-1-i))

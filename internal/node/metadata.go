@@ -8,12 +8,12 @@ import (
 	"unicode/utf8"
 )
 
-// MaxMetadata is how many bytes of metadata a token can carry.
+// MaxMetadata is the most bytes of metadata that a token can carry.
 const MaxMetadata = 256
 
 // Tag returns the token with metadata, which [Metadata] reads; without any, the token as it
-// is. The whole is the value of the keys, so the metadata alone releases nothing. It has no
-// spaces, since queue.lua separates by these.
+// is. The value of the keys is the whole, so the metadata alone releases nothing. The result
+// has no spaces: queue.lua separates fields with them.
 func Tag(token, metadata string) string {
 	if metadata == "" {
 		return token
@@ -22,7 +22,7 @@ func Tag(token, metadata string) string {
 }
 
 // Metadata returns the metadata of a token, or "" if it has none that Tag could have put
-// there: anybody may have set the key.
+// there: the key may have been set by another program.
 func Metadata(token string) string {
 	_, encoded, _ := strings.Cut(token, ".")
 	text, err := base64.RawURLEncoding.DecodeString(encoded)
@@ -32,8 +32,7 @@ func Metadata(token string) string {
 	return string(text)
 }
 
-// CheckMetadata says what is wrong with metadata, if anything is. It ends up in errors, in
-// logs and on terminals.
+// CheckMetadata validates metadata, which is printed in errors, logs and terminals.
 func CheckMetadata(text string) error {
 	switch {
 	case len(text) > MaxMetadata:
@@ -54,8 +53,8 @@ func (o *Owned) Error() string {
 	return "held by another owner: " + o.Metadata
 }
 
-// OwnedBy returns the error of a node that says whose token a key holds; empty if it does
-// not.
+// OwnedBy returns the error of a node on which a key holds this token; empty if the node did
+// not name it.
 func OwnedBy(token string) error {
 	if metadata := Metadata(token); metadata != "" {
 		return &Owned{metadata}

@@ -4,13 +4,10 @@ import (
 	"crypto/rand"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/redistest"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 func TestATokenGivesItsMetadataBack(t *testing.T) {
@@ -32,60 +29,4 @@ func TestAValueThatNoLockHasGivenAKeyHasNoMetadata(t *testing.T) {
 	} {
 		require.Empty(t, node.Metadata(value), "%q", value)
 	}
-}
-
-// The store in memory and a real server must answer alike.
-func TestARefusedAcquisitionIsToldTheOwner(t *testing.T) {
-	for name, s := range map[string]node.Store{"real": connect(t, redistest.Start(t)), "in memory": &sim.Store{}} {
-		t.Run(name, func(t *testing.T) {
-			claim := func(secret string, terms node.Terms, keys ...string) *node.Claim {
-				c := node.NewClaim(keys, node.Tag(secret, terms.Metadata), 1)
-				c.Ask(terms)
-				return c
-			}
-			holder := claim("holder", node.Terms{Metadata: "host=a"}, "a", "b")
-			require.Equal(t, node.Done, do(t, s, node.Acquire, time.Minute, holder)[0].Outcome)
-			for what, rival := range map[string]*node.Claim{
-				"with metadata": claim("rival", node.Terms{Metadata: "host=b"}, "a"),
-				"several keys":  claim("rival", node.Terms{}, "b", "c"),
-				"fenced":        claim("rival", node.Terms{Floor: 1, Retention: time.Hour}, "a"),
-				"guarded":       claim("rival", node.Terms{Quarantine: time.Minute}, "a"),
-			} {
-				c := do(t, s, node.Acquire, time.Minute, rival)[0]
-				require.Equal(t, node.Refused, c.Outcome, what)
-				require.Equal(t, holder.Token, c.Owner, what)
-			}
-			for what, rival := range map[string]node.Command{
-				"by a script": {Claim: node.NewClaim([]string{"a"}, "rival", 1), Script: true},
-				"plainly":     {Claim: node.NewClaim([]string{"a"}, "rival", 1)},
-			} {
-				batch := []node.Command{rival}
-				batch[0].TTL = time.Minute
-				require.NoError(t, s.Do(t.Context(), batch))
-				require.Equal(t, node.Refused, batch[0].Outcome, what)
-				if name == "in memory" || rival.Script { // no one tells the Store of the connections of a caller's client
-					require.Equal(t, holder.Token, batch[0].Owner, what)
-				} else {
-					require.Empty(t, batch[0].Owner, what)
-				}
-			}
-
-			// What can be read is not the token.
-			readable := claim("", node.Terms{Metadata: "host=a"}, "a", "b")
-			require.Equal(t, node.Refused, do(t, s, node.Release, 0, readable)[0].Outcome)
-			require.Equal(t, node.Refused, do(t, s, node.Extend, time.Hour, readable)[0].Outcome)
-			require.Equal(t, node.Done, do(t, s, node.Release, 0, holder)[0].Outcome)
-		})
-	}
-}
-
-func TestAKeyOfAForeignTypeHasNoOwnerToTell(t *testing.T) {
-	server := redistest.Start(t)
-	_, err := server.Do("RPUSH", "k", "x")
-	require.NoError(t, err)
-	c := node.NewClaim([]string{"k"}, "token", 1)
-	c.Ask(node.Terms{Metadata: "host=a"})
-	refused := do(t, connect(t, server), node.Acquire, time.Minute, c)[0]
-	require.Equal(t, node.Refused, refused.Outcome)
-	require.Equal(t, node.Foreign, refused.Owner)
 }

@@ -1,8 +1,6 @@
 package node_test
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -13,19 +11,19 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const ms = time.Millisecond
 
-func run(t *testing.T, test func(t *testing.T, n *node.Node, s *sim.Store)) {
+func run(t *testing.T, test func(t *testing.T, n *node.Node, s *memnode.Backend)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &sim.Store{}
+		s := &memnode.Backend{}
 		n := node.New(0, "n", s, false)
 		defer func() {
 			s.Resume()
@@ -41,7 +39,7 @@ func claim(i int) *node.Claim {
 }
 
 func ask(send func(v node.Voter)) quorum.Reply {
-	v := make(sim.Voter, 1)
+	v := make(memnode.Voter, 1)
 	send(v)
 	return <-v
 }
@@ -51,7 +49,9 @@ func acquire(n *node.Node, c *node.Claim, ttl time.Duration) quorum.Reply {
 }
 
 func extend(n *node.Node, c *node.Claim, ttl time.Duration) quorum.Reply {
-	return ask(func(v node.Voter) { n.Extend(node.Extension{Slot: new(node.Slot), Claim: c, TTL: ttl, Voter: v}) })
+	return ask(func(v node.Voter) {
+		n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: c, TTL: ttl, Voter: v})
+	})
 }
 
 func release(n *node.Node, c *node.Claim) quorum.Reply {
@@ -66,12 +66,12 @@ func TestAnAttemptThatWasGivenUpLeavesNothingInWhateverOrder(t *testing.T) {
 		{acquire: 50 * ms, release: 50 * ms, giveUp: 60 * ms},     // given up when the acquire has run
 		{acquire: 100 * ms, release: 200 * ms, giveUp: 1000 * ms}, // given up with all done
 	} {
-		run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
-			s.Faults(func(op sim.Op, _ int) sim.Fault {
-				if op == sim.Acquire {
-					return sim.Fault{Request: c.acquire, Reply: 20 * ms}
+		run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
+			s.Faults(func(op memnode.Op, _ int) memnode.Fault {
+				if op == memnode.Acquire {
+					return memnode.Fault{Request: c.acquire, Reply: 20 * ms}
 				}
-				return sim.Fault{Request: c.release}
+				return memnode.Fault{Request: c.release}
 			})
 			a := claim(1)
 			go acquire(n, a, time.Hour)
@@ -94,14 +94,14 @@ func TestAReleaseAmongLateExtensionsFindsWhatItDeletes(t *testing.T) {
 		"run after the release, answered before it is": {17 * ms, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+			run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 				a := claim(1)
 				require.Equal(t, quorum.Granted, acquire(n, a, time.Hour).Vote)
-				s.Faults(func(op sim.Op, _ int) sim.Fault {
-					if op == sim.Extend {
-						return sim.Fault{Request: c.request, Reply: c.reply}
+				s.Faults(func(op memnode.Op, _ int) memnode.Fault {
+					if op == memnode.Extend {
+						return memnode.Fault{Request: c.request, Reply: c.reply}
 					}
-					return sim.Fault{Request: c.release, Reply: 5 * ms}
+					return memnode.Fault{Request: c.release, Reply: 5 * ms}
 				})
 				go extend(n, a, time.Hour)
 				time.Sleep(5 * ms)
@@ -123,14 +123,14 @@ func TestAReleaseThatDeletedWhatWasAcquiredIsNotRepeated(t *testing.T) {
 		"answered after the release":              25 * ms,
 	} {
 		t.Run(name, func(t *testing.T) {
-			run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+			run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 				var releases atomic.Int64
-				s.Faults(func(op sim.Op, _ int) sim.Fault {
-					if op == sim.Acquire {
-						return sim.Fault{Reply: acquired}
+				s.Faults(func(op memnode.Op, _ int) memnode.Fault {
+					if op == memnode.Acquire {
+						return memnode.Fault{Reply: acquired}
 					}
 					releases.Add(1)
-					return sim.Fault{Reply: 10 * ms}
+					return memnode.Fault{Reply: 10 * ms}
 				})
 				a := claim(1)
 				go acquire(n, a, time.Hour)
@@ -153,9 +153,9 @@ func TestALateRefusalHidesNoKeyThatAnExtensionSet(t *testing.T) {
 		"released after it":                         410 * ms,
 	} {
 		t.Run(name, func(t *testing.T) {
-			run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+			run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 				s.Set("k1", "another", 120*ms)
-				s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Request: 100 * ms, Reply: 100 * ms} })
+				s.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Request: 100 * ms, Reply: 100 * ms} })
 				a := claim(1)
 				go acquire(n, a, time.Hour) // refused
 				time.Sleep(50 * ms)
@@ -171,8 +171,8 @@ func TestALateRefusalHidesNoKeyThatAnExtensionSet(t *testing.T) {
 }
 
 func TestALostReplyIsAmbiguousAndReleased(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
-		s.Faults(func(op sim.Op, _ int) sim.Fault { return sim.Fault{LoseReply: op == sim.Acquire} })
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
+		s.Faults(func(op memnode.Op, _ int) memnode.Fault { return memnode.Fault{LoseReply: op == memnode.Acquire} })
 		a := claim(1)
 		reply := acquire(n, a, time.Hour)
 		require.Equal(t, quorum.Failed, reply.Vote)
@@ -185,9 +185,9 @@ func TestALostReplyIsAmbiguousAndReleased(t *testing.T) {
 }
 
 func TestNothingIsSentForAClaimThatHasEnded(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		var calls atomic.Int64
-		s.Faults(func(sim.Op, int) sim.Fault { calls.Add(1); return sim.Fault{} })
+		s.Faults(func(memnode.Op, int) memnode.Fault { calls.Add(1); return memnode.Fault{} })
 		a := claim(1)
 		a.End()
 		acquired, extended, released := acquire(n, a, time.Hour), extend(n, a, time.Hour), release(n, a)
@@ -204,13 +204,13 @@ func TestNothingIsSentForAClaimThatHasEnded(t *testing.T) {
 }
 
 func TestADefiniteAnswerLeavesNothingToRelease(t *testing.T) {
-	for name, fault := range map[string]sim.Fault{"refused": {}, "not run": {NotRun: true}} {
+	for name, fault := range map[string]memnode.Fault{"refused": {}, "not run": {NotRun: true}} {
 		t.Run(name, func(t *testing.T) {
-			run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+			run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 				var releases atomic.Int64
 				s.Set("k1", "another", time.Hour)
-				s.Faults(func(op sim.Op, _ int) sim.Fault {
-					if op == sim.Release {
+				s.Faults(func(op memnode.Op, _ int) memnode.Fault {
+					if op == memnode.Release {
 						releases.Add(1)
 					}
 					return fault
@@ -227,15 +227,15 @@ func TestADefiniteAnswerLeavesNothingToRelease(t *testing.T) {
 }
 
 func TestAFailedReleaseIsTriedAgainUntilTheKeyHasExpired(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		a, b := claim(1), claim(2)
 		require.Equal(t, quorum.Granted, acquire(n, a, 10*time.Second).Vote)
 		require.Equal(t, quorum.Granted, acquire(n, b, time.Hour).Vote)
 		var tries atomic.Int64
 		start := time.Now()
-		s.Faults(func(sim.Op, int) sim.Fault {
+		s.Faults(func(memnode.Op, int) memnode.Fault {
 			tries.Add(1)
-			return sim.Fault{LoseRequest: time.Since(start) < time.Minute}
+			return memnode.Fault{LoseRequest: time.Since(start) < time.Minute}
 		})
 		a.End()
 		b.End()
@@ -250,23 +250,23 @@ func TestAFailedReleaseIsTriedAgainUntilTheKeyHasExpired(t *testing.T) {
 func TestCommandsInFlightToASilentServerAreBounded(t *testing.T) {
 	for name, far := range map[string]bool{"near": false, "far": true} {
 		t.Run(name, func(t *testing.T) {
-			run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+			run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 				if !far { // it is known to be near when it has answered at once
 					require.Equal(t, quorum.Granted, acquire(n, claim(0), time.Millisecond).Vote)
 				}
 				const bound = 64 * 256
 				var sent, refused atomic.Int64
-				s.Faults(func(op sim.Op, commands int) sim.Fault {
-					if op == sim.Acquire {
+				s.Faults(func(op memnode.Op, commands int) memnode.Fault {
+					if op == memnode.Acquire {
 						sent.Add(int64(commands))
 					}
-					return sim.Fault{}
+					return memnode.Fault{}
 				})
 				s.Pause()
 				var all sync.WaitGroup
 				try := func(i int) {
 					a := claim(i)
-					v := make(sim.Voter, 1)
+					v := make(memnode.Voter, 1)
 					n.Acquire(a, time.Hour, v)
 					select {
 					case reply := <-v:
@@ -306,10 +306,10 @@ func TestCommandsInFlightToASilentServerAreBounded(t *testing.T) {
 // To be busy is not to be sick: whoever waits for a lock on a node that answers
 // gets his answer, and keeps nobody from extending and releasing.
 func TestABusyNodeAnswersAll(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		held := claim(-1)
 		require.Equal(t, quorum.Granted, acquire(n, held, time.Hour).Vote)
-		s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Request: 100 * ms, Reply: 200 * ms} })
+		s.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Request: 100 * ms, Reply: 200 * ms} })
 		var claims []*node.Claim
 		each := func(do func(c *node.Claim) quorum.Reply) *sync.WaitGroup {
 			all := new(sync.WaitGroup)
@@ -340,10 +340,13 @@ func TestABusyNodeAnswersAll(t *testing.T) {
 // Whoever has been answered by the other nodes does not wait for the turn of his
 // claim, and does not keep others waiting.
 func TestACommandOfAClaimThatHasEndedIsNotSent(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		require.Equal(t, quorum.Granted, acquire(n, claim(0), time.Millisecond).Vote, "it is near")
 		var sent atomic.Int64
-		s.Faults(func(_ sim.Op, commands int) sim.Fault { sent.Add(int64(commands)); return sim.Fault{Reply: 300 * ms} })
+		s.Faults(func(_ memnode.Op, commands int) memnode.Fault {
+			sent.Add(int64(commands))
+			return memnode.Fault{Reply: 300 * ms}
+		})
 		go acquire(n, claim(1), time.Hour)
 		synctest.Wait()
 		var all sync.WaitGroup
@@ -360,7 +363,7 @@ func TestACommandOfAClaimThatHasEndedIsNotSent(t *testing.T) {
 }
 
 func TestAbandonedClaimsAreReleasedInPipelines(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		const claims = 3000
 		var held []*node.Claim
 		for i := range claims {
@@ -369,10 +372,10 @@ func TestAbandonedClaimsAreReleasedInPipelines(t *testing.T) {
 			held = append(held, a)
 		}
 		var calls, largest atomic.Int64
-		s.Faults(func(_ sim.Op, n int) sim.Fault {
+		s.Faults(func(_ memnode.Op, n int) memnode.Fault {
 			calls.Add(1)
 			largest.Store(max(largest.Load(), int64(n)))
-			return sim.Fault{Request: ms}
+			return memnode.Fault{Request: ms}
 		})
 		for _, a := range held {
 			a.End()
@@ -386,7 +389,7 @@ func TestAbandonedClaimsAreReleasedInPipelines(t *testing.T) {
 }
 
 func TestExtendTellsEachOutcomeApart(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		ours, gone, taken := claim(1), claim(2), claim(3)
 		for _, a := range []*node.Claim{ours, gone, taken} {
 			acquire(n, a, time.Second)
@@ -399,7 +402,7 @@ func TestExtendTellsEachOutcomeApart(t *testing.T) {
 		}
 		require.Equal(t, quorum.Granted, replies[0].Vote)
 		require.Equal(t, quorum.Refused, replies[1].Vote, "what was set anew is no vote")
-		require.ErrorContains(t, replies[1].Err, "the key was gone")
+		require.ErrorContains(t, replies[1].Err, "key was missing")
 		require.Equal(t, quorum.Refused, replies[2].Vote)
 		require.ErrorContains(t, replies[2].Err, "another owner")
 		owner, _ := s.Get("k2")
@@ -411,11 +414,11 @@ func TestCloseWaitsForWhatIsOwedAndNoLonger(t *testing.T) {
 	for _, hung := range []bool{false, true} {
 		t.Run(fmt.Sprint("hung=", hung), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &sim.Store{}
+				s := &memnode.Backend{}
 				n := node.New(0, "n", s, false)
 				a := claim(1)
 				acquire(n, a, time.Hour)
-				s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Request: 10 * ms} })
+				s.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Request: 10 * ms} })
 				if hung {
 					s.Pause()
 				}
@@ -442,13 +445,13 @@ func TestCloseWaitsForWhatIsOwedAndNoLonger(t *testing.T) {
 // The claim ends, and is abandoned, while the acquisition fails for certain.
 func TestNoDebtRemainsOfACallThatDidNotRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &sim.Store{}
+		s := &memnode.Backend{}
 		n := node.New(0, "n", s, false)
-		s.Faults(func(op sim.Op, _ int) sim.Fault {
-			if op == sim.Acquire {
+		s.Faults(func(op memnode.Op, _ int) memnode.Fault {
+			if op == memnode.Acquire {
 				time.Sleep(10 * ms)
 			}
-			return sim.Fault{NotRun: true}
+			return memnode.Fault{NotRun: true}
 		})
 		a := claim(1)
 		go acquire(n, a, time.Hour)
@@ -463,63 +466,50 @@ func TestNoDebtRemainsOfACallThatDidNotRun(t *testing.T) {
 
 func TestCloseSaysWhyKeysWereNotReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &sim.Store{}
+		s := &memnode.Backend{}
 		n := node.New(0, "n", s, false)
 		a := claim(1)
 		acquire(n, a, time.Hour)
-		s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{NotRun: true} })
+		s.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{NotRun: true} })
 		a.End()
 		n.Abandon(a)
 		require.ErrorContains(t, n.Close(time.Second), "keys not released within 1s: connection refused")
 	})
 }
 
-func TestErrNotRunKeepsTheTextAndTheType(t *testing.T) {
-	s := node.Dial(unreachable())
-	defer s.Close()
-	<-s.Tried()
-	batch := []node.Command{{Kind: node.Acquire, Claim: claim(1), TTL: time.Second}}
-	err := s.Do(context.Background(), batch)
-	require.ErrorIs(t, err, node.ErrNotConnected)
-	require.Equal(t, err, batch[0].Err)
-	require.ErrorIs(t, err, node.ErrNotRun)
-	require.ErrorContains(t, err, "not connected: ")
-	require.False(t, errors.Is(err, context.DeadlineExceeded))
-}
-
 // A look sets nothing, so that there is nothing to take back after it.
 func TestALookLeavesNothing(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
-		var calls []sim.Op
-		s.Faults(func(op sim.Op, _ int) sim.Fault {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
+		var calls []memnode.Op
+		s.Faults(func(op memnode.Op, _ int) memnode.Fault {
 			calls = append(calls, op)
-			return sim.Fault{LoseReply: true}
+			return memnode.Fault{LoseReply: true}
 		})
 		look := func(c *node.Claim) quorum.Reply {
 			return ask(func(v node.Voter) { n.Look(c, v) })
 		}
 		c := claim(1)
 		require.Equal(t, quorum.Failed, look(c).Vote)
-		require.Equal(t, []sim.Op{sim.Look}, calls)
+		require.Equal(t, []memnode.Op{memnode.Look}, calls)
 		c.End()
 		require.Equal(t, quorum.Failed, look(c).Vote)
 		require.ErrorIs(t, release(n, c).Err, node.ErrUnasked)
-		require.Equal(t, []sim.Op{sim.Look}, calls, "of a claim that has ended")
+		require.Equal(t, []memnode.Op{memnode.Look}, calls, "of a claim that has ended")
 	})
 }
 
 // A silence is looked at twice: the process may have been stopped itself, and the answers
 // be there. From then on nobody waits for a server that hangs.
 func TestASilenceIsBelievedAtTheSecondLook(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
-		acquired := make(sim.Voter, 1)
-		take := func(i int) sim.Voter {
-			v := make(sim.Voter, 1)
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
+		acquired := make(memnode.Voter, 1)
+		take := func(i int) memnode.Voter {
+			v := make(memnode.Voter, 1)
 			n.Acquire(claim(i), time.Hour, v)
 			return v
 		}
 		require.Equal(t, quorum.Granted, (<-take(0)).Vote, "the server is near")
-		s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Reply: 600 * ms} })
+		s.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Reply: 600 * ms} })
 		n.Acquire(claim(1), time.Hour, acquired)
 		time.Sleep(590 * ms) // as if nothing had run here meanwhile
 		queued := take(2)
@@ -542,10 +532,10 @@ func TestASilenceIsBelievedAtTheSecondLook(t *testing.T) {
 // sent is a voter that keeps the progress of what it waits for.
 type sent struct {
 	progress chan quorum.Progress
-	reply    sim.Voter
+	reply    memnode.Voter
 }
 
-func newSent() sent { return sent{make(chan quorum.Progress, 1), make(sim.Voter, 1)} }
+func newSent() sent { return sent{make(chan quorum.Progress, 1), make(memnode.Voter, 1)} }
 
 func (s sent) Sent(_ int, p quorum.Progress) { s.progress <- p }
 func (s sent) Cast(node int, r quorum.Reply) { s.reply.Cast(node, r) }
@@ -553,12 +543,12 @@ func (s sent) Cast(node int, r quorum.Reply) { s.reply.Cast(node, r) }
 // What a server answers is progress with what it was sent after that, and not with what it
 // was sent long before: that may be on a connection of its own, which hangs.
 func TestAnAnswerIsProgressWithWhatWasSentLaterOnly(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		var trips []time.Duration
-		s.Faults(func(sim.Op, int) sim.Fault {
+		s.Faults(func(memnode.Op, int) memnode.Fault {
 			trip := trips[0]
 			trips = trips[1:]
-			return sim.Fault{Reply: trip}
+			return memnode.Fault{Reply: trip}
 		})
 		trips = []time.Duration{50 * ms, time.Hour, 50 * ms, 500 * ms, 50 * ms}
 		require.Equal(t, quorum.Granted, acquire(n, claim(0), time.Hour).Vote, "it is far")

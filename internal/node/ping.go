@@ -10,25 +10,25 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// Ping asks every server of the node whether it may be written to by scripts, and waits
-// until all have answered. A server that has not answered within timeout has failed. If ctx
-// ends or stop is closed before, Ping returns ErrUnasked.
+// Ping asks every server of the node whether scripts may write to it, and waits until all have
+// answered. A server that has not answered within timeout has failed. If ctx ends or stop is
+// closed before, Ping returns ErrUnasked.
 func (n *Node) Ping(ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
 	return n.askServers(Ping, ctx, stop, timeout)
 }
 
-// Trust ends the quarantine of the node's server, as Ping asks it.
+// Trust ends the quarantine of the node's server. It waits as Ping does.
 func (n *Node) Trust(ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
 	return n.askServers(Trust, ctx, stop, timeout)
 }
 
 func (n *Node) askServers(kind Kind, ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
-	keys := n.store.Samples()
-	answers := make(chan error, len(keys)) // has room for all: a late one waits for nobody
+	keys := n.backend.Samples()
+	answers := make(chan error, len(keys)) // has room for all: a late one blocks no worker
 	pings := make([]*ping, len(keys))
 	for i, key := range keys {
 		p := &ping{claim: NewClaim([]string{key}, rand.Text(), n.index+1), answers: answers}
-		defer p.claim.End() // what is still queued is not sent any more
+		defer p.claim.End() // a ping that is still queued is not sent
 		pings[i] = p
 		n.ask(Command{Kind: kind, Claim: p.claim, voter: p})
 	}
@@ -62,7 +62,7 @@ func (n *Node) askServers(kind Kind, ctx context.Context, stop <-chan struct{}, 
 
 // ping is one question to one server.
 type ping struct {
-	claim   *Claim // of nobody: it names the server, and its end drops the question
+	claim   *Claim // owns no keys: it names the server, and its end drops the question
 	answers chan<- error
 	sent    atomic.Bool
 	done    atomic.Bool
@@ -75,7 +75,7 @@ func (p *ping) Cast(_ int, r quorum.Reply) {
 	p.answers <- r.Err
 }
 
-// silent is why the first of the pings that are not done has no answer.
+// silent returns why the first of the pings that are not done has no answer.
 func (n *Node) silent(pings []*ping, timeout time.Duration) error {
 	for _, p := range pings {
 		if p.done.Load() {

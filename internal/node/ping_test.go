@@ -7,20 +7,20 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
-	"github.com/redis-kit/redlock/internal/sim"
 )
 
 func TestAPingIsAnsweredAndSetsNothing(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		require.NoError(t, n.Ping(t.Context(), nil, time.Second))
 		require.Zero(t, s.Len())
 	})
 }
 
 func TestAPingOfASilentNodeFailsInTime(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		s.Pause()
 		began := time.Now()
 		err := n.Ping(t.Context(), nil, 200*ms)
@@ -35,7 +35,7 @@ func TestAPingOfASilentNodeFailsInTime(t *testing.T) {
 }
 
 func TestAPingEndsWithItsCtxAndWithStop(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		s.Pause()
 		ctx, cancel := context.WithTimeout(t.Context(), 100*ms)
 		defer cancel()
@@ -50,8 +50,8 @@ func TestAPingEndsWithItsCtxAndWithStop(t *testing.T) {
 }
 
 func TestAPingOfANodeThatIsDownFailsAtOnceUntilItIsBack(t *testing.T) {
-	run(t, func(t *testing.T, n *node.Node, s *sim.Store) {
-		s.Faults(func(sim.Op, int) sim.Fault { return sim.Fault{Refuse: true} })
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
+		s.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Refuse: true} })
 		for range 3 {
 			began := time.Now()
 			require.ErrorIs(t, n.Ping(t.Context(), nil, time.Second), node.ErrNotConnected)

@@ -2,38 +2,24 @@ package node
 
 import "time"
 
-// Terms are what a claim asks of the nodes beside its keys. The zero Terms ask for
-// nothing.
+// Terms are what a claim asks of the nodes beside its keys. The zero Terms ask for nothing.
 type Terms struct {
 	Floor      int64         // the claim has a fence, which is at least this; 0: none
 	Retention  time.Duration // how long a node keeps the counters of fences that are not used
 	Quarantine time.Duration // how long a node does not vote after it has lost its data; 0: it votes at once
-	Metadata   string        // what those who are refused read; in the token, see Tag
+	Metadata   string        // identifies the holder to callers that are refused; in the token, see Tag
 }
 
 // MaxFence is the bound of fences: 2^53, up to which Lua's numbers are exact.
 const MaxFence = 1 << 53
 
-// Counter is the key that counts the fences of a lock key. It has the lock key's
-// slot in a Cluster, if any key that is made of it can: not if that has a brace
-// that closes no hash tag.
-func Counter(key string) string {
-	if _, tagged := hashTag(key); tagged {
-		return key + ":fence"
-	}
-	return "{" + key + "}:fence"
-}
-
-// Quarantined is the error of a node that may have lost its data, and does not vote
-// until then, by the client's clock.
+// Quarantined is the error of a node that may have lost its data, and does not vote until
+// then, by the client's clock.
 type Quarantined struct{ Until time.Time }
 
 func (q *Quarantined) Error() string {
-	return "in quarantine, as it was restarted or lost its data: votes again at " + q.Until.Format("15:04:05.000Z07:00")
+	return "quarantined after a restart or data loss until " + q.Until.Format("15:04:05.000Z07:00")
 }
 
+// Is reports that the command has not run.
 func (q *Quarantined) Is(target error) bool { return target == ErrNotRun }
-
-func quarantined(ms int64) error {
-	return &Quarantined{Until: time.Now().Add(time.Duration(ms) * time.Millisecond)}
-}

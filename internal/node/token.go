@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// A token is random, and tells since when its owner has wanted the key: so owners whose
-// votes are split agree on who came first, whatever their clocks and the nodes' say.
+// A token is random, and contains the age of its owner's request: when the acquisition began.
+// So owners whose votes are split agree on who came first, whatever their clocks and the nodes'
+// say.
 //
 //	RANDOM+AGE  of an attempt
 //	RANDOM-AGE  of a candidate in the queues
@@ -47,8 +48,8 @@ func newToken(mark byte, age int64) string {
 // token.
 func AttemptAge(token string) (int64, bool) { return ageOf(token, attemptMark) }
 
-// CandidateOrder returns since when the candidate of a token has waited. It reports false
-// for any other token.
+// CandidateOrder returns when the candidate of a token began to wait. It reports false for any
+// other token.
 func CandidateOrder(token string) (int64, bool) { return ageOf(token, candidateMark) }
 
 func ageOf(token string, mark byte) (int64, bool) {

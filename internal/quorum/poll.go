@@ -10,7 +10,7 @@ import (
 // Panel makes the polls of n nodes. It is safe for concurrent use.
 type Panel struct {
 	n     int
-	polls sync.Pool // of *Poll that nobody refers to any more
+	polls sync.Pool // of *Poll that are no longer referred to
 }
 
 // NewPanel returns a Panel of n nodes.
@@ -32,7 +32,7 @@ type Poll struct {
 	panel   *Panel
 	start   time.Time
 	settled chan struct{} // has room for one: the verdict is there
-	timer   *time.Timer   // stopped unless somebody waits
+	timer   *time.Timer   // stopped unless a goroutine waits
 
 	mu      sync.Mutex // guards what follows
 	ballot  Ballot
@@ -41,12 +41,12 @@ type Poll struct {
 	late    []Reply // by node: the votes that came after the verdict
 	follow  func(node int, r Reply)
 	sent    []Progress // by node; nil while the question has not left for it
-	closed  bool       // votes do not count any more
+	closed  bool       // votes no longer count
 	refs    int        // calls of Cast and Close that are still to come
 }
 
-// Unsent returns, for a node to which the question has not been sent yet, when that
-// node was last heard from, and why the question has not been sent.
+// Unsent is called for a node to which the question has not been sent yet. It returns when
+// that node was last heard from, and why the question has not been sent.
 type Unsent func(node int) (since time.Time, reason error)
 
 // Open returns a Poll that begins now.
@@ -98,7 +98,11 @@ func (p *Poll) Cast(node int, r Reply) {
 			p.settled <- struct{}{} // happens once: there is room
 		}
 	}
-	p.unref()
+	last := p.unref()
+	p.mu.Unlock()
+	if last {
+		p.panel.polls.Put(p)
+	}
 	if follow != nil {
 		follow(node, r)
 	}
@@ -144,8 +148,8 @@ func (p *Poll) votes() *Ballot {
 	return b
 }
 
-// starved is how late a look at the clock is that says more about this process than about
-// the nodes: their answers may be there, unread. They are given as long again.
+// starved is the delay of a timer above which this process is short of CPU time: the nodes'
+// answers may be there, unread, so they are given as long again.
 const starved = 10 * time.Millisecond
 
 // Wait returns the verdict as soon as the question is settled (invariant 5). If ctx
@@ -155,8 +159,8 @@ const starved = 10 * time.Millisecond
 // once it has answered neither this nor anything that was sent before for timeout. What
 // it answers to later questions, on another connection, is no progress with this one. A
 // node to which the question was not sent yet, because others are before it, counts as
-// failed if it has answered nothing at all for timeout. Once limit has passed since the start, an answer would be of
-// no use, and every node that has not answered has failed.
+// failed if it has answered nothing at all for timeout. Once limit has passed since the
+// start, an answer would be useless, and every node that has not answered has failed.
 func (p *Poll) Wait(ctx context.Context, stop <-chan struct{}, timeout, limit time.Duration, unsent Unsent) Verdict {
 	timeout = min(timeout, limit)
 	p.timer.Reset(timeout)
@@ -190,8 +194,8 @@ func (p *Poll) verdict() Verdict {
 	return p.outcome
 }
 
-// expire counts the nodes that are overdue as failed. It returns the time until the
-// next one is overdue, or 0 if the question is settled. It calls unsent and
+// expire counts the nodes that are overdue as failed. It returns the time until the next
+// one is overdue, or 0 if the question is settled. It calls unsent and
 // Progress.Since under p.mu, which take the node's mutex: docs/design.md has the order.
 func (p *Poll) expire(timeout, limit time.Duration, unsent Unsent) time.Duration {
 	p.mu.Lock()
@@ -238,21 +242,25 @@ func (p *Poll) Read(read func(*Ballot)) {
 	read(&p.ballot)
 }
 
-// Close ends the poll for the one who asked. Votes may still come.
+// Close ends the poll for the goroutine that asked. Votes may still come.
 func (p *Poll) Close() {
 	p.mu.Lock()
 	p.closed, p.follow = true, nil
-	p.unref()
+	last := p.unref()
+	p.mu.Unlock()
+	if last {
+		p.panel.polls.Put(p)
+	}
 }
 
-// unref counts a call of Cast or Close. p.mu is held; unref unlocks it.
-func (p *Poll) unref() {
+// unref counts a call of Cast or Close. It reports whether that was the last one: then the
+// Poll is as new, and goes back to its Panel. p.mu is held.
+func (p *Poll) unref() (last bool) {
 	p.refs--
 	if p.refs > 0 {
-		p.mu.Unlock()
-		return
+		return false
 	}
-	select { // settled by a vote that nobody waited for
+	select { // settled by a vote after Wait had returned
 	case <-p.settled:
 	default:
 	}
@@ -260,6 +268,5 @@ func (p *Poll) unref() {
 	clear(p.sent)
 	clear(p.late)
 	p.closed, p.outcome, p.follow = false, Open, nil
-	p.mu.Unlock()
-	p.panel.polls.Put(p)
+	return true
 }

@@ -2,7 +2,7 @@
 // verdict. It knows nothing of Redis or of locks.
 //
 // A question is carried by n/2+1 grants, and settled as soon as it is carried
-// or can no longer be (invariant 5): a node that hangs delays nobody.
+// or can no longer be (invariant 5): a node that hangs delays no caller.
 package quorum
 
 import (
@@ -29,7 +29,7 @@ type Reply struct {
 	Vote  Vote
 	Err   error
 	Fence int64 // the number that a grant came with; 0 if none
-	// Owner says who has what was refused; empty if the node did not tell.
+	// Owner is the token of the owner that a refusal is for; empty if the node did not tell.
 	Owner string
 }
 
@@ -39,8 +39,8 @@ type Verdict uint8
 const (
 	Open        Verdict = iota // not settled yet
 	Carried                    // a quorum granted
-	Rejected                   // no quorum can grant any more, and not because of failures alone
-	Unreachable                // no quorum can grant any more, because of failures alone
+	Rejected                   // no quorum can grant, and not because of failures alone
+	Unreachable                // no quorum can grant, because of failures alone
 )
 
 // Ballot counts the votes on one question. It is not safe for concurrent use.

@@ -29,7 +29,7 @@ func StartCluster(t testing.TB, args ...string) *Cluster {
 	const masters = 3
 	c := &Cluster{t: t}
 	for range masters {
-		// A node timeout that a loaded machine does not reach: nobody is
+		// A node timeout that a loaded machine does not reach: no one is
 		// thought dead who is alive.
 		s, bus := startWithBus(t, append([]string{
 			"--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "10000",
@@ -151,7 +151,7 @@ func (c *Cluster) owner(asked *Server, slot int) (*Server, error) {
 		}
 		return nil, fmt.Errorf("%s: slot %d is of %s", asked.addr, slot, addr)
 	}
-	return nil, fmt.Errorf("%s: slot %d is nobody's", asked.addr, slot)
+	return nil, fmt.Errorf("%s: slot %d has no owner", asked.addr, slot)
 }
 
 // BeginMove has the slot of key migrate from its owner to another server: from
@@ -213,7 +213,7 @@ func until(t testing.TB, what string, cond func() error) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("redistest: waited in vain: %s: %v", what, err)
+			t.Fatalf("redistest: waited without success: %s: %v", what, err)
 		}
 		time.Sleep(pollEvery)
 	}

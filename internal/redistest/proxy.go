@@ -61,7 +61,7 @@ func (p *Proxy) Dribble(d time.Duration) {
 // the server closes them or dies, and new ones are accepted, but do not get to
 // the server. When it is switched off, what was held back is passed on, as
 // packets are sent again after a partition; what a client left behind by
-// closing its connection meanwhile is dropped.
+// closing its connection in that time is dropped.
 func (p *Proxy) BlackHole(on bool) {
 	p.change(func(f *faults) { f.blackHole = on })
 }
@@ -278,7 +278,7 @@ func (l *link) push(dir direction, c chunk) {
 	defer l.p.mu.Unlock()
 	switch {
 	case l.ctx.Err() != nil:
-		// Nobody to pass it to. The server's end is the link's.
+		// There is no client to pass it to. The server's end is the link's.
 		if dir == replies && c.end != nil {
 			l.close(false)
 		}

@@ -229,7 +229,7 @@ func (s *Server) startAnywhere() error {
 		if s.addr, err = freeAddr(); err != nil {
 			return err
 		}
-		// Between the look for a free port and the start somebody else can
+		// Between the look for a free port and the start another process can
 		// take it.
 		if err = s.start(); !errors.Is(err, errPortTaken) {
 			return err
@@ -264,7 +264,7 @@ func (s *Server) start() error {
 }
 
 // serving tells whether the server answers, and is ours: on a port taken by
-// another test, somebody else's Redis would answer PING just as well.
+// another test, another program's Redis would answer PING just as well.
 func (s *Server) serving(pid int) error {
 	if _, err := s.Do("PING"); err != nil {
 		return err
@@ -359,7 +359,7 @@ func (p *process) await(cond func() error) error {
 }
 
 func (p *process) kill() {
-	_ = p.os.Kill() // fails only if it has exited by itself
+	_ = p.os.Kill() // fails only if it has exited
 	<-p.exited
 }
 

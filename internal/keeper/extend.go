@@ -1,0 +1,163 @@
+package keeper
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/clock"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+// Auto extends the hold by its ttl whenever less than threshold remains of its validity,
+// until it ends.
+func (h *Hold) Auto(threshold time.Duration) {
+	k := h.keeper
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h.threshold = threshold
+	k.reschedule(h, 0)
+}
+
+// StopAuto stops what Auto started.
+func (h *Hold) StopAuto() { h.Auto(0) }
+
+// Extend extends the hold once, now, to ttl from now. It waits for timeout per node, see
+// [quorum.Poll.Wait], and no longer than the hold is valid. It returns what the nodes said,
+// and whether the hold was extended.
+func (h *Hold) Extend(ctx context.Context, ttl, timeout time.Duration) (*quorum.Ballot, bool) {
+	k := h.keeper
+	start := k.clock.Now() // before the first byte is sent (invariant 1)
+	// If the hold has ended since, the nodes say so themselves, at once.
+	patience := node.Patience{Timeout: timeout, Limit: max(h.left(start), clock.Margin)}
+	poll, verdict := k.askToExtend(ctx, node.Extension{Claim: h.claim, TTL: h.keyTTL(start, ttl), Due: h.deadlineTime()}, patience)
+	ballot := poll.Ballot()
+	poll.Close()
+	return ballot, h.settle(start, ttl, verdict, ballot)
+}
+
+// ExtendClaim extends a claim that is valid until the given instant, and that no Hold keeps
+// yet, by the ttl of terms. It returns the end of its validity then, or 0 if the nodes did
+// not extend it in time.
+func (k *Keeper) ExtendClaim(ctx context.Context, claim *node.Claim, terms Terms, until clock.Instant, timeout time.Duration) clock.Instant {
+	start := k.clock.Now() // before the first byte is sent (invariant 1)
+	patience := node.Patience{Timeout: timeout, Limit: until.Sub(start)}
+	poll, verdict := k.askToExtend(ctx, node.Extension{Claim: claim, TTL: k.clock.KeyTTL(terms.TTL, terms.MaxHold)}, patience)
+	poll.Close()
+	if verdict != quorum.Carried || k.clock.Now() >= until {
+		return 0
+	}
+	return start.Add(k.clock.Validity(terms.TTL))
+}
+
+// askToExtend sends an extension to every node and waits for the verdict.
+func (k *Keeper) askToExtend(ctx context.Context, e node.Extension, p node.Patience) (*quorum.Poll, quorum.Verdict) {
+	p.Stop = k.stop
+	slots := make([]node.PendingExtension, k.config.Nodes.Len()) // not the hold's: a poll's votes must all be cast
+	return k.config.Nodes.Ask(ctx, e.Claim, p, func(i int, n *node.Node, v node.Voter) {
+		n.Extend(node.Extension{Pending: &slots[i], Claim: e.Claim, TTL: e.TTL, Due: e.Due, Voter: v})
+	})
+}
+
+// ExtendDue extends a hold by ttl, as part of an Owner.Extend, and waits for the result, but
+// no longer than until the next try is due. A quorum that comes later counts all the same.
+func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Ballot, bool) {
+	k := h.keeper
+	k.mu.Lock()
+	patience := h.retry()
+	r := h.newRound(k.clock.Now(), ttl)
+	r.settled = make(chan struct{})
+	k.mu.Unlock()
+	k.dispatch(r)
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	waited := true
+	select {
+	case <-r.settled:
+	case <-timer.C:
+		r.giveUp(patience)
+	case <-h.ctx.Done():
+		waited = false
+	case <-k.stop:
+		waited = false
+	}
+	k.mu.Lock()
+	k.endTurn(h) // the caller's middleware may run on: it does not count
+	k.mu.Unlock()
+	return r.outcome(patience, waited)
+}
+
+// settle applies the result of an extension and reports whether the deadline now is the one
+// it asked for. ballot is needed only if the extension was not carried.
+func (h *Hold) settle(start clock.Instant, ttl time.Duration, verdict quorum.Verdict, ballot *quorum.Ballot) bool {
+	k := h.keeper
+	if verdict != quorum.Carried {
+		switch {
+		case int64(start) < h.carried.Load():
+			// Outdated: a quorum has extended the hold since.
+		case ballot.Denied():
+			// So many nodes answered that they do not hold our key that no quorum is
+			// left, whatever the others say: the hold is over now (invariant 2). A node
+			// whose key was set again counts among them, since another owner may have
+			// held it in between (invariant 3).
+			h.lose(ballot)
+		default:
+			h.failed.Store(&failure{start: start, ballot: ballot})
+		}
+		return false
+	}
+	// Before the deadline moves: from then on refusals of older rounds are outdated.
+	storeMax(&h.carried, start)
+	if !h.advance(start.Add(k.clock.Validity(ttl))) {
+		return false
+	}
+	storeMax(&h.extended, start)
+	k.mu.Lock()
+	if ttl >= h.terms.TTL { // a shorter one does not complete the start
+		h.startPause = 0
+	}
+	k.reschedule(h, start)
+	k.mu.Unlock()
+	return true
+}
+
+// storeMax sets latest to start, unless it is later already.
+func storeMax(latest *atomic.Int64, start clock.Instant) {
+	for old := latest.Load(); int64(start) > old && !latest.CompareAndSwap(old, int64(start)); {
+		old = latest.Load()
+	}
+}
+
+// keyTTL returns the ttl that an extension which starts then sets on the keys.
+func (h *Hold) keyTTL(start clock.Instant, ttl time.Duration) time.Duration {
+	if h.max == clock.Never {
+		return ttl
+	}
+	return max(h.keeper.clock.KeyTTL(ttl, h.max.Sub(start)), time.Millisecond)
+}
+
+// advance moves the end of validity to until, unless the hold has ended or
+// should have (invariant 1), and never back. It reports whether the hold is
+// valid until then, or for as long as its terms let it be.
+//
+// The deadline may pass between the look at the clock and the swap. If the timer
+// has ended the hold by then, the swap fails. If the timer is late, the swap
+// succeeds, which is safe: a quorum of keys was ours when the round ran, and lives
+// until after the new deadline.
+func (h *Hold) advance(until clock.Instant) bool {
+	deadline := int64(min(until, h.max).Add(-h.terms.Grace))
+	for {
+		old, now := h.deadline.Load(), h.keeper.clock.Now()
+		if old < 0 || now >= clock.Instant(old) {
+			return false
+		}
+		if deadline <= old {
+			return true
+		}
+		if h.deadline.CompareAndSwap(old, deadline) {
+			h.arm()
+			return true
+		}
+	}
+}

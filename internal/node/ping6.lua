@@ -1,8 +1,0 @@
--- Asks what ping.lua asks, of a server before Redis 7: SET with XX does nothing to a key that does not exist, but is refused
--- where any SET is. A user that may not access this key may still access those of locks.
--- KEYS: none, so that the key is looked at only here. ARGV: the key.
-local answer = redis.pcall('SET', ARGV[1], '-', 'XX', 'PX', '1')
-if type(answer) == 'table' and answer.err and not string.find(answer.err, 'at least one of the keys', 1, true) then
-  return answer
-end
-return 1

@@ -1,0 +1,52 @@
+package node
+
+import (
+	"time"
+
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+// Release deletes what the claim holds here. The claim must have ended. A release that fails
+// is retried in the background until it succeeds or the keys have expired. v gets a refusal if
+// there is nothing to delete, and a failure if a release is already under way.
+func (n *Node) Release(c *Claim, v Voter) {
+	vote, dropped := n.queueRelease(c, v)
+	n.cast(dropped)
+	if v != nil && vote.Vote != quorum.Pending {
+		v.Cast(n.index, vote)
+	}
+}
+
+// Abandon is Release without a reply. When it returns, Close waits for the release.
+func (n *Node) Abandon(c *Claim) { n.Release(c, nil) }
+
+// queueRelease queues a release. It returns a vote if there is one already, and the commands
+// that were dropped from the queue.
+func (n *Node) queueRelease(c *Claim, v Voter) (vote quorum.Reply, dropped []Command) {
+	name := n.backend.Server(c.Keys)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := &c.states[n.index]
+	switch {
+	case n.closed || p.phase != notBegun:
+		return failed(errClosed), nil
+	case p.inFlight == 0 && !p.mayHold():
+		return quorum.Reply{Vote: quorum.Refused, Err: errNoSend}, nil
+	}
+	s := n.server(name)
+	command := Command{Kind: n.releaseKind(c), Claim: c, until: time.Now().Add(p.ttl), voter: v}
+	if s.down != nil { // the release waits for the server; its caller does not
+		command.voter, vote = nil, failed(s.down)
+	}
+	p.phase = queued
+	n.pending++
+	return vote, s.push(command)
+}
+
+// releaseKind is the kind of command that releases a claim.
+func (n *Node) releaseKind(c *Claim) Kind {
+	if n.queue && len(c.Keys) == 1 {
+		return Leave
+	}
+	return Release
+}

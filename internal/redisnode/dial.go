@@ -1,0 +1,86 @@
+package redisnode
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/redis/rueidis"
+)
+
+// Dial returns a Backend that makes its own client. rueidis.NewClient dials at once, and fails
+// if no server answers. So Dial retries in the background until it succeeds. Until then every
+// command fails at once, with the reason.
+func Dial(option rueidis.ClientOption) *Redis {
+	s := &Redis{
+		err:       errors.New("the first dial has not ended"),
+		sentinels: option.Sentinel.MasterSet != "",
+		moved:     make(chan struct{}),
+		tried:     make(chan struct{}),
+		done:      make(chan struct{}),
+	}
+	if IsCluster(option) {
+		s.topology = newTopology()
+	} else if option.DialFn == nil {
+		s.connections = &connections{changed: s.able.reset}
+		option.DialCtxFn = s.connections.through(option.DialCtxFn)
+		// A Sentinel group's client changes its connection without notice.
+		s.able.counted = !s.sentinels
+	}
+	var ctx context.Context
+	ctx, s.stop = context.WithCancel(context.Background())
+	go s.dial(ctx, option)
+	return s
+}
+
+// IsCluster reports whether a client made with option is that of a Cluster.
+func IsCluster(option rueidis.ClientOption) bool {
+	return len(option.InitAddress) > 1 && option.Sentinel.MasterSet == "" && !option.ForceSingleClient
+}
+
+// Connect makes a client. It dials once.
+func Connect(option rueidis.ClientOption) (rueidis.Client, error) {
+	client, err := rueidis.NewClient(option)
+	if err == nil {
+		return client, nil
+	}
+	if client != nil { // a single client is returned even when its dial failed
+		client.Close()
+	}
+	return nil, dialError(err)
+}
+
+// Tried is closed when the first dial has ended, either way.
+func (s *Redis) Tried() <-chan struct{} { return s.tried }
+
+func (s *Redis) dial(ctx context.Context, option rueidis.ClientOption) {
+	defer close(s.done)
+	tried := sync.OnceFunc(func() { close(s.tried) })
+	defer tried()
+	pauses := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(50*time.Millisecond),
+		backoff.WithMaxInterval(longestRedial),
+		backoff.WithMaxElapsedTime(0))
+	for ctx.Err() == nil {
+		client, err := Connect(option)
+		s.mu.Lock()
+		s.client, s.err = client, err
+		s.mu.Unlock()
+		if err == nil {
+			return
+		}
+		tried()
+		timer := time.NewTimer(pauses.NextBackOff())
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+}
+
+// longestRedial is the longest pause between tries to make the first connection, without the
+// jitter, which is up to half of it.
+const longestRedial = 400 * time.Millisecond

@@ -1,0 +1,54 @@
+package redisnode
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/node"
+)
+
+// As CLUSTER KEYSLOT answers.
+func TestSlot(t *testing.T) {
+	for key, want := range map[string]uint16{
+		"123456789": 12739, // the check value of CRC16/XMODEM
+		"foo":       12182,
+		"bar":       5061,
+		"{foo}bar":  12182,
+		"":          0,
+	} {
+		require.Equal(t, want, slot(key), "%q", key)
+	}
+}
+
+func TestKeysOfSeveralSlotsAreRefusedOnACluster(t *testing.T) {
+	cluster, single := &Redis{topology: newTopology()}, &Redis{}
+	for _, c := range []struct {
+		keys []string
+		same bool
+	}{
+		{[]string{"a"}, true},
+		{[]string{"a", "b"}, false},
+		{[]string{"{x}a", "{x}b", "x"}, true},
+		{[]string{"{x}a", "{y}a"}, false},
+		{[]string{"{}a", "{}b"}, false},         // an empty tag is no tag
+		{[]string{"a{x}{y}", "b{x}{z}"}, true},  // the first counts
+		{[]string{"{{x}}", "{x"}, true},         // "{x" is the first one's tag
+		{[]string{"foo{bar", "foo{baz"}, false}, // not closed
+	} {
+		require.NoError(t, single.Check(c.keys))
+		err := cluster.Check(c.keys)
+		if c.same {
+			require.NoError(t, err, "%q", c.keys)
+		} else {
+			require.ErrorContains(t, err, "are in different slots of a Cluster: give them a common hash tag", "%q", c.keys)
+		}
+	}
+}
+
+func TestTheCounterOfAKeyHasItsSlot(t *testing.T) {
+	for _, key := range []string{"k", "a{b}c", "{b}", "a{b", "{{x}}", "über"} {
+		require.Equal(t, slot(key), slot(node.Counter(key)), key)
+	}
+	require.NotEqual(t, slot("{}x"), slot(node.Counter("{}x")), "there is none that could")
+}

@@ -1,0 +1,227 @@
+package redisnode
+
+import (
+	"maps"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/redis/rueidis"
+)
+
+// ParseURL reads the URL of a deployment, or returns what is wrong with it.
+//
+// Users paste connection strings of other libraries, and passwords that are not encoded. So the
+// reason quotes nothing of the text, and each part is checked: a host is looked up in DNS, and
+// errors print it as the name of a node.
+func ParseURL(text string) (o rueidis.ClientOption, reason string) {
+	scheme, rest, isURL := strings.Cut(text, "://")
+	if reason := misread(text, isURL); reason != "" {
+		return o, reason
+	}
+	switch scheme = strings.ToLower(scheme); {
+	case slices.Contains(foreign, scheme):
+		return o, "invalid URL scheme: " + scheme
+	case !slices.Contains(schemes, scheme):
+		return o, "the scheme is none of " + strings.Join(schemes, ", ")
+	}
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 && strings.Contains(rest[i:], "@") {
+		return o, "an @ after the host (what is special in a password must be percent-encoded)"
+	}
+	if strings.Contains(rest, "#") {
+		return o, "a # (what is special in a password must be percent-encoded)"
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return o, "not a URL"
+	}
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return o, "the part after the ? is no list of parameters"
+	}
+	if reason := checkURL(u, query); reason != "" {
+		return o, reason
+	}
+	if o, err = rueidis.ParseURL(text); err != nil {
+		return o, "not a URL"
+	}
+	slices.Sort(o.InitAddress)
+	// One address is one server: rueidis would ask it whether it is a
+	// Cluster, and treat any server that answers CLUSTER SLOTS as one.
+	o.ForceSingleClient = len(o.InitAddress) == 1 && o.Sentinel.MasterSet == ""
+	if o.TLSConfig != nil && !o.ForceSingleClient {
+		// Each server has its own name: the one by which it is dialled.
+		o.TLSConfig.ServerName = ""
+		o.Sentinel.TLSConfig = o.TLSConfig
+	}
+	return o, ""
+}
+
+// ParseAddress reads host:port, and returns the URL of the server or, as [ParseURL] does, what
+// is wrong.
+func ParseAddress(text string) (url, reason string) {
+	if reason := misread(text, true); reason != "" {
+		return "", reason
+	}
+	switch {
+	case strings.Contains(text, "@"):
+		return "", "a user or a password without a scheme (a comma in a password must be percent-encoded)"
+	case strings.Contains(text, "="):
+		return "", "name=value, as connection strings of other libraries have it: put the user and the password into a URL"
+	}
+	return "redis://" + text, checkAddress(text)
+}
+
+// misread returns in what way a text is not one URL.
+func misread(text string, isURL bool) string {
+	switch {
+	case text == "":
+		return "empty"
+	case strings.ContainsFunc(text, unprintable):
+		return "a space, a line break or another character that is not printable"
+	case strings.ContainsAny(text[:1]+text[len(text)-1:], "\"'`"):
+		return "quotes around it"
+	case strings.ContainsAny(text[len(text)-1:], ",;"):
+		return "a comma or a semicolon at its end"
+	case !isURL:
+		return "not a URL"
+	}
+	return ""
+}
+
+// checkURL returns what is wrong with the parts of a URL.
+func checkURL(u *url.URL, query url.Values) string {
+	db := strings.TrimPrefix(u.Path, "/")
+	switch {
+	case u.Scheme == "unix" && u.Host != "":
+		return "a host before the path of a socket: three slashes are needed"
+	case u.Scheme == "unix" && strings.Trim(u.Path, "/ ") == "":
+		return "no path of a socket"
+	case u.Scheme == "unix":
+	case u.Path != "" && !isNumber(db):
+		return "the path is not the number of a database"
+	case u.Port() == "" && !strings.HasSuffix(u.Host, ":"):
+		if reason := checkAddress(u.Host + ":6379"); reason != "" {
+			return reason
+		}
+	default:
+		if reason := checkAddress(u.Host); reason != "" {
+			return reason
+		}
+	}
+	for name, values := range query {
+		check, known := parameters[name]
+		if !known {
+			return "a parameter that is none of " + strings.Join(slices.Sorted(maps.Keys(parameters)), ", ")
+		}
+		for _, value := range values {
+			if reason := check(value); reason != "" {
+				return reason
+			}
+		}
+	}
+	return ""
+}
+
+var (
+	schemes = []string{"redis", "rediss", "valkey", "valkeys", "unix"}
+	// foreign are schemes of other libraries and protocols. An error may quote them, since they
+	// are not part of a password.
+	foreign = []string{"http", "https", "tcp", "tls", "ssl", "redis-sentinel", "redis+sentinel", "redis-socket", "redis+socket", "redis-cluster", "redis+cluster", "redis+tls"}
+)
+
+// parameters are those of rueidis.ParseURL, with checks of their values. rueidis ignores others,
+// such as ssl=true and password=… of other libraries.
+var parameters = map[string]func(value string) (reason string){
+	"addr": func(value string) string {
+		if reason := checkAddress(value); reason != "" {
+			return "addr is not host:port"
+		}
+		return ""
+	},
+	"db": func(value string) string {
+		if !isNumber(value) {
+			return "db is not the number of a database"
+		}
+		return ""
+	},
+	"dial_timeout":  checkTimeout,
+	"write_timeout": checkTimeout,
+	"skip_verify": func(value string) string {
+		if _, err := strconv.ParseBool(value); err != nil && value != "" {
+			return "skip_verify is neither true nor false"
+		}
+		return ""
+	},
+	"protocol":     checkWord,
+	"client_cache": checkWord,
+	"max_retries":  checkWord,
+	"client_name":  checkWord,
+	"master_set":   checkWord,
+}
+
+func checkTimeout(value string) string {
+	switch d, err := time.ParseDuration(value); {
+	case err != nil:
+		return "a timeout is not a duration such as 500ms"
+	case d < 0:
+		return "a timeout is negative"
+	}
+	return ""
+}
+
+func checkWord(value string) string {
+	if strings.ContainsFunc(value, unprintable) {
+		return "a parameter has a space, or a character that is not printable"
+	}
+	return ""
+}
+
+// checkAddress returns what is wrong with host:port.
+func checkAddress(text string) string {
+	host, port, err := net.SplitHostPort(text)
+	switch {
+	case err != nil:
+		return "not host:port"
+	case !isPort(port):
+		return "the port is not a number from 1 to 65535"
+	case host == "":
+		return "no host"
+	}
+	ip, err := netip.ParseAddr(host)
+	labels := strings.Split(strings.TrimSuffix(host, "."), ".")
+	switch {
+	case err == nil && ip.Is6() == (text[0] == '['):
+		return ""
+	case err == nil, text[0] == '[', len(host) > 253, slices.ContainsFunc(labels, func(l string) bool { return !isLabel(l) }):
+		return "the host is neither a host name nor an IP address"
+	case isNumber(labels[len(labels)-1]):
+		return "the host is a number, and not an IP address"
+	}
+	return ""
+}
+
+// isLabel reports whether text is one label of a host name, the part between two dots: letters,
+// digits and hyphens, and the underscores of names in private networks.
+func isLabel(text string) bool {
+	return 0 < len(text) && len(text) <= 63 && text[0] != '-' && text[len(text)-1] != '-' &&
+		!strings.ContainsFunc(text, func(r rune) bool {
+			return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+		})
+}
+
+func unprintable(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && n > 0 && isNumber(text)
+}
+
+func isNumber(text string) bool {
+	return text != "" && len(text) < 10 && strings.Trim(text, "0123456789") == ""
+}

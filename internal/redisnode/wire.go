@@ -1,0 +1,177 @@
+package redisnode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/redis/rueidis"
+
+	"github.com/redis-kit/redlock/internal/node"
+)
+
+// surelyNotRun reports whether a server's error proves that a command did not run and never
+// will or, of a script, that it changed nothing. Any other error may come from a proxy that has
+// lost the answer.
+func surelyNotRun(err error) bool {
+	text, code := answered(err)
+	switch code {
+	case "OOM", "READONLY", "MISCONF", "NOREPLICAS": // of a script, at its first write
+		return true
+	}
+	if inScript(text) {
+		return false
+	}
+	switch code {
+	case "NOPERM", "NOAUTH", "WRONGPASS", "MOVED", "ASK", "LOADING", "BUSY",
+		"CLUSTERDOWN", "CROSSSLOT", "TRYAGAIN", "MASTERDOWN", "DENIED":
+		return true
+	}
+	return isUnknownCommand(text) || text == "max number of clients reached"
+}
+
+// answered returns the text of an error that a server has answered with, without its ERR, which
+// rueidis cuts off, and the code at its beginning. Both are empty if err is not a server's.
+func answered(err error) (text, code string) {
+	answer, ok := rueidis.IsRedisErr(err)
+	if !ok {
+		return "", ""
+	}
+	text = answer.Error()
+	code, _, _ = strings.Cut(text, " ")
+	return text, code
+}
+
+// inScript reports whether a server's error is of a command in a script, which may have changed
+// something before. A script that returns the error cuts off the part that names the script.
+func inScript(text string) bool {
+	return strings.Contains(text, "@user_script:") || isDenialInScript(text)
+}
+
+// isDenialInScript reports whether a server's error denies a command in a script, in the words
+// of Redis 6, 7.0 or 7.2.
+func isDenialInScript(text string) bool {
+	return strings.Contains(text, "The user executing the script can't ") || strings.Contains(text, "ACL failure in script: ") ||
+		strings.Contains(text, "Unknown Redis command called from ")
+}
+
+func isUnknownCommand(text string) bool {
+	return strings.HasPrefix(text, "unknown command '") || strings.HasPrefix(text, "unknown command `")
+}
+
+// isDenial reports whether a server's error says that the command is unknown, or that the user
+// may not run it or access its keys.
+func isDenial(err error) bool {
+	text, code := answered(err)
+	return code == "NOPERM" || isUnknownCommand(text) || isDenialInScript(text)
+}
+
+// denied is the error of c, sent in that form, if the server denies a command or a key. It names
+// both: Redis names the command only outside scripts, and the key only from version 8 on.
+func denied(c *node.Command, sent form, answer error) error {
+	text := answer.Error()
+	what, keys := "SET", c.Claim.Keys
+	switch {
+	case c.Kind == node.Ping:
+		return fmt.Errorf("EVALSHA: %w", discreet(answer))
+	case sent == asExists:
+		what, keys = "EXISTS", []string{node.WaitersKey(keys[0])}
+	case sent == asScript:
+		if c.Claim.Fenced() && (c.Kind == node.Acquire || c.Kind == node.Confirm) {
+			keys = c.Claim.Counted()
+		}
+		what = "EVALSHA"
+		if inScript(text) {
+			what = "the script of " + strings.Join(scripts[c.Kind].commands, ", ")
+			keys = touches(c, keys)
+		}
+	}
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = strconv.Quote(key)
+	}
+	return fmt.Errorf("%s with %s: %w", what, strings.Join(names, ", "), discreet(answer))
+}
+
+// touches returns the keys that the script of c is given, and those that it derives from them.
+func touches(c *node.Command, keys []string) []string {
+	keys = slices.Clone(keys)
+	if c.Kind == node.Join || c.Kind == node.Leave {
+		keys = append(keys, node.WaitersKey(keys[0]), node.WaitingKey(keys[0]))
+	}
+	if c.Kind == node.Join && c.Claim.Fenced() {
+		keys = append(keys, node.Counter(keys[0]))
+	}
+	if c.Claim.Terms().Quarantine > 0 {
+		keys = append(keys, node.GuardKey)
+	}
+	return keys
+}
+
+// isDemotion reports whether a server's error says that it is not, or not yet, the one to write
+// to. Its address may belong to another server by now, so it is dialled again:
+//
+//   - READONLY: it is a replica. An endpoint points to another server after a failover,
+//     but connections stay where they are.
+//   - MASTERDOWN: it is a replica, and has lost its master.
+//   - LOADING: it has restarted, or copies its data from a master, and may be a replica
+//     when it is done. That can take minutes, in which the endpoint may have moved.
+//
+// A master that lacks replicas (NOREPLICAS), cannot save (MISCONF), is full (OOM) or busy
+// (BUSY, UNKILLABLE) is still the one to ask: another connection changes nothing. MOVED
+// and CLUSTERDOWN are of a Cluster, whose client finds its servers.
+func isDemotion(err error) bool {
+	text, code := answered(err)
+	return code == "READONLY" || code == "MASTERDOWN" || code == "LOADING" ||
+		inScript(text) && strings.Contains(text, "-READONLY ") // as Redis 6 has it
+}
+
+// wireError is the error of a connection. It is marked as ErrNotConnected if the command
+// certainly never left.
+func wireError(err error) error {
+	if dialFailed(err) {
+		return node.NotConnected(dialError(err))
+	}
+	return discreet(err)
+}
+
+// dialFailed reports whether err is of a dial or a handshake. The ctx of a call has no deadline,
+// so a deadline that is exceeded is rueidis' own.
+func dialFailed(err error) bool {
+	var op *net.OpError
+	var greeting *handshakeError
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &greeting) || errors.As(err, &op) && op.Op == "dial"
+}
+
+var errDialTimeout = errors.New("the server did not accept a connection, or did not answer on it, in time")
+
+// dialError is the error of a dial or a handshake. It is never a context error: no ctx of the
+// user's has ended.
+func dialError(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errDialTimeout
+	}
+	if text, code := answered(err); code == "NOPROTO" || strings.Contains(text, "HELLO") && !isUnknownCommand(text) {
+		return fmt.Errorf("HELLO was refused: %w (a proxy? it must pass HELLO on, or answer that it is an unknown command, as servers before Redis 6 do; or connect to the server itself)", discreet(err))
+	}
+	return discreet(err)
+}
+
+// discreet is a server's error without the parts that quote the command. For a command that is
+// unknown or disabled Redis quotes the arguments, and so tokens and passwords. discreet also
+// leaves out the digest of a script, which Redis 7.2 and later append to errors in it.
+func discreet(err error) error {
+	text := err.Error()
+	said, _, cut := strings.Cut(text, ", with args beginning with:")
+	if i := strings.LastIndex(said, " script: "); i >= 0 && strings.Contains(said[i:], ", on @user_script:") {
+		said, cut = said[:i], true
+	}
+	if !cut {
+		return err
+	}
+	return errors.New(said)
+}

@@ -1,0 +1,249 @@
+package waitqueue
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/node"
+)
+
+const (
+	// usualWindow is the window, the time for which a grant sets a key, unless the ttl is
+	// shorter or the nodes are far away: a process that is stopped keeps the key no longer.
+	usualWindow = 500 * time.Millisecond
+	// joinWindow is the number of joins after which a late vote is ignored.
+	joinWindow = 64
+)
+
+// allNodes is a set of nodes, as bits, that contains them all.
+const allNodes = ^uint64(0)
+
+// candidate stands in the nodes' queues for the first waiter of one key. Its claim changes:
+// it gives up what it has been granted by releasing the claim, and goes on with another one
+// of the same age. The Queue's mutex guards it.
+type candidate struct {
+	queue *Queue
+	local *localQueue
+	terms node.Terms
+	ttl   time.Duration  // of the waiter that it was made for
+	order int64          // the wall clock when the process began to wait, in ms
+	since keeper.Instant // the same by the Keeper's clock
+	ended bool
+
+	claim      *node.Claim
+	window     time.Duration  // of the claim: it never changes under one token, see renew
+	base       int64          // the number of the last join before the claim's first
+	votesSince keeper.Instant // since then the claim has had votes, void ones too; 0 if it has none
+
+	number int64                      // of the last join
+	sent   [joinWindow]keeper.Instant // when each join was sent, by number
+	states []nodeState                // by node
+	holder string                     // token of the owner that was found to hold the key
+	ceded  uint64                     // nodes, as bits, whose votes the candidate left to the holder
+
+	phase    phase
+	timer    *time.Timer    // runs onTimer
+	due      keeper.Instant // when it does, unless the candidate rests
+	pause    time.Duration  // until the next recheck
+	rechecks int            // in this phase
+	restEnd  keeper.Instant // the latest end of a rest
+	outage   bool           // the rest is for nodes that could not be reached
+}
+
+// startCandidate starts the localQueue's candidate for w, of the age that order and since
+// give. q.mu is held.
+func startCandidate(w *Waiter, order int64, since keeper.Instant) {
+	q := w.queue
+	c := &candidate{
+		queue: q, local: w.local, terms: w.terms, ttl: w.ttl, order: order, since: since, states: make([]nodeState, q.nodes.Len()),
+	}
+	c.timer = time.AfterFunc(time.Hour, c.onTimer)
+	c.timer.Stop()
+	c.renew()
+	c.enterCalm()
+	c.local.candidate = c
+	q.listener.subscribe()
+	c.joinAll()
+}
+
+// renew releases the claim and goes on with another one of the same age, which keeps its
+// place in the queues. It returns the nodes, as bits, that had a valid vote for the claim.
+// (A command that gave the key up and kept the claim could be late: a node that runs it
+// after it has granted the claim again would take the key from its holder.)
+//
+// The window changes with the claim only: a node keeps the number of the join that was made
+// last, but the window of the join that arrived last. So with two windows under one token
+// the validity of a vote could be overestimated. q.mu is held.
+func (c *candidate) renew() (votedFor uint64) {
+	q := c.queue
+	if old := c.claim; old != nil {
+		votedFor = c.voters() // before the states are reset
+		delete(q.candidates, old.Token)
+		q.releaseAfterUnlock(old)
+	}
+	c.claim = node.NewClaim([]string{c.local.key}, node.Tag(node.CandidateToken(c.order), c.terms.Metadata), q.nodes.Len())
+	c.claim.Ask(c.terms)
+	c.window, _ = q.windowOf(c.ttl)
+	c.base, c.votesSince = c.number, 0
+	c.phase, c.rechecks = calm, 0 // not enterCalm: if the next claim fares no better, the pause goes on growing
+	for i := range c.states {
+		c.states[i].reset()
+	}
+	q.candidates[c.claim.Token] = c
+	return votedFor
+}
+
+// fits reports whether w can use what the candidate is granted.
+func (c *candidate) fits(w *Waiter) bool {
+	if c.terms.Metadata != w.terms.Metadata || c.terms.Floor == 0 && w.terms.Floor > 0 {
+		return false
+	}
+	// The key is set for no longer than w asks for, and for as long as w can use.
+	window, _ := c.queue.windowOf(w.ttl)
+	return c.window <= w.ttl && (c.ttl >= w.ttl || c.window >= window)
+}
+
+// joinAll joins all nodes, and sets the timer to the next heartbeat. q.mu is held.
+func (c *candidate) joinAll() {
+	c.wake(c.heartbeat())
+	c.join(allNodes)
+}
+
+// join joins the queues of some nodes, given as bits. q.mu is held, and the calls are made
+// after it is released.
+func (c *candidate) join(nodes uint64) {
+	q, now := c.queue, c.queue.keeper.Now()
+	nodes = c.joinable(nodes, now)
+	if nodes == 0 {
+		return
+	}
+	c.number++
+	c.sent[c.number%joinWindow] = now // before it is sent (invariant 1)
+	entry := c.entry(now)
+	claim := c.claim
+	nonces := make([]string, len(c.states))
+	for i := range c.states {
+		if s := &c.states[i]; nodes&(1<<i) != 0 {
+			s.lastJoin, s.unanswered = now, append(s.unanswered, c.number)
+			nonces[i] = s.nonce
+		}
+	}
+	q.afterUnlock(func() {
+		for i, n := range q.nodes.All() {
+			if nodes&(1<<i) != 0 {
+				n.Join(claim, entry, nonces[i], c)
+			}
+		}
+	})
+}
+
+// joinable returns which of the nodes are to be joined now. A node that has not answered for
+// a window is not: the calls would renew grants of which nothing is heard (invariant 13). A
+// candidate that rests joins none.
+func (c *candidate) joinable(nodes uint64, now keeper.Instant) (joinable uint64) {
+	for i := range c.states {
+		if c.phase != resting && nodes&^c.ceded&(1<<i) != 0 && !c.overdue(i, now) {
+			joinable |= 1 << i
+		}
+	}
+	return joinable
+}
+
+// entry returns the candidate's entry in the nodes' queues, as of its last join.
+func (c *candidate) entry(now keeper.Instant) *node.Entry {
+	entry := &node.Entry{
+		Number: c.number, Order: c.order, Waited: now.Sub(c.since), Channel: c.queue.channel, Window: c.window,
+		Lease: c.heartbeat() + c.window, // a candidate that joins later than that returns to its place
+	}
+	if c.terms.Floor > 0 {
+		entry.Floor = c.queue.floor()
+	}
+	return entry
+}
+
+// refresh joins a node again, unless it owes an answer.
+func (c *candidate) refresh(i int) {
+	if len(c.states[i].unanswered) == 0 {
+		c.join(1 << i)
+	}
+}
+
+// Joined implements node.Joiner.
+func (c *candidate) Joined(i int, command *node.Command) {
+	q := c.queue
+	q.mu.Lock()
+	defer q.unlock()
+	c.noteAnswer(i, command)
+	if !c.ended && command.Claim == c.claim {
+		c.noteOutcome(i, command)
+		c.count()
+	}
+}
+
+// noteAnswer notes that a join is answered, under whatever claim it was made, and how long
+// the node took.
+func (c *candidate) noteAnswer(i int, command *node.Command) {
+	s, number := &c.states[i], command.Entry.Number
+	s.unanswered = slices.DeleteFunc(s.unanswered, func(n int64) bool { return n == number })
+	answered := command.Outcome == node.Done || command.Outcome == node.Refused
+	if answered && !c.ended && number > c.number-joinWindow {
+		now := c.queue.keeper.Now()
+		c.queue.trips[i] = trip{now.Sub(c.sent[number%joinWindow]), now}
+	}
+}
+
+// noteOutcome notes the outcome of one of the claim's joins.
+func (c *candidate) noteOutcome(i int, command *node.Command) {
+	s := &c.states[i]
+	s.err = command.Err
+	s.unknown = command.Outcome == node.Unknown && !errors.Is(command.Err, node.ErrNotRun)
+	switch command.Outcome {
+	case node.Done:
+		c.addVote(i, command.Entry.Number, command.Fence)
+	case node.Refused:
+		c.noteRefusal(i, command)
+	}
+}
+
+// noteRefusal notes that another owner has the node's vote, and sets the timer earlier if
+// the candidate is near the front of the queue.
+func (c *candidate) noteRefusal(i int, command *node.Command) {
+	s := &c.states[i]
+	s.voidBelow, s.rank = max(s.voidBelow, command.Entry.Number), max(command.Rank, 0)
+	s.owner, s.lastOwner = command.Owner, command.Owner
+	if command.Owner != c.holder {
+		c.ceded = 0
+	}
+	if beat := c.heartbeat(); c.phase == calm && c.queue.keeper.Now().Add(beat) < c.due {
+		c.wake(beat) // the candidate is nearer to the front than at its last join
+	}
+	if c.rank() <= 1 && command.Held >= 0 && command.Held < c.heartbeat() && c.phase == calm {
+		c.wake(command.Held + time.Millisecond) // a holder that has died wakes no waiter
+	}
+}
+
+// heard takes a node's push. A user who may only publish could repeat the push of another
+// node; but each node has its own nonce, and the fence is checked as in an answer.
+func (c *candidate) heard(i int, p node.Push) {
+	switch {
+	case p.Nonce != c.states[i].nonce: // not from this node, or not to this claim
+	case p.Number == 0: // the candidate is to join again; a recent join will do
+		if c.queue.keeper.Now().Sub(c.states[i].lastJoin) >= c.window/2 {
+			c.refresh(i)
+		}
+	case p.Number > c.base && p.Number <= c.number && c.validFence(p.Fence):
+		c.addVote(i, p.Number, p.Fence)
+		c.count()
+	}
+}
+
+// win gives the key to the first waiter: a candidate exists only while there is one. q.mu
+// is held.
+func (c *candidate) win(until keeper.Instant, fences []int64) {
+	q, l := c.queue, c.local
+	l.holder, l.restBound = c.claim, 0
+	q.endCandidate(l)
+	l.waiters.pop().give(Grant{Claim: c.claim, Until: until, Fences: fences})
+}

@@ -1,0 +1,255 @@
+// Package waitqueue queues callers for held locks. Within a process, callers queue per
+// key, first come, first served (localQueue). For the first of them, one candidate per key
+// joins the queue that each node keeps for the key. A release gives the node's vote to the
+// first candidate in that node's queue, and the node pushes the vote at once. A candidate
+// with a quorum of votes holds the key, and gives it to the first caller of its localQueue.
+//
+// The way of a waiting key, in reading order:
+//
+//   - Queue.Enter (queue.go) adds a Waiter to its key's localQueue and starts a candidate
+//     for it (localqueue.go).
+//   - candidate.join (candidate.go) sends joins. A node's vote comes as the answer, to
+//     candidate.Joined, or as a push, through listener.go and Queue.heard to candidate.heard.
+//   - candidate.count (votes.go) counts the valid votes. With a quorum, candidate.win gives
+//     the key to the Waiter (waiter.go).
+//   - Until then the candidate's timer (timer.go) joins again, gives way to others or rests.
+//   - A holder that releases may pass the key on inside the process instead (handoff.go).
+//
+// A candidate does not see when a node grants its vote. The vote carries the number of the
+// candidate's last join that the node had run, and the candidate knows when it sent that
+// join: the grant came later. So a vote is valid for the window from the sending of the join
+// whose number it carries, whether it comes as an answer or as a push, in time or late
+// (invariant 1). It is void once a later join was answered otherwise. No node's clock is
+// read, and nothing rests on a push that arrives, or on a queue that exists, is complete or
+// is in order (invariant 8).
+package waitqueue
+
+import (
+	"context"
+	"crypto/rand"
+	"sync"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+// Queue is the wait queue of one Locker. All its methods are safe for concurrent use.
+type Queue struct {
+	keeper   *keeper.Keeper
+	nodes    *node.Nodes
+	enabled  bool // enough nodes keep queues for a candidate to win
+	handoffs int  // hand-overs per batch
+	floor    func() int64
+	channel  string
+	listener listener
+
+	// mu guards what follows, and everything in each localQueue, Waiter and candidate. While
+	// it is held nothing is sent, and of other mutexes only listener.mu and Node.mu are taken.
+	// What must run without it is deferred to unlock.
+	mu         sync.Mutex
+	deferred   []func()
+	running    int                    // goroutines that run deferred functions
+	idle       sync.Cond              // signalled when running becomes 0
+	held       map[string]*node.Claim // by key: this Locker holds it, and it has no localQueue
+	local      map[string]*localQueue // by key
+	candidates map[string]*candidate  // by token
+	trips      []trip                 // by node
+	closed     bool
+	warned     bool
+}
+
+// New returns a Queue that allows at most handoffs consecutive local hand-overs of a key.
+// floor returns the lower bound of a fence.
+func New(k *keeper.Keeper, nodes *node.Nodes, handoffs int, floor func() int64) *Queue {
+	q := &Queue{
+		keeper:     k,
+		nodes:      nodes,
+		handoffs:   handoffs,
+		floor:      floor,
+		channel:    "redlock:" + rand.Text(),
+		held:       make(map[string]*node.Claim),
+		local:      make(map[string]*localQueue),
+		candidates: make(map[string]*candidate),
+		trips:      make([]trip, nodes.Len()),
+	}
+	queues := 0
+	for _, n := range nodes.All() {
+		if n.Queues() {
+			queues++
+		}
+	}
+	q.enabled = queues >= q.need()
+	q.idle.L = &q.mu
+	q.listener.queue = q
+	q.listener.ctx, q.listener.stop = context.WithCancel(context.Background()) //nolint:fatcontext // the root of the subscriptions
+	return q
+}
+
+// Enabled reports whether enough nodes keep queues for a waiter to be granted a key.
+func (q *Queue) Enabled() bool { return q.enabled }
+
+// Enter adds a waiter for the key, which is to be held for ttl. If the terms have a floor,
+// the granted claim has a fence. It returns an error if the nodes are so far away that a
+// grant for this ttl would end before it is of use (invariant 13).
+func (q *Queue) Enter(key string, ttl time.Duration, terms node.Terms) (*Waiter, error) {
+	q.mu.Lock()
+	defer q.unlock()
+	if _, ok := q.windowOf(ttl); !ok {
+		return nil, q.tooFar(ttl)
+	}
+	l := q.localQueue(key)
+	w := &Waiter{queue: q, local: l, ttl: ttl, terms: terms, grant: make(chan Grant, 1)}
+	l.waiters.push(w)
+	q.updateCandidate(l)
+	return w, nil
+}
+
+// Contended reports whether this Locker holds the key, or has a candidate for it in the
+// nodes' queues. Then an attempt is pointless: a join takes a free key too, and sets it for
+// no longer than a window. A candidate that cannot win, since too many nodes refuse to keep
+// a queue, does not count.
+func (q *Queue) Contended(key string) bool {
+	q.mu.Lock()
+	defer q.unlock()
+	if q.held[key] != nil {
+		return true
+	}
+	l := q.local[key]
+	if l == nil {
+		return false
+	}
+	if l.holder != nil {
+		return true
+	}
+	q.updateCandidate(l) // the nodes may be nearer by now
+	return l.candidate != nil && l.candidate.failure() == nil
+}
+
+// Replies returns what is known of each node without a request: this Locker holds the key
+// itself, for which inside is the error, or the node has answered its candidate. The other
+// replies are Pending.
+func (q *Queue) Replies(key string, inside error) []quorum.Reply {
+	replies := make([]quorum.Reply, q.nodes.Len())
+	q.mu.Lock()
+	defer q.unlock()
+	holder, l := q.held[key], q.local[key]
+	if l != nil {
+		holder = l.holder
+	}
+	for i := range replies {
+		switch {
+		case holder != nil:
+			replies[i] = quorum.Reply{Vote: quorum.Refused, Err: inside, Owner: holder.Token}
+		case l != nil && l.candidate != nil:
+			replies[i] = l.candidate.reply(i)
+		}
+	}
+	return replies
+}
+
+// Hold notes that this Locker holds the key by claim.
+func (q *Queue) Hold(key string, claim *node.Claim) {
+	q.mu.Lock()
+	defer q.unlock()
+	l := q.local[key]
+	if l == nil {
+		q.held[key] = claim
+		return
+	}
+	l.holder = claim
+	q.updateCandidate(l)
+}
+
+// Released notes that a claim is no longer held.
+func (q *Queue) Released(key string, claim *node.Claim) {
+	q.mu.Lock()
+	defer q.unlock()
+	if l := q.localQueueOf(key, claim); l != nil {
+		q.endTurn(l)
+	}
+}
+
+// Return releases a grant that its waiter could not use.
+func (q *Queue) Return(key string, g Grant) {
+	q.release(g.Claim)
+	q.Released(key, g.Claim)
+}
+
+// release ends a claim. Each node gives the key to the next candidate in its queue.
+func (q *Queue) release(c *node.Claim) { q.nodes.Abandon(c) }
+
+// Close ends every candidate. After it no caller may enter. When it returns, the nodes know
+// of every claim that has to be released (invariant 4).
+func (q *Queue) Close() {
+	q.endCandidates()
+	q.listener.close()
+	q.waitForDeferred()
+}
+
+func (q *Queue) endCandidates() {
+	q.mu.Lock()
+	defer q.unlock()
+	q.closed = true
+	for _, l := range q.local {
+		q.updateCandidate(l)
+	}
+}
+
+// waitForDeferred waits until no goroutine runs deferred functions.
+func (q *Queue) waitForDeferred() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for q.running > 0 {
+		q.idle.Wait()
+	}
+}
+
+// afterUnlock defers f until the mutex is released. q.mu is held.
+func (q *Queue) afterUnlock(f func()) { q.deferred = append(q.deferred, f) }
+
+// releaseAfterUnlock releases a claim once the mutex is released. q.mu is held.
+func (q *Queue) releaseAfterUnlock(c *node.Claim) { q.afterUnlock(func() { q.release(c) }) }
+
+// unlock releases the mutex and runs the deferred functions, in order. It takes them before
+// it releases the mutex, so that each goroutine runs what it has deferred itself.
+func (q *Queue) unlock() {
+	deferred := q.deferred
+	if len(deferred) == 0 {
+		q.mu.Unlock()
+		return
+	}
+	q.deferred = nil
+	q.running++
+	q.mu.Unlock()
+	for _, f := range deferred {
+		f()
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.running--; q.running == 0 {
+		q.idle.Broadcast()
+	}
+}
+
+// heard passes a node's push to its candidate.
+func (q *Queue) heard(i int, p node.Push) {
+	q.mu.Lock()
+	defer q.unlock()
+	if c := q.candidates[p.Token]; c != nil { // else the claim has been given up, and is released
+		c.heard(i, p)
+	}
+}
+
+// rejoin has every candidate join a node again once the listener is subscribed to it: a
+// push that the node sent before that was lost.
+func (q *Queue) rejoin(i int) {
+	q.mu.Lock()
+	defer q.unlock()
+	for _, c := range q.candidates {
+		c.join(1 << i)
+	}
+}
+
+func (q *Queue) need() int { return q.nodes.Need() }

@@ -1,0 +1,155 @@
+package waitqueue
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/quorum"
+)
+
+// addVote notes a vote. Votes may come out of order; a later one has the larger fence.
+func (c *candidate) addVote(i int, number, fence int64) {
+	s := &c.states[i]
+	s.vote, s.fence, s.owner, s.lastOwner, s.rank = max(s.vote, number), max(s.fence, fence), "", "", 0
+	c.ceded = 0
+	if s.voted() && c.until(s) <= c.queue.keeper.Now() {
+		c.replaceVote(i)
+	}
+}
+
+// replaceVote joins again after a vote that came too late to be valid. If the nodes are that
+// far away, the candidate takes a longer window, and so another token. Otherwise the vote
+// counts from an old join.
+func (c *candidate) replaceVote(i int) {
+	if window, ok := c.queue.windowOf(c.ttl); ok && window > c.window*3/2 {
+		c.renew()
+		c.joinAll()
+	} else {
+		c.refresh(i)
+	}
+}
+
+// count gives the key to a waiter if a quorum of votes is valid, for as long as a quorum of
+// them is (invariant 1). Otherwise the candidate goes on waiting.
+func (c *candidate) count() {
+	now := c.queue.keeper.Now()
+	var valid []keeper.Instant
+	for i := range c.states {
+		if until := c.until(&c.states[i]); until > now {
+			valid = append(valid, until)
+		}
+	}
+	if need := c.queue.need(); len(valid) >= need {
+		slices.Sort(valid)
+		c.win(valid[len(valid)-need], c.fences(now))
+	} else {
+		c.updatePhase(len(valid) > 0, now)
+	}
+}
+
+// mayHaveVotes reports whether nodes may have voted for the claim, void votes included: if
+// no quorum can be reached, joins whose answers were lost may have been granted too.
+func (c *candidate) mayHaveVotes(now keeper.Instant) bool {
+	lost := c.unreachable(now)
+	return slices.ContainsFunc(c.states, func(s nodeState) bool { return s.voted() || s.unknown && lost })
+}
+
+// until is the end of the validity of a node's vote, 0 if there is none.
+func (c *candidate) until(s *nodeState) keeper.Instant {
+	if !s.voted() || s.vote <= c.number-joinWindow {
+		return 0
+	}
+	return c.sent[s.vote%joinWindow].Add(c.queue.keeper.Validity(c.window))
+}
+
+// voters returns the nodes, as bits, whose votes are valid.
+func (c *candidate) voters() (nodes uint64) {
+	now := c.queue.keeper.Now()
+	for i := range c.states {
+		if c.until(&c.states[i]) > now {
+			nodes |= 1 << i
+		}
+	}
+	return nodes
+}
+
+// fences returns the fences of the valid votes, by node, or nil for a claim without a
+// fence.
+func (c *candidate) fences(now keeper.Instant) []int64 {
+	if c.terms.Floor == 0 {
+		return nil
+	}
+	fences := make([]int64, len(c.states))
+	for i := range c.states {
+		if s := &c.states[i]; c.until(s) > now {
+			fences[i] = s.fence
+		}
+	}
+	return fences
+}
+
+// validFence reports whether the claim can have been granted with this fence.
+func (c *candidate) validFence(fence int64) bool {
+	if c.terms.Floor == 0 {
+		return fence == 0
+	}
+	return fence >= c.terms.Floor && fence < node.MaxFence
+}
+
+// quorumOwner returns the token of the owner that has a quorum of the votes, empty if none
+// is known to have.
+func (c *candidate) quorumOwner() string {
+	votes := make(map[string]int)
+	for _, s := range c.states {
+		if votes[s.owner]++; s.owner != "" && votes[s.owner] == c.queue.need() {
+			return s.owner
+		}
+	}
+	return ""
+}
+
+// hasElder reports whether an older candidate has the vote of some node.
+func (c *candidate) hasElder() bool {
+	return slices.ContainsFunc(c.states, func(s nodeState) bool { return c.isYoungerThan(s.owner) })
+}
+
+// isYoungerThan reports whether token is that of an older candidate. All candidates that
+// compare two tokens agree, whatever their clocks and those of the nodes say. Attempts do
+// not count: an attempt ends without help.
+func (c *candidate) isYoungerThan(token string) bool {
+	order, ok := node.CandidateOrder(token)
+	return ok && (order < c.order || order == c.order && token < c.claim.Token)
+}
+
+// reply returns what a node said last.
+func (c *candidate) reply(i int) quorum.Reply {
+	switch s := &c.states[i]; {
+	case s.err != nil:
+		return quorum.Reply{Vote: quorum.Failed, Err: s.err}
+	case c.overdue(i, c.queue.keeper.Now()):
+		return quorum.Reply{Vote: quorum.Failed, Err: fmt.Errorf("%w within %v", quorum.ErrNoReply, c.window)}
+	case s.voted():
+		return quorum.Reply{Vote: quorum.Granted}
+	case s.lastOwner != "":
+		return quorum.Reply{Vote: quorum.Refused, Err: node.OwnedBy(s.lastOwner), Owner: s.lastOwner}
+	}
+	return quorum.Reply{}
+}
+
+// failure returns why too few nodes keep a queue for the candidate to win, or nil.
+func (c *candidate) failure() error {
+	failed, err := 0, error(nil)
+	for _, s := range c.states {
+		// A node that is down grants its vote to no candidate: it does not refuse a queue.
+		if s.err != nil && !errors.Is(s.err, node.ErrNotRun) && !errors.Is(s.err, node.ErrUnasked) {
+			failed, err = failed+1, s.err
+		}
+	}
+	if failed <= len(c.states)-c.queue.need() {
+		return nil
+	}
+	return err
+}

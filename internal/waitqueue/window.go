@@ -1,0 +1,73 @@
+package waitqueue
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/node"
+)
+
+// longWindow is the window above which it grows less with the round trip.
+const longWindow = 4 * time.Second
+
+// A trip is too old after stale, or after four times its length if that is longer: the
+// next one would not be known sooner. After forgotten it is too old in any case: a node that
+// has hung, or a process that was stopped, is not far away.
+const (
+	stale     = 2 * time.Second
+	forgotten = 10 * time.Second
+)
+
+// trip is a measured round trip: the time in which a node answered a join.
+type trip struct {
+	took time.Duration
+	at   keeper.Instant
+}
+
+// Trip returns an estimate of the round trip to a quorum of the nodes, 0 if it is not
+// known.
+func (q *Queue) Trip() time.Duration {
+	q.mu.Lock()
+	defer q.unlock()
+	return q.trip()
+}
+
+// trip is Trip, by what recent joins took, but no less than the fastest pipelines. q.mu is
+// held.
+func (q *Queue) trip() time.Duration {
+	var room [node.MaxNodes]time.Duration
+	trips, now := room[:q.nodes.Len()], q.keeper.Now()
+	for i, n := range q.nodes.All() {
+		trips[i] = n.Trip()
+		if t := q.trips[i]; t.took > trips[i] && now.Sub(t.at) <= min(max(stale, 4*t.took), forgotten) {
+			trips[i] = t.took
+		}
+	}
+	slices.Sort(trips)
+	return trips[q.need()-1]
+}
+
+// windowOf returns the window of a candidate for a lock of this ttl: the time for which a
+// grant sets the key. It grows with the round trip that grants take, up to the ttl: with
+// eight trips a push is valid for three, if it counts from a join of half a window ago.
+// Above longWindow it grows less, since a client that is cut off keeps the key for it. Where
+// not even the ttl is enough, a long window would only keep others from the key. windowOf
+// reports false if grants end before the lock can be extended, even when nothing is busy:
+// then there is no use in the queues (invariant 13). q.mu is held.
+func (q *Queue) windowOf(ttl time.Duration) (time.Duration, bool) {
+	trip := q.trip()
+	window := min(max(usualWindow, min(8*trip, max(longWindow, 5*trip))), ttl)
+	if window < 3*trip {
+		window = min(usualWindow, ttl)
+	}
+	return window, q.keeper.Validity(window) > 3*q.nodes.Distance()
+}
+
+// tooFar returns the error for a ttl for which windowOf reports false. q.mu is held.
+func (q *Queue) tooFar(ttl time.Duration) error {
+	window, _ := q.windowOf(ttl)
+	return fmt.Errorf("not queued: a grant for the ttl %v would be valid for %v, and three round trips to the nodes take %v: use a longer ttl",
+		ttl, q.keeper.Validity(window), (3 * q.nodes.Distance()).Round(time.Microsecond))
+}
