@@ -111,7 +111,7 @@ func (h *Hold) Start(ctx context.Context, k *Keeper, owner Owner, claim *node.Cl
 
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || h.over() {
+	if k.closed || h.ended() {
 		h.timer.Stop()
 		h.cancel(nil)
 		return false
@@ -147,7 +147,7 @@ func (h *Hold) Valid() bool {
 	return deadline > 0 && h.keeper.clock.Now() < clock.Instant(deadline)
 }
 
-func (h *Hold) over() bool { return h.deadline.Load() < 0 }
+func (h *Hold) ended() bool { return h.deadline.Load() < 0 }
 
 // Bind calls cancel, with the cause, when the hold ends: directly, and not
 // through one more goroutine. A hold binds one.
@@ -160,7 +160,7 @@ func (h *Hold) over() bool { return h.deadline.Load() < 0 }
 // cause; endAt waits for nothing on its way there.
 func (h *Hold) Bind(cancel context.CancelCauseFunc) {
 	h.bound.Store(&cancel)
-	if h.over() {
+	if h.ended() {
 		<-h.ctx.Done()
 		cancel(context.Cause(h.ctx))
 	}
