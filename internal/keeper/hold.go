@@ -130,9 +130,6 @@ func (h *Hold) Start(ctx context.Context, k *Keeper, owner Owner, claim *node.Cl
 // Context ends, with a cause, when the hold does.
 func (h *Hold) Context() context.Context { return h.ctx }
 
-// Claim returns what is held.
-func (h *Hold) Claim() *node.Claim { return h.claim }
-
 // Until returns the end of validity, which no longer changes after the hold has ended. It
 // carries a monotonic reading.
 func (h *Hold) Until() time.Time {
