@@ -119,7 +119,7 @@ func newLocker(config lockerConfig, voters []voter) *Locker {
 	l.nodes = node.NewNodes(nodes...)
 	l.keeper = keeper.New(keeper.Config{Nodes: l.nodes, Clock: l.clock, Middleware: l.chain != nil})
 	if !config.noQueue {
-		l.queue = waiting.New(l.keeper, l.nodes, config.handoff, l.fenceClock.next)
+		l.queue = waiting.New(l.clock, l.nodes, config.handoff, l.fenceClock.next)
 	}
 	return l
 }

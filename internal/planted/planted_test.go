@@ -177,7 +177,7 @@ var mistakes = []mistake{
 		test("./internal/keeper", "TestANewHoldsDeadlineDoesNotWaitForTheKeeper"), "while the Keeper's mutex was held"},
 
 	{"a grant counts from when it is told of", candidate,
-		"return c.sent[s.vote%remembered].Add(", "return c.queue.keeper.Now().Add(",
+		"return c.sent[s.vote%remembered].Add(", "return c.queue.clock.Now().Add(",
 		test(waiting, "TestALatePushIsNoLongerVote"), "TestALatePush"},
 	{"a grant counts from the last Join", candidate,
 		"c.sent[s.vote%remembered]", "c.sent[c.number%remembered]",
@@ -186,7 +186,7 @@ var mistakes = []mistake{
 		"s.vote == 0 || s.vote < s.floor ||", "s.vote == 0 ||",
 		test(waiting, "TestAVoteThatANodeNoLongerHoldsIsVoid"), "granted"},
 	{"a window has no drift", candidate,
-		".Add(c.queue.keeper.Validity(c.window))", ".Add(c.window)",
+		".Add(c.queue.clock.Validity(c.window))", ".Add(c.window)",
 		test(waiting, "TestALatePushIsNoLongerVote"), "TestALatePush"},
 	{"the latest of the votes says for how long a grant is valid", candidate,
 		"c.win(valid[len(valid)-need], ", "c.win(valid[len(valid)-1], ",

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 )
@@ -37,43 +37,43 @@ type candidate struct {
 	queue *Queue
 	line  *line
 	terms node.Terms
-	ttl   time.Duration  // of the waiter that it was made for
-	order int64          // the wall clock when the process began to wait, in ms
-	since keeper.Instant // the same by the Keeper's clock
+	ttl   time.Duration // of the waiter that it was made for
+	order int64         // the wall clock when the process began to wait, in ms
+	since clock.Instant // the same by the Clock
 	over  bool
 
 	claim  *node.Claim
-	window time.Duration  // of the claim: never changed under one token, see renew
-	base   int64          // the number of the last call before the claim's first
-	voted  keeper.Instant // since when the claim has had votes, void ones too; 0 if it has none
+	window time.Duration // of the claim: never changed under one token, see renew
+	base   int64         // the number of the last call before the claim's first
+	voted  clock.Instant // since when the claim has had votes, void ones too; 0 if it has none
 
-	number int64                      // of the last call
-	sent   [remembered]keeper.Instant // when it was made, by number
-	seats  []seat                     // by node
-	timer  *time.Timer                // of the next call
-	due    keeper.Instant             // when that is, unless it rests
+	number int64                     // of the last call
+	sent   [remembered]clock.Instant // when it was made, by number
+	seats  []seat                    // by node
+	timer  *time.Timer               // of the next call
+	due    clock.Instant             // when that is, unless it rests
 	phase  phase
-	rested keeper.Instant // the end of a rest, unless it ends sooner
-	outage bool           // the rest is for nodes that could not be reached
-	pause  time.Duration  // until the next call while there are votes, but no quorum
-	asked  int            // how often it has asked in this phase
-	holder string         // the token of the owner that was found to hold the key
-	away   uint64         // the nodes, as bits, that the candidate left to the holder
+	rested clock.Instant // the end of a rest, unless it ends sooner
+	outage bool          // the rest is for nodes that could not be reached
+	pause  time.Duration // until the next call while there are votes, but no quorum
+	asked  int           // how often it has asked in this phase
+	holder string        // the token of the owner that was found to hold the key
+	away   uint64        // the nodes, as bits, that the candidate left to the holder
 }
 
 // seat is what is known of one node.
 type seat struct {
-	nonce   string         // what pushes of this node to this claim carry
-	at      keeper.Instant // of the last call
-	open    []int64        // the calls that are not answered, in order, whatever claim they were for
-	rank    int            // how many are before the candidate
-	vote    int64          // the highest number that a grant has carried; 0 if none
-	fence   int64          // what the latest grant was numbered; 0 without a fence
-	floor   int64          // votes with a lower number are void
-	owner   string         // the token of the other owner that has the node's vote, by an answer to the last call; empty if that is not known
-	told    string         // owner, also while the answer to the last call is still to come
-	err     error          // of the last call
-	unknown bool           // it may have run, and been granted
+	nonce   string        // what pushes of this node to this claim carry
+	at      clock.Instant // of the last call
+	open    []int64       // the calls that are not answered, in order, whatever claim they were for
+	rank    int           // how many are before the candidate
+	vote    int64         // the highest number that a grant has carried; 0 if none
+	fence   int64         // what the latest grant was numbered; 0 without a fence
+	floor   int64         // votes with a lower number are void
+	owner   string        // the token of the other owner that has the node's vote, by an answer to the last call; empty if that is not known
+	told    string        // owner, also while the answer to the last call is still to come
+	err     error         // of the last call
+	unknown bool          // it may have run, and been granted
 }
 
 // phase is what the candidate's timer stands for.
@@ -86,7 +86,7 @@ const (
 )
 
 // newCandidate returns a candidate for w, as old as order and since say. q.mu is held.
-func newCandidate(q *Queue, w *Waiter, order int64, since keeper.Instant) *candidate {
+func newCandidate(q *Queue, w *Waiter, order int64, since clock.Instant) *candidate {
 	c := &candidate{queue: q, line: w.line, terms: w.terms, ttl: w.ttl, order: order, since: since, seats: make([]seat, q.nodes.Len())}
 	c.timer = time.AfterFunc(time.Hour, c.beat)
 	c.timer.Stop()
@@ -165,7 +165,7 @@ func (c *candidate) cameBefore(token string) bool {
 // not asked again: the calls would renew grants of which nothing is heard. q.mu is held;
 // the calls are made once it is not.
 func (c *candidate) join(to int) {
-	q, now := c.queue, c.queue.keeper.Now()
+	q, now := c.queue, c.queue.clock.Now()
 	if c.over || c.phase == resting {
 		return
 	}
@@ -210,14 +210,14 @@ func (c *candidate) join(to int) {
 const everyNode = -1
 
 // overdue reports whether a node owes an answer for longer than a window.
-func (c *candidate) overdue(i int, now keeper.Instant) bool {
+func (c *candidate) overdue(i int, now clock.Instant) bool {
 	open := c.seats[i].open
 	return len(open) > 0 && (open[0] <= c.number-remembered || now.Sub(c.sent[open[0]%remembered]) > c.window)
 }
 
 // wake sets the timer, but not beyond the moment at which the votes are hopeless.
 func (c *candidate) wake(d time.Duration) {
-	now := c.queue.keeper.Now()
+	now := c.queue.clock.Now()
 	if c.voted > 0 {
 		d = min(d, max(c.voted.Add(c.patience()).Sub(now), 0))
 	}
@@ -240,7 +240,7 @@ func (c *candidate) Joined(i int, command *node.Command) {
 		return
 	}
 	if answered := command.Outcome == node.Done || command.Outcome == node.Refused; answered && number > c.number-remembered {
-		q.trips[i] = trip{q.keeper.Now().Sub(c.sent[number%remembered]), q.keeper.Now()}
+		q.trips[i] = trip{q.clock.Now().Sub(c.sent[number%remembered]), q.clock.Now()}
 	}
 	if command.Claim != c.claim {
 		return
@@ -255,7 +255,7 @@ func (c *candidate) Joined(i int, command *node.Command) {
 		if command.Owner != c.holder {
 			c.away = 0
 		}
-		if beat := c.heartbeat(); c.phase == calm && q.keeper.Now().Add(beat) < c.due {
+		if beat := c.heartbeat(); c.phase == calm && q.clock.Now().Add(beat) < c.due {
 			c.wake(beat) // it has come nearer to the front
 		}
 		if c.rank() <= 1 && command.Held >= 0 && command.Held < c.heartbeat() && c.phase == calm {
@@ -275,7 +275,7 @@ func (c *candidate) heard(i int, p node.Push) {
 	}
 	switch {
 	case p.Number == 0:
-		if c.queue.keeper.Now().Sub(c.seats[i].at) >= c.window/2 { // else it is as good as a heartbeat
+		if c.queue.clock.Now().Sub(c.seats[i].at) >= c.window/2 { // else it is as good as a heartbeat
 			c.refresh(i)
 		}
 	case p.Number > c.base && p.Number <= c.number && c.counts(p.Fence):
@@ -304,7 +304,7 @@ func (c *candidate) granted(i int, number, fence int64) {
 	q, s := c.queue, &c.seats[i]
 	s.vote, s.fence, s.owner, s.told, s.rank = max(s.vote, number), max(s.fence, fence), "", "", 0
 	c.away = 0
-	now := q.keeper.Now()
+	now := q.clock.Now()
 	if s.vote < s.floor || c.until(*s) > now {
 		return
 	}
@@ -321,8 +321,8 @@ func (c *candidate) granted(i int, number, fence int64) {
 // count gives the key to a waiter if a quorum of votes is valid: for as long as the q-th
 // latest of them is.
 func (c *candidate) count() {
-	q, now := c.queue, c.queue.keeper.Now()
-	var valid []keeper.Instant
+	q, now := c.queue, c.queue.clock.Now()
+	var valid []clock.Instant
 	votes := false             // void ones too
 	lost := c.unreachable(now) // then joins whose answers were lost may have been granted
 	for _, s := range c.seats {
@@ -354,15 +354,15 @@ func (c *candidate) count() {
 }
 
 // until is the end of the validity of a seat's vote, 0 if there is none.
-func (c *candidate) until(s seat) keeper.Instant {
+func (c *candidate) until(s seat) clock.Instant {
 	if s.vote == 0 || s.vote < s.floor || s.vote <= c.number-remembered {
 		return 0
 	}
-	return c.sent[s.vote%remembered].Add(c.queue.keeper.Validity(c.window))
+	return c.sent[s.vote%remembered].Add(c.queue.clock.Validity(c.window))
 }
 
 // fences are what the nodes whose votes are valid numbered them; nil without a fence.
-func (c *candidate) fences(now keeper.Instant) []int64 {
+func (c *candidate) fences(now clock.Instant) []int64 {
 	if c.terms.Floor == 0 {
 		return nil
 	}
@@ -376,7 +376,7 @@ func (c *candidate) fences(now keeper.Instant) []int64 {
 }
 
 // win gives the key to the first in line. q.mu is held.
-func (c *candidate) win(until keeper.Instant, fences []int64) {
+func (c *candidate) win(until clock.Instant, fences []int64) {
 	q, l := c.queue, c.line
 	l.holder, l.rest = c.claim, 0
 	q.end(l)
@@ -391,7 +391,7 @@ func (c *candidate) beat() {
 	if c.over {
 		return
 	}
-	now := q.keeper.Now()
+	now := q.clock.Now()
 	next := c.heartbeat()
 	switch c.phase {
 	case resting:
@@ -446,7 +446,7 @@ func (c *candidate) beat() {
 // nodes, or have a faster way to them. The candidate stays away for a random time, which
 // grows, and comes back as old as it is. If it gave up since nodes could not be reached, it
 // comes back as soon as enough of them can.
-func (c *candidate) giveUp(now keeper.Instant) {
+func (c *candidate) giveUp(now clock.Instant) {
 	c.outage = c.unreachable(now)
 	c.queue.releaseLater(c.renew())
 	c.line.rest = min(max(2*c.line.rest, c.window), longestRest*c.window)
@@ -483,7 +483,7 @@ func (c *candidate) held() string {
 
 // voters are the nodes, as bits, of which the candidate has a vote.
 func (c *candidate) voters() (bits uint64) {
-	now := c.queue.keeper.Now()
+	now := c.queue.clock.Now()
 	for i, s := range c.seats {
 		if c.until(s) > now {
 			bits |= 1 << i
@@ -494,7 +494,7 @@ func (c *candidate) voters() (bits uint64) {
 
 // unreachable reports whether so many nodes failed, or do not answer, that no quorum is
 // possible.
-func (c *candidate) unreachable(now keeper.Instant) bool {
+func (c *candidate) unreachable(now clock.Instant) bool {
 	failed := 0
 	for i, s := range c.seats {
 		if s.err != nil || c.overdue(i, now) {
@@ -509,7 +509,7 @@ func (c *candidate) reply(i int) quorum.Reply {
 	switch s := &c.seats[i]; {
 	case s.err != nil:
 		return quorum.Reply{Vote: quorum.Failed, Err: s.err}
-	case c.overdue(i, c.queue.keeper.Now()):
+	case c.overdue(i, c.queue.clock.Now()):
 		return quorum.Reply{Vote: quorum.Failed, Err: fmt.Errorf("%w within %v", quorum.ErrNoReply, c.window)}
 	case s.vote > 0 && s.vote >= s.floor:
 		return quorum.Reply{Vote: quorum.Granted}

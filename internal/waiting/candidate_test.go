@@ -163,7 +163,7 @@ func TestVoidVotesAreGivenUp(t *testing.T) {
 				for {
 					select {
 					case g := <-waiter.Granted():
-						require.Greater(t, g.Until, slow.keeper.Now())
+						require.Greater(t, g.Until, slow.clock.Now())
 						slow.Return("k", g)
 						continue
 					case g := <-other.Granted():
@@ -489,7 +489,7 @@ func TestOneThatIsToldToJoinAgainDoes(t *testing.T) {
 		c := last.candidate("k")
 		for { // its last join is old enough, and its next is not due
 			last.mu.Lock()
-			old := last.keeper.Now().Sub(c.seats[0].at)
+			old := last.clock.Now().Sub(c.seats[0].at)
 			last.mu.Unlock()
 			if old > usualWindow && old < 2*usualWindow {
 				break
@@ -621,7 +621,7 @@ func TestAGrantThatIsLeftGoesToTheNextHereOfUseToIt(t *testing.T) {
 					require.Len(t, second.Granted(), 1, "at once")
 					g := <-second.Granted()
 					require.Equal(t, token, g.Claim.Token)
-					require.Greater(t, g.Until, p.keeper.Now())
+					require.Greater(t, g.Until, p.clock.Now())
 					require.False(t, g.Handed)
 					p.Return("k", g)
 				} else {

@@ -21,7 +21,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 )
@@ -29,7 +29,7 @@ import (
 // Queue is the waiting of one Locker. All its methods are safe for concurrent
 // use.
 type Queue struct {
-	keeper   *keeper.Keeper
+	clock    *clock.Clock
 	nodes    *node.Nodes
 	granted  bool // enough nodes grant the key to those who wait
 	handoffs int  // in a row, inside the process
@@ -84,7 +84,7 @@ type Waiter struct {
 // Grant is the key, for a Waiter: it is the claim's until Until.
 type Grant struct {
 	Claim  *node.Claim
-	Until  keeper.Instant
+	Until  clock.Instant
 	Handed bool // by another holder in this process
 	// Fences are the numbers with which the nodes granted a claim that has a
 	// fence; 0 for those that have not.
@@ -93,9 +93,9 @@ type Grant struct {
 
 // New returns a Queue that hands a key over inside the process for so many times
 // in a row. floor returns the floor of a fence.
-func New(k *keeper.Keeper, nodes *node.Nodes, handoffs int, floor func() int64) *Queue {
+func New(c *clock.Clock, nodes *node.Nodes, handoffs int, floor func() int64) *Queue {
 	q := &Queue{
-		keeper:     k,
+		clock:      c,
 		nodes:      nodes,
 		handoffs:   handoffs,
 		floor:      floor,
@@ -298,7 +298,7 @@ func (q *Queue) passOn(key string, g Grant) {
 func (q *Queue) suits(l *line, g Grant) bool {
 	w := l.waiters.first
 	return w != nil && !q.closed && g.Claim.Fenced() == (w.terms.Floor > 0) && g.Claim.Terms().Metadata == w.terms.Metadata &&
-		q.lasts(w, g.Until.Sub(q.keeper.Now()))
+		q.lasts(w, g.Until.Sub(q.clock.Now()))
 }
 
 // lasts reports whether a key that is set for left can be passed to w: not for longer than
@@ -495,7 +495,7 @@ func (q *Queue) contend(l *line) {
 
 // contendFor has the line have a candidate that is of use to w. q.mu is held.
 func (q *Queue) contendFor(l *line, w *Waiter) {
-	order, since := time.Now().UnixMilli(), q.keeper.Now()
+	order, since := time.Now().UnixMilli(), q.clock.Now()
 	if c := l.candidate; c != nil {
 		if c.fits(w) {
 			return

@@ -2,7 +2,6 @@ package waiting
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -15,7 +14,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/redis-kit/redlock/internal/clock"
-	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/sim"
 )
@@ -184,8 +182,7 @@ func (w *world) processOver(name string, handoffs, queues int) *process {
 		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), links[i], i < queues))
 	}
 	all := node.NewNodes(nodes...)
-	k := keeper.New(keeper.Config{Nodes: all, Clock: clock.New(0.01)})
-	p := &process{New(k, all, handoffs, nil), w, name, &g, links}
+	p := &process{New(clock.New(0.01), all, handoffs, nil), w, name, &g, links}
 	w.processes = append(w.processes, p)
 	return p
 }
@@ -200,12 +197,10 @@ func (q *Queue) enter(key string, ttl time.Duration, terms node.Terms) *Waiter {
 }
 
 func (p *process) close() {
-	p.keeper.Close(errors.New("closed"))
 	p.Close()
 	for _, n := range p.nodes.All() {
 		_ = n.Close(time.Second)
 	}
-	p.keeper.Wait()
 }
 
 // crash has the process say, hear and do nothing more.
@@ -227,7 +222,7 @@ func (p *process) got(w *Waiter, within time.Duration) Grant {
 	p.world.t.Helper()
 	select {
 	case g := <-w.Granted():
-		require.Greater(p.world.t, g.Until, p.keeper.Now())
+		require.Greater(p.world.t, g.Until, p.clock.Now())
 		p.world.log = append(p.world.log, p.name)
 		return g
 	case <-time.After(within):
@@ -348,14 +343,9 @@ func TestAWaiterThatWasTakenKeepsItsLine(t *testing.T) {
 // A Waiter that leaves while the key is passed to it gives it back.
 func TestAKeyThatIsPassedToOneThatLeavesIsNotLost(t *testing.T) {
 	nodes := node.NewNodes(node.New(0, "n0", &sim.Store{}, true))
-	k := keeper.New(keeper.Config{Nodes: nodes, Clock: clock.New(0.01)})
-	defer func() {
-		k.Close(errors.New("closed"))
-		_ = nodes.All()[0].Close(time.Second)
-		k.Wait()
-	}()
+	defer func() { _ = nodes.All()[0].Close(time.Second) }()
 	for range 2000 {
-		p := New(k, nodes, 1, nil)
+		p := New(clock.New(0.01), nodes, 1, nil)
 		claim := node.NewClaim([]string{"k"}, "held", 1)
 		p.Hold("k", claim)
 		waiter := p.enter("k", ttl, node.Terms{})
@@ -560,12 +550,12 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.hold("k")
 		p := w.process("p", 0)
-		began := p.keeper.Now()
+		began := p.clock.Now()
 		waiter := p.enter("k", ttl, node.Terms{})
 		time.Sleep(100 * ms)
 		w.release("k")
 		g := p.got(waiter, ms)
-		require.Equal(t, began.Add(p.keeper.Validity(usualWindow)), g.Until)
+		require.Equal(t, began.Add(p.clock.Validity(usualWindow)), g.Until)
 		p.Return("k", g)
 
 		// Everything is late: the grant is over when it is told of.
@@ -579,7 +569,7 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 		w.release("k")
 		select {
 		case g := <-waiter.Granted():
-			require.FailNow(t, "granted", "until %v at %v", g.Until, p.keeper.Now())
+			require.FailNow(t, "granted", "until %v at %v", g.Until, p.clock.Now())
 		case <-time.After(3 * time.Second):
 		}
 		w.heal()
@@ -613,7 +603,7 @@ func TestAGrantIsValidForAsLongAsAQuorumIs(t *testing.T) {
 		w.hold("k")
 		w.cut(0, 1)
 		p := w.process("p", 0)
-		began := p.keeper.Now()
+		began := p.clock.Now()
 		waiter := p.enter("k", ttl, node.Terms{})
 		w.release("k", 2)
 		time.Sleep(ms)
@@ -621,7 +611,7 @@ func TestAGrantIsValidForAsLongAsAQuorumIs(t *testing.T) {
 		w.stores[2].Pushes(func() (time.Duration, bool) { return 0, true })
 		time.Sleep(usualWindow/2 + ms)
 		w.release("k", 0)
-		require.Equal(t, began.Add(p.keeper.Validity(usualWindow)), p.got(waiter, ms).Until)
+		require.Equal(t, began.Add(p.clock.Validity(usualWindow)), p.got(waiter, ms).Until)
 	})
 }
 
