@@ -303,7 +303,7 @@ var mistakes = []mistake{
 		test("./internal/redisnode", "TestANodeThatMayHaveForgottenDoesNotVote"), "of another run"},
 	{"a node in quarantine grants to its queue", queueLua,
 		"if quarantined(quarantine) > 0 then", "if false then",
-		test("./internal/redisnode", "TestANodeInQuarantineGrantsToNobodyInItsQueue"), "TestANodeInQuarantine"},
+		test("./internal/redisnode", "TestANodeInQuarantineGrantsNothingToItsQueue"), "TestANodeInQuarantine"},
 	{"an extension sets again what a node in quarantine may have given to another", "internal/redisnode/extend.lua",
 		"if left > 0 then", "if false then",
 		test("./internal/redisnode", "TestANodeThatMayHaveForgottenDoesNotVote"), "no extension sets"},
