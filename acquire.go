@@ -34,7 +34,7 @@ func (l *Locker) acquire(ctx context.Context, r request, opts []LockOption) (*Lo
 		return nil, err
 	}
 	r.config, r.values, r.auto = config, ctx, r.auto && !config.manual
-	if l.chain == nil { // an Op would be an allocation
+	if l.chain == nil {
 		return l.take(ctx, r, nil)
 	}
 	return l.acquireThrough(ctx, r)

@@ -10,13 +10,13 @@ import (
 )
 
 // Campaign elects a leader among the processes that campaign for key: the process that
-// holds the lock on it leads. Campaign waits for the lock for as long as ctx allows, runs lead while
-// it holds the lock, and campaigns again if the lock was lost.
+// holds the lock on it leads. Campaign waits for the lock for as long as ctx allows, runs
+// lead while it holds the lock, and campaigns again if the lock was lost.
 //
 // lead gets the ctx that [With] gives to its function. If leadership is lost the ctx ends,
 // with a cause that matches [ErrLost], before another process can lead (see the conditions
-// in the package documentation). lead should then return soon: this process does not
-// campaign again before. lead runs once for each time that this process is elected, and
+// in the package documentation). lead should then return soon: until it does, this process
+// does not campaign again. lead runs once for each time that this process is elected, and
 // should begin with a look at what other leaders have done. [FromContext] returns its lock.
 //
 // Campaign returns
@@ -31,11 +31,11 @@ import (
 //
 // What lead returns after the lock was lost is not returned, but middleware sees it.
 //
-// While others lead, and while so many nodes are down that there is no quorum, Campaign
-// tries again after the pauses of the retry policy ([WithRetry]). Where the policy ends, it
-// begins again; one without any pause, as [NoRetry], pauses for a second. In the nodes'
-// queues a campaign keeps its place. Nothing is reported while it waits; ask [Locker.Ping]
-// whether the nodes answer.
+// While another process leads, and while so many nodes are down that there is no quorum,
+// Campaign tries again after the pauses of the retry policy ([WithRetry]). A policy that has
+// ended begins again; one without any pause, such as [NoRetry], pauses for a second. A
+// campaign keeps its place in the nodes' queues. It reports nothing while it waits; ask
+// [Locker.Ping] whether the nodes answer.
 //
 // When the leader resigns, the next one leads at once. When its process dies, the next one
 // leads after the leader's ttl.
@@ -102,7 +102,7 @@ func (l *Locker) pauseCampaign(ctx context.Context, pause time.Duration, err err
 	return err
 }
 
-// endlessly returns a policy that begins again where p ends.
+// endlessly returns a policy that begins again when p ends.
 func endlessly(p RetryPolicy) RetryPolicy {
 	return func() backoff.BackOff {
 		pauses := p()

@@ -18,14 +18,14 @@
 //
 // # What is promised
 //
-// Whoever has set a key of the lock's name on more than half of the nodes holds
-// the lock. It is valid until the ttl has passed since the start of that
-// attempt, less an allowance for clocks that drift. If clocks run within that
+// An owner that has set a key of the lock's name on more than half of the nodes
+// holds the lock. The lock is valid until the ttl has passed since the start of
+// that attempt, less an allowance for clocks that drift. If clocks run within that
 // allowance, and no node loses its data, the holds of one key do not overlap.
 //
 // A node that crashes and comes back without its last writes votes twice. Keep
 // it away for longer than the longest ttl plus twice the clock skew, or have
-// [WithRestartGuard] keep it from voting for so long.
+// [WithRestartGuard] keep it from voting for that long.
 //
 // A lock alone cannot stop the late write of a holder that was paused: it may
 // reach the resource after the lock has passed on. Data that must never be
@@ -36,8 +36,8 @@
 // [WithFence] gives that check a number to compare, [Lock.Fence]. If one acquire
 // of a key returned before another was called, the later one has the larger
 // fence, even after pauses, expiry or clock jumps. The resource must refuse a
-// fence below the highest that it has seen. docs/guarantees.md says on what this
-// rests, and has such resources in SQL, behind HTTP and in files.
+// fence below the highest that it has seen. docs/guarantees.md says what this rests
+// on, and has examples of such resources in SQL, behind HTTP and in files.
 //
 // # How a lock ends
 //

@@ -11,14 +11,14 @@ import (
 // WithRestartGuard keeps a node that may have lost its data from voting until every lock
 // that it may have forgotten has ended: for maxTTL + 2 × skew, by the node's clock, from the
 // first acquire after it came back. maxTTL is the longest ttl of any lock on these nodes: a
-// longer one is an error. skew is by how much the clocks of the nodes may jump and, for
-// fences, those of clients may be wrong. All processes must set the same.
+// longer one is an error. skew bounds how far the clocks of the nodes may jump and, for
+// fences, how far those of clients may be wrong. All processes must set the same.
 //
 // Without it, a node that crashes and comes back without its last writes votes twice: two
 // clients can hold one lock. The guard sees restarts, failovers to a replica, and FLUSHALL:
-// each node keeps a marker in the key redlock:guard, which says which run of the server it is
-// for, and which history of its data. It needs the command INFO, and servers or Sentinel groups as nodes: a Cluster is an
-// error.
+// each node keeps a marker in the key redlock:guard, which names the run of the server and the
+// history of its data. The guard needs the command INFO, and servers or Sentinel groups as
+// nodes: a Cluster is an error.
 //
 // A node in quarantine counts as failed, and its error is a [QuarantineError]. New nodes
 // are in quarantine too: see [Locker.TrustNodes].
@@ -47,8 +47,8 @@ func (g restartGuard) check() error {
 	return nil
 }
 
-// TrustNodes ends the quarantine of every node: it says that no lock is held that a node
-// could have forgotten. Call it once when a deployment with [WithRestartGuard] is new, or
+// TrustNodes ends the quarantine of every node. The caller vouches that no lock is held that
+// a node could have forgotten. Call it once when a deployment with [WithRestartGuard] is new, or
 // when all processes that could hold a lock have been stopped for longer than the longest
 // ttl; never as a reaction to a [QuarantineError]. Without it, each node votes once its
 // quarantine is over.

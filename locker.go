@@ -38,7 +38,7 @@ type Locker struct {
 	closing chan struct{} // closed when Close begins
 	mu      sync.Mutex    // guards closed, kept, and operations.Add
 	closed  bool
-	kept    map[*Lock]time.Time // the locks whose keys Close leaves on the nodes, if it comes before then
+	kept    map[*Lock]time.Time // the locks whose keys Close leaves on the nodes, if it is called before that time
 	// operations are those under way. Close waits for them. An Add that comes
 	// while Close waits would be a race: begin adds under mu, and only while
 	// closed is false, so every Add comes before the Wait.
@@ -61,11 +61,11 @@ type Locker struct {
 // server by now. Other users of the client notice a broken connection then.
 //
 // A node may be down when the process starts, as with Open. For a single server, set
-// ForceSingleClient: if the server cannot be dialled, [rueidis.NewClient] then returns an
-// error and a client all the same, which dials again when it is used. Give that client to
-// New: the node takes part as soon as it answers. Only if the client is nil is there none.
-// For a Sentinel group or a Cluster that cannot be reached there is no client: try
-// again, or use Open. Never leave a node out: the quorum would be that of fewer nodes.
+// ForceSingleClient: if the server cannot be dialled, [rueidis.NewClient] then returns both an
+// error and a client, which dials again when it is used. Give that client to New, unless it
+// is nil: the node takes part as soon as it answers. For a Sentinel group or a Cluster that
+// cannot be reached there is no client: try again, or use Open. Never leave a node out: the
+// quorum would be that of fewer nodes.
 //
 // New returns an error if two clients have an address in common, even with
 // different databases: that server would vote twice.
@@ -120,7 +120,7 @@ func newLocker(config lockerConfig, voters []voter) *Locker {
 	l.nodes = node.NewNodes(nodes...)
 	l.keeper = keeper.New(keeper.Config{Nodes: l.nodes, Clock: l.clock, Middleware: l.chain != nil})
 	if !config.noQueue {
-		l.queue = waitqueue.New(l.keeper, l.nodes, config.handoff, l.fenceClock.next)
+		l.queue = waitqueue.New(l.clock, l.nodes, config.handoff, l.fenceClock.next)
 	}
 	return l
 }
@@ -144,30 +144,28 @@ func configure(nodes int, opts []Option) (lockerConfig, error) {
 }
 
 // Acquire acquires the lock on key for ttl, between [MinTTL] and [MaxTTL]. While
-// others hold it, Acquire tries again, for as long as the retry policy
+// another owner holds it, Acquire tries again, for as long as the retry policy
 // ([WithRetry]) and ctx allow. The ttl does not bound the wait.
 //
-// Any key is accepted but the empty string and the names that the library keeps beside
-// locks: those that end in :waiters, :waiting or :fence, and redlock:guard.
+// Any key is accepted except the empty string and the names of the library's own keys:
+// those that end in :waiters, :waiting or :fence, and redlock:guard.
 //
-// The lock is valid for at least nine tenths of what the ttl gives, less the drift
-// allowance ([WithDriftFactor]), or for all but one round trip where that takes longer. It is
-// not extended unless [Lock.AutoExtend] is called. [With] does that and releases the lock
-// too.
+// The lock is valid for at least nine tenths of the ttl less the drift allowance
+// ([WithDriftFactor]), or for all but one round trip where that takes longer. It is not
+// extended unless [Lock.AutoExtend] is called. [With] does that and releases the lock too.
 //
 // The error matches [ErrNotAcquired] if another owner holds the lock, or may, and
 // [ErrNoQuorum] if none can: so many nodes failed or timed out that there was no decision,
-// or processes that died have left keys on too many nodes. If ctx ended
-// the wait, it matches ctx's error too. It matches [ErrAlreadyHeld] if ctx already
-// holds the key, and [ErrClosed] after [Locker.Close]. What each node said is in
-// a [QuorumError].
+// or processes that died have left keys on too many nodes. If ctx ended the wait, it matches
+// ctx's error too. It matches [ErrAlreadyHeld] if ctx already holds the key, and [ErrClosed]
+// after [Locker.Close]. A [QuorumError] has each node's answer.
 func (l *Locker) Acquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl, waits: true}, opts)
 }
 
-// TryAcquire is [Locker.Acquire] with a single attempt. Of several that are made at the same
-// moment for a free lock, one succeeds: if the nodes' votes are split, the attempts settle
-// them, by age, within a few round trips and the node timeout ([WithNodeTimeout]).
+// TryAcquire is [Locker.Acquire] with a single attempt. Of several attempts at the same
+// moment for a free lock, one succeeds: if the nodes' votes are split, the oldest attempt
+// wins, within a few round trips and the node timeout ([WithNodeTimeout]).
 func (l *Locker) TryAcquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl}, opts)
 }
@@ -204,9 +202,9 @@ func (l *Locker) Close() error {
 	}
 	l.closed = true
 	l.mu.Unlock()
-	close(l.closing) // ends waits: those of acquires for others and for nodes
-	// Held locks end before anything waits for a node (invariant 10). From here on no
-	// attempt becomes a lock.
+	close(l.closing) // ends waits for locks and for nodes
+	// Held locks end before Close waits for a node (invariant 10). From here on no attempt
+	// becomes a lock.
 	var telling sync.WaitGroup
 	for _, lock := range l.leaveKept() {
 		if l.chain != nil {
@@ -216,11 +214,11 @@ func (l *Locker) Close() error {
 	l.keeper.Close(ErrClosed)
 	// Operations that are under way still use the nodes and the queue.
 	l.operations.Wait()
-	// To leave the queues is a message to the nodes.
+	// Leaving the queues sends commands to the nodes.
 	if l.queue != nil {
 		l.queue.Close()
 	}
-	// By now all that is to be sent has been handed to the nodes.
+	// By now every command has been handed to the nodes.
 	err := l.closeNodes()
 	// Rounds of extensions end when their nodes do. Their middleware may panic until then.
 	l.keeper.Wait()

@@ -24,8 +24,7 @@ const (
 	// OpRelease is a [Lock.Release], including the one at the end of [With].
 	OpRelease
 	// OpLost is the notice that a lock ended without being released: it was lost, or its
-	// [Locker] was closed. The handler returns the cause. It is too late to refuse or to
-	// change anything.
+	// [Locker] was closed. The handler returns the cause. It cannot prevent it.
 	OpLost
 )
 
@@ -57,8 +56,8 @@ type Op struct {
 	Waited   time.Duration // OpAcquire: the time spent between attempts
 	Wait     WaitKind      // OpAcquire: how the wait ended
 	Confirms int           // OpAcquire: how often nodes were asked to agree on the fence
-	QueueErr error         // OpAcquire: why the nodes' queues cannot be used; told once by each Locker
-	Tries    []Try         // OpAcquire, OpExtend, OpRelease: what was asked of the nodes, and their votes; the last 100
+	QueueErr error         // OpAcquire: why the nodes' queues cannot be used; set once per Locker
+	Tries    []Try         // OpAcquire, OpExtend, OpRelease: the rounds of votes; the last 100
 
 	locker     *Locker
 	run        Handler // carries the operation out, as the innermost handler
@@ -76,7 +75,7 @@ type Try struct {
 	Votes []Vote // one per node, in the order they were given
 }
 
-// Vote is what one node answered in a [Try].
+// Vote is the answer of one node in a [Try].
 type Vote struct {
 	Node string // its address
 	Kind VoteKind
@@ -87,10 +86,10 @@ type Vote struct {
 type VoteKind uint8
 
 const (
-	// VoteSilent means that there was no answer when the operation ended. The others may
-	// have decided it before the node could answer.
+	// VoteSilent means that there was no answer when the operation ended. The other nodes
+	// may have decided it before this one could answer.
 	VoteSilent VoteKind = iota
-	// VoteUnasked means that there was nothing to ask the node. That is no failure.
+	// VoteUnasked means that there was nothing to ask the node. That is not a failure.
 	VoteUnasked
 	// VoteGranted means that the node did what it was asked to.
 	VoteGranted
@@ -101,7 +100,7 @@ const (
 	VoteFailed
 )
 
-// maxTries bounds what is remembered of an endless wait.
+// maxTries bounds the rounds that are kept of an endless wait.
 const maxTries = 100
 
 // The methods below record an operation for the middleware. Without middleware op is nil

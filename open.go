@@ -32,10 +32,10 @@ import (
 // a parameter that rueidis would ignore. The error quotes nothing of it.
 //
 // Open succeeds while nodes are down, even all of them. They take part within a second
-// of answering. So does the server that an address has come to belong to, once the one
-// before says that it is a replica. Open waits until each node has been dialled once, or until ctx's
-// deadline. Dialling a silent node takes 1 s, unless its URL has a dial_timeout. Open
-// fails if ctx is cancelled, or has already ended.
+// of answering. So does a server that has taken over an address, once the one before says
+// that it is a replica. Open waits until each node has been dialled once, or until ctx's
+// deadline. Dialling a silent node takes 1 s, unless its URL has a dial_timeout. Open fails
+// if ctx is cancelled, or has already ended.
 func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 	config, err := configure(len(urls), opts)
 	if err != nil {

@@ -79,10 +79,10 @@ func WithNodeTimeout(d time.Duration) Option {
 	})
 }
 
-// WithoutWaitQueue turns the queues on the nodes off. By default, whoever waits for a lock
-// on one key also stands in a queue that each node keeps for that key, and is granted the
-// lock as soon as it is released, in the order of arrival. Without the queues it asks again
-// after each pause of its [RetryPolicy], and no more. A Cluster keeps no queues, nor does a
+// WithoutWaitQueue turns the queues on the nodes off. By default, an acquire that waits
+// for a lock on one key also joins a queue that each node keeps for that key. It is granted
+// the lock as soon as it is released, in the order of arrival. Without the queues it only
+// asks again after each pause of its [RetryPolicy]. A Cluster keeps no queues, nor does a
 // node that does not let its user publish and subscribe (see SECURITY.md).
 //
 // The queue of the key k is kept in the keys k:waiters and k:waiting, which no lock can
@@ -93,22 +93,22 @@ func WithoutWaitQueue() Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.noQueue = true; return c })
 }
 
-// WithLocalHandoff sets how often in a row a lock that is released is handed over to
-// another goroutine of this process that waits for it, without asking the nodes, before
-// other processes have their turn. A row ends after 100 ms, too. If the nodes then say that
-// no other process waits, another row begins. n must not be negative; 0 means never. The
-// default is 32. Each holder has a [Lock] of its own, and the one before is released.
+// WithLocalHandoff sets how many consecutive times a released lock is handed over to another
+// waiting goroutine of this process, without asking the nodes, before other processes have
+// their turn. Consecutive hand-overs also end after 100 ms. If the nodes then say that no
+// other process waits, they begin again. n must not be negative; 0 means never. The default
+// is 32. Each holder has a [Lock] of its own, and the one before is released.
 func WithLocalHandoff(n int) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.handoff = n; return c })
 }
 
-// WithKeyPrefix puts prefix in front of every key, so that the locks of one application
-// are apart from whatever else is on the nodes. [Lock.Key], [Lock.Keys], Op.Keys and errors
+// WithKeyPrefix puts prefix in front of every key, to keep the locks of one application apart
+// from everything else on the nodes. [Lock.Key], [Lock.Keys], Op.Keys and errors
 // have the whole key, as it is on the nodes. All processes that contend for a lock must use
 // the same prefix. The default, the empty string, is no prefix.
 //
-// The prefix is put there as it is: end it with a separator, as "app:". On a Cluster, a
-// prefix with a hash tag, as "{app}:", puts all locks into one slot. [Locker.AcquireAll]
+// Nothing is added to the prefix: end it with a separator, as in "app:". On a Cluster, a
+// prefix with a hash tag, such as "{app}:", puts all locks into one slot. [Locker.AcquireAll]
 // then takes any of them together, but one server has all the load. With any other prefix
 // the hash tags of the keys themselves count, as before.
 func WithKeyPrefix(prefix string) Option {
@@ -116,8 +116,8 @@ func WithKeyPrefix(prefix string) Option {
 }
 
 // WithRetry sets how [Locker.Acquire], [Locker.AcquireAll] and [With] wait for a lock that
-// others hold. The default is FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3),
-// see [FixedRetry].
+// another process or goroutine holds. The default is
+// FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3), see [FixedRetry].
 func WithRetry(p RetryPolicy) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.retry = p; return c })
 }
@@ -136,11 +136,10 @@ func WithoutAutoExtend() LockOption {
 }
 
 // WithGrace ends the lock, and with it fn's ctx and [Lock.Context], this long before
-// validity ends. That leaves time to stop while nobody else can have the lock: its keys stay
-// on the nodes until validity ends or the lock is released, as [With] does when fn returns.
-// It must be below
-// the validity that the ttl gives, below [WithMaxHold] and, unless [WithoutAutoExtend] is
-// given, below the threshold ([WithExtendThreshold]). The default is 0.
+// validity ends. That leaves time to stop while no other process can have the lock: its keys
+// stay on the nodes until validity ends or the lock is released, as [With] does when fn
+// returns. d must be below the validity that the ttl gives, below [WithMaxHold] and, unless
+// [WithoutAutoExtend] is given, below the threshold ([WithExtendThreshold]). The default is 0.
 func WithGrace(d time.Duration) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.grace = d; return c })
 }
@@ -163,12 +162,13 @@ func WithFence() LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.fence = true; return c })
 }
 
-// WithMetadata says who holds the lock, in text that everybody can read who is refused it,
-// as "host=web-1 pid=4711": see [HeldError] and [QuorumError.Holder]. The command redlock
-// status shows it too. It must be printable, and at most 256 bytes. The default is none.
+// WithMetadata attaches text that identifies the holder, such as "host=web-1 pid=4711". Every
+// caller that is refused the lock can read it: see [HeldError] and [QuorumError.Holder]. The
+// command redlock status shows it too. It must be printable, and at most 256 bytes. The
+// default is none.
 //
-// Never put secrets into it: it is on the nodes, in the value of the keys. It releases
-// nothing, since the random part of the value is needed for that.
+// Never put secrets into it: it is stored on the nodes, in the value of the keys. Knowing it
+// is not enough to release the lock, which takes the random part of the value.
 //
 // A waiter in a queue always learns the holder's metadata. So does a single attempt on
 // nodes that [Open] has connected to, from Redis 7.0 on. On others it does if it runs a
@@ -179,8 +179,8 @@ func WithMetadata(text string) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.metadata = text; return c })
 }
 
-// WithFenceRetention sets for how long a node keeps the counter of a key's fences after the
-// last lock on the key was acquired. It must be longer than the ttl of every lock with a
+// WithFenceRetention sets how long a node keeps the counter of a key's fences after the last
+// lock on the key was acquired. It must be longer than the ttl of every lock with a
 // fence plus the time by which clocks of clients may differ. All processes should set the
 // same. The default is 24 hours.
 func WithFenceRetention(d time.Duration) Option {
@@ -274,7 +274,7 @@ func (c lockerConfig) timeoutOf(ttl time.Duration) time.Duration {
 	return min(max(ttl/4, minNodeTimeout), maxNodeTimeout)
 }
 
-// longestTimeout returns the node timeout for what is of no lock in particular.
+// longestTimeout returns the node timeout for operations that concern no single lock.
 func (c lockerConfig) longestTimeout() time.Duration { return c.timeoutOf(MaxTTL) }
 
 // MinTTL and MaxTTL are the shortest and the longest accepted ttl: 10 ms and ten years.

@@ -10,7 +10,7 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// NodeStatus is what [Locker.Ping] found out about one node.
+// NodeStatus is the result of [Locker.Ping] for one node.
 type NodeStatus struct {
 	Node string        // its address
 	Err  error         // why it did not answer, or could not give a lock; nil if it could
@@ -21,11 +21,11 @@ type NodeStatus struct {
 // node, in the order given. It asks all of them at once, and waits for silent ones no longer
 // than the node timeout ([WithNodeTimeout]; 1 s by default). No middleware runs.
 //
-// The question is a script that the server runs only if scripts may write there, and that
-// neither reads nor writes. It goes over the connection that the locks use, and waits its
-// turn as their commands do. So a node fails that does not know or allow EVALSHA, is a
-// replica, has no memory left, cannot save or lacks the replicas that it requires. What
-// the user may do with a key is not asked, nor is the restart guard's quarantine.
+// It sends a script that the server runs only if scripts may write there, and that neither
+// reads nor writes. The script goes over the connection that the locks use, and waits its turn
+// as their commands do. So a node fails if it does not know or allow EVALSHA, is a replica,
+// has no memory left, cannot save or lacks the replicas that it requires. Ping does not check
+// the user's rights to keys, nor the restart guard's quarantine.
 //
 // A Cluster counts as answering once every master known to own slots has answered, a
 // Sentinel group once its master has.

@@ -96,9 +96,9 @@ func (l *Locker) noFunction(keys ...string) error {
 	return opErrorf("hold", l.prefix(slices.Clone(keys)), "fn is nil: must be a function")
 }
 
-// outcome carries fn's value past the middleware. A middleware that returns before
-// next does may leave fn running while With returns. fn would then write a variable
-// that With reads, so its value goes here, under a mutex.
+// outcome carries fn's value past the middleware. If a middleware returns before next does,
+// fn may still be running when With returns its error ([Middleware] promises that error). fn
+// would then write a variable that With reads, so its value goes here, under a mutex.
 type outcome[T any] struct {
 	mu      sync.Mutex // guards what follows
 	value   T

@@ -12,7 +12,7 @@ import (
 	"github.com/redis-kit/redlock/redlocktest"
 )
 
-// MakeReport is what is tested: it writes a page a second under a lock.
+// MakeReport is the function under test: it writes a page a second under a lock.
 func MakeReport(ctx context.Context, locker *redlock.Locker) error {
 	return redlock.Do(ctx, locker, "report", 30*time.Second, func(ctx context.Context) error {
 		for range 100 {
@@ -27,7 +27,7 @@ func MakeReport(ctx context.Context, locker *redlock.Locker) error {
 }
 
 func TestMakeReportStopsWhenItsLockIsLost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // virtual time: nobody waits for that minute
+	synctest.Test(t, func(t *testing.T) { // virtual time: the minute passes at once
 		nodes := redlocktest.Start(t, 3)
 		time.AfterFunc(time.Minute, func() { nodes.Steal("report") }) // in mid-work
 		err := MakeReport(t.Context(), nodes.Locker())

@@ -26,7 +26,7 @@ func hold(t *testing.T, l *redlock.Locker, ttl time.Duration, begun func()) (tim
 
 func TestAQuorumThatIsDownAcquiresNothing(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
-		nodes := redlocktest.Start(t, 3, redlock.WithNodeTimeout(time.Hour)) // whoever waits for a node does not return
+		nodes := redlocktest.Start(t, 3, redlock.WithNodeTimeout(time.Hour)) // an operation that waits for a node does not return
 		nodes.Down(0)
 		lock, err := nodes.Locker().TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err, "two of three")
@@ -99,7 +99,7 @@ func TestANodeThatWasDownHasKeptItsKeys(t *testing.T) {
 	})
 }
 
-func TestAFrozenQuorumAnswersNobody(t *testing.T) {
+func TestAFrozenQuorumAnswersNoCall(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
 		nodes := redlocktest.Start(t, 3, redlock.WithNodeTimeout(200*ms))
 		nodes.Freeze(0, 1)
@@ -135,7 +135,7 @@ func TestWhatAFrozenNodeWasAskedFailsWhenItGoesDown(t *testing.T) {
 		}()
 		synctest.Wait()
 		nodes.Down(0)
-		nodes.Up(0) // at once: what was sent before is lost all the same
+		nodes.Up(0) // at once: earlier requests are lost even so
 		err := <-failed
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
 		require.ErrorContains(t, err, "node 0: connection lost")
@@ -164,7 +164,7 @@ func TestWithoutNumbersAllNodesAreMeant(t *testing.T) {
 			require.ErrorContains(t, err, said)
 			require.Zero(t, quorum.Got)
 			nodes.Up()
-			synctest.Wait() // what the frozen ones were asked is done, and undone
+			synctest.Wait() // the requests to the frozen nodes have run, and their releases too
 			lock, err := nodes.NewLocker().TryAcquire(t.Context(), "k", time.Minute)
 			require.NoError(t, err)
 			require.NoError(t, lock.Release(t.Context()))
@@ -238,8 +238,8 @@ func TestAStolenKeyIsHeldUntilItExpires(t *testing.T) {
 	})
 }
 
-// A lock on a key that nobody has held is refused too.
-func TestAKeyCanBeStolenFromNobody(t *testing.T) {
+// A free key can be stolen: the lock on it is refused too.
+func TestAFreeKeyCanBeStolen(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
 		nodes := redlocktest.Start(t, 3)
 		nodes.Steal("k")

@@ -27,7 +27,7 @@ func everywhere(t *testing.T, test func(t *testing.T)) {
 	t.Run("real", test)
 }
 
-// failing is a TB that notes what a test fails with.
+// failing is a TB that records failures.
 type failing struct {
 	testing.TB
 
@@ -48,7 +48,7 @@ func (f *failing) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
-// run returns what a test failed with.
+// run returns the failures of a test.
 func (f *failing) run(test func(tb testing.TB)) []string {
 	done := make(chan struct{})
 	go func() {
@@ -62,7 +62,7 @@ func (f *failing) run(test func(tb testing.TB)) []string {
 	return f.failures
 }
 
-// acquired tells when a lock on "k" is got, which is waited for.
+// acquired acquires a lock on "k" in the background, and returns the channel that gets it.
 func acquired(t *testing.T, l *redlock.Locker) <-chan *redlock.Lock {
 	locks := make(chan *redlock.Lock, 1)
 	go func() {
@@ -139,14 +139,14 @@ func TestOptionsReachTheLocker(t *testing.T) {
 	})
 }
 
-// One that waits stands in the queues of the nodes: it need not pause for 10 s.
-func TestAReleasedLockIsGrantedToWhoeverWaits(t *testing.T) {
+// A waiter is in the queues of the nodes: it need not pause for 10 s.
+func TestAReleasedLockIsGrantedToAWaiter(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
 		nodes := redlocktest.Start(t, 3)
 		lock, err := nodes.Locker().TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
 		waits := acquired(t, nodes.NewLocker())
-		time.Sleep(20 * ms) // until it stands there, or what follows is easier
+		time.Sleep(20 * ms) // until it is in the queues; without it the test is easier to pass
 		released := time.Now()
 		require.NoError(t, lock.Release(t.Context()))
 		next := <-waits
@@ -175,7 +175,7 @@ func TestTheEndOfATestClosesItsLockers(t *testing.T) {
 	require.False(t, nodes.Held("k"))
 }
 
-// What a test has broken is not waited for, and leaves no goroutine.
+// Close does not wait for nodes that a test has broken, and leaves no goroutine.
 func TestATestMayEndWithBrokenNodes(t *testing.T) {
 	for name, breakNodes := range map[string]func(*redlocktest.Nodes){
 		"down":   func(nodes *redlocktest.Nodes) { nodes.Down() },
@@ -271,7 +271,7 @@ func TestEverythingMayBeCalledConcurrently(t *testing.T) {
 	})
 }
 
-// The options of production work here too, those of the guard included.
+// The options of production work here too, including the guard's.
 func TestNodesVoteUnderARestartGuard(t *testing.T) {
 	everywhere(t, func(t *testing.T) {
 		guard := redlock.WithRestartGuard(time.Minute, time.Second)

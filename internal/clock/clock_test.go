@@ -24,8 +24,8 @@ func TestTheClockNeverGoesBack(t *testing.T) {
 	require.Equal(t, epoch.Add(time.Second), c.Time(c.Observe(epoch.Add(time.Second), epoch.Round(0))), "as a time, an instant is monotonic time")
 }
 
-// stepper is a clock with hands to set: mono, wall and slept are by how much
-// each of the machine's has gone on since the clock was made.
+// stepper is a clock with hands to set. mono, wall and slept are the time by each clock of
+// the machine since the Clock was made.
 type stepper struct {
 	*Clock
 	first look
@@ -37,7 +37,7 @@ func newStepper() *stepper {
 	return &stepper{Clock: c, first: c.last.Load().look}
 }
 
-// look is by how much the clock goes on to a look.
+// look returns how far the Clock moves with a look.
 func (s *stepper) look(mono, wall, slept time.Duration) time.Duration {
 	now := s.lookedAt(look{mono: s.first.mono.Add(mono), wall: s.first.wall.Add(wall), slept: s.first.slept + slept})
 	passed := now.Sub(s.last)
@@ -57,7 +57,7 @@ func TestASuspensionCountsOnceThoughBothClocksTellOfIt(t *testing.T) {
 	c := newStepper()
 	require.Equal(t, 3*h, c.look(h, 3*h, 2*h), "suspended for 2 h")
 	require.Equal(t, h, c.look(2*h, 4*h, 2*h))
-	require.Equal(t, 3*h, c.look(3*h, 4*h, 4*h), "and again, with the wall clock set back by as much meanwhile")
+	require.Equal(t, 3*h, c.look(3*h, 4*h, 4*h), "and again, with the wall clock set back by as much at the same time")
 	require.Equal(t, 4*h, c.look(4*h, 8*h, 4*h), "set ahead by 3 h")
 	require.Equal(t, 4*h, c.look(5*h, 12*h, 5*h), "suspended for 1 h, and set ahead by 2 h")
 }

@@ -1,18 +1,18 @@
-// Package contest settles split votes (invariant 14). Attempts that come at the same
-// moment each take the key on some nodes, and none on a quorum. None of them is refused by
-// a holder. So the eldest keeps what it has and asks on; the others give up what they have,
-// and then only look, until an owner has a quorum.
+// Package contest settles split votes (invariant 14). Attempts at the same moment may each
+// take the key on some nodes, and none of them on a quorum, although no owner holds the lock.
+// Then the eldest keeps its votes and goes on asking. The others give up theirs, and from
+// then on only read, until an owner has a quorum.
 //
 // The age is in the tokens, so all contenders agree on it. A candidate of the nodes' queues
-// and an owner without an age count as older than any attempt: the former has waited
-// longer, and the latter knows nothing of this rule.
+// and an owner without an age count as older than any attempt: the candidate has waited
+// longer, and the owner without an age does not know this rule.
 //
-// An older rival may be what a process that died has left. It takes no node that becomes
-// free. A contender that has yielded and sees a node stay free goes on as if that rival
-// were not there, and enters again if the other nodes can make a quorum.
+// The keys of an older rival may have been left by a process that died, which takes no node
+// that becomes free. A contender that has yielded and sees a node stay free goes on as if
+// that rival were not there, and enters again if the other nodes can make a quorum.
 //
 // No lock's safety rests on any of this: a vote is a key on a node, and a lock is a quorum
-// of votes, whoever gives up what and why.
+// of votes, whatever the contenders give up.
 package contest
 
 import (
@@ -128,7 +128,7 @@ func (c *contest) run(ctx context.Context, stop <-chan struct{}) quorum.Verdict 
 			c.note(a)
 		case <-c.step.C:
 			if !c.yielded && c.Now().Sub(c.Start) >= c.Lasts {
-				return c.undecided() // a quorum would be of no use any more
+				return c.undecided() // a quorum would be useless by now
 			}
 			c.ask()
 		case <-end.C:
@@ -163,7 +163,7 @@ func (c *contest) note(a answer) {
 	}
 }
 
-// look draws the consequence of what is known. The answer is Open while the contest goes on.
+// look decides by what is known of the nodes. The answer is Open while the contest goes on.
 func (c *contest) look() quorum.Verdict {
 	votes, failed, closed, elder := 0, 0, 0, false
 	c.findGhosts()
@@ -206,8 +206,8 @@ func (c *contest) look() quorum.Verdict {
 	return quorum.Open
 }
 
-// lost reports whether another owner has a quorum. It has had all these nodes at once, as
-// what it gives up it gives up as a whole, and then asks for nothing: see yield.
+// lost reports whether another owner has a quorum. It has had all these nodes at once, since
+// an owner gives up all its votes together, and then asks for none: see yield.
 func (c *contest) lost() bool {
 	for _, s := range c.states {
 		if owner := s.reply.Owner; owner != "" && !c.own(owner) && c.votesOf(owner) >= c.need() {
@@ -217,7 +217,7 @@ func (c *contest) lost() bool {
 	return false
 }
 
-// undecided is the verdict if the contest ends as it is: Rejected if an owner may have a
+// undecided returns the verdict if the contest ends now: Rejected if an owner may have a
 // quorum.
 func (c *contest) undecided() quorum.Verdict {
 	unknown := 0
@@ -235,7 +235,7 @@ func (c *contest) undecided() quorum.Verdict {
 }
 
 // findGhosts finds the older rivals that are dead: a node has been free for long, and none
-// of them has taken it. One that is seen on another node is alive after all.
+// of them has taken it. A rival that is then seen on another node is alive after all.
 func (c *contest) findGhosts() {
 	for i, s := range c.states {
 		if on, ghost := c.ghosts[s.reply.Owner]; ghost && on&(1<<i) == 0 {
@@ -259,9 +259,9 @@ func (c *contest) findGhosts() {
 	}
 }
 
-// yield gives up what the attempt has, for an older rival. By then what it has asked for
-// is answered, unless a node is silent: an attempt that was granted more after it has
-// yielded would seem to have a quorum, and the older rival would take itself for refused.
+// yield gives up the attempt's votes for an older rival. By then its questions have been
+// answered, unless a node is silent. Otherwise an attempt could be granted more after it had
+// yielded, seem to have a quorum, and so have the older rival believe that it was refused.
 func (c *contest) yield() {
 	c.Nodes.Abandon(c.Claim)
 	// The release of a dead token does no harm, however late it comes.
@@ -290,8 +290,8 @@ func (c *contest) again() {
 	c.ask()
 }
 
-// ask asks each node that has not granted the key, and owes no answer; but none for an
-// attempt that is about to yield.
+// ask asks each node that has not granted the key and owes no answer. An attempt that is
+// about to yield asks none.
 func (c *contest) ask() {
 	for i, n := range c.Nodes.All() {
 		s := &c.states[i]
@@ -317,7 +317,7 @@ func older(owner, token string) bool {
 	return !ok || age < own || age == own && owner < token
 }
 
-// own reports whether an owner is the attempt itself, by a claim that it has given up.
+// own reports whether an owner is the attempt itself, under a claim that it has given up.
 func (c *contest) own(owner string) bool {
 	age, ok := node.AttemptAge(owner)
 	own, _ := node.AttemptAge(c.Claim.Token)
@@ -335,8 +335,8 @@ func (c *contest) votesOf(owner string) (votes int) {
 
 func (c *contest) need() int { return c.Nodes.Need() }
 
-// ballot is the votes as they are. A node that the attempt has given up, and that is still
-// free, would grant it.
+// ballot returns the votes as they are. A node that the attempt has given up, and that is
+// still free, would grant it.
 func (c *contest) ballot() *quorum.Ballot {
 	b := quorum.NewBallot(len(c.states))
 	for i, s := range c.states {

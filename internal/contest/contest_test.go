@@ -334,7 +334,7 @@ func TestVotesAreSplitIfAnyIsOursOrMayBeAndNoOwnerHasAQuorum(t *testing.T) {
 		"none is ours, and none is still to come": {[]quorum.Reply{refused("A"), refused("B"), refused("C")}, false},
 		"a holder":                                 {[]quorum.Reply{granted, refused("A"), refused("A")}, false},
 		"a holder, and one may yet come":           {[]quorum.Reply{{}, refused("A"), refused("A")}, false},
-		"nobody says who the owner is":             {[]quorum.Reply{granted, refused(""), refused("")}, true},
+		"no node names the owner":                  {[]quorum.Reply{granted, refused(""), refused("")}, true},
 		"one of two nodes of a holder is not seen": {[]quorum.Reply{granted, refused("A"), failed}, true},
 		"half of the nodes are no quorum":          {[]quorum.Reply{granted, granted, refused("A"), refused("A")}, true},
 	} {

@@ -111,7 +111,7 @@ func (h *Hold) Start(ctx context.Context, k *Keeper, owner Owner, claim *node.Cl
 
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || h.over() {
+	if k.closed || h.ended() {
 		h.timer.Stop()
 		h.cancel(nil)
 		return false
@@ -130,9 +130,6 @@ func (h *Hold) Start(ctx context.Context, k *Keeper, owner Owner, claim *node.Cl
 // Context ends, with a cause, when the hold does.
 func (h *Hold) Context() context.Context { return h.ctx }
 
-// Claim returns what is held.
-func (h *Hold) Claim() *node.Claim { return h.claim }
-
 // Until returns the end of validity, which no longer changes after the hold has ended. It
 // carries a monotonic reading.
 func (h *Hold) Until() time.Time {
@@ -147,7 +144,7 @@ func (h *Hold) Valid() bool {
 	return deadline > 0 && h.keeper.clock.Now() < clock.Instant(deadline)
 }
 
-func (h *Hold) over() bool { return h.deadline.Load() < 0 }
+func (h *Hold) ended() bool { return h.deadline.Load() < 0 }
 
 // Bind calls cancel, with the cause, when the hold ends: directly, and not
 // through one more goroutine. A hold binds one.
@@ -160,7 +157,7 @@ func (h *Hold) over() bool { return h.deadline.Load() < 0 }
 // cause; endAt waits for nothing on its way there.
 func (h *Hold) Bind(cancel context.CancelCauseFunc) {
 	h.bound.Store(&cancel)
-	if h.over() {
+	if h.ended() {
 		<-h.ctx.Done()
 		cancel(context.Cause(h.ctx))
 	}

@@ -20,7 +20,7 @@ func TestTheWallClockEndsAHoldSoonerAndNeverLater(t *testing.T) {
 		require.Equal(t, b.clock.Now(), b.clock.Observe(now, now.Round(0).Add(-time.Hour)), "set back: nothing changes")
 		require.NoError(t, h.Context().Err())
 		b.clock.Observe(now, now.Round(0).Add(-time.Hour+time.Minute))
-		require.False(t, h.Valid(), "ahead: validity has passed, at once for whoever asks")
+		require.False(t, h.Valid(), "ahead: validity has passed, at once for every caller")
 		at, cause := ended(h)
 		require.LessOrEqual(t, at.Sub(now), tick, "and within a tick for its context")
 		require.ErrorIs(t, cause, errLost)

@@ -337,7 +337,7 @@ func TestNothingIsRefilledAfterTheEnd(t *testing.T) {
 		time.Sleep(2 * ms)
 		require.True(t, h.End(errReleased))
 		for _, n := range b.config.Nodes.All() {
-			n.Abandon(h.Claim())
+			n.Abandon(h.claim)
 		}
 		time.Sleep(100 * ms)
 		for i, s := range b.stores {
@@ -471,7 +471,7 @@ func TestCloseEndsEveryHoldAndReleasesIt(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, b.stores[0].Len())
 		require.Zero(t, b.stores[1].Len())
-		ok := new(Hold).Start(t.Context(), b.Keeper, owner{b: b}, holds[0].Claim(), b.clock.Now(), Terms{TTL: ttl})
+		ok := new(Hold).Start(t.Context(), b.Keeper, owner{b: b}, holds[0].claim, b.clock.Now(), Terms{TTL: ttl})
 		require.False(t, ok, "a closed keeper keeps nothing")
 	})
 }

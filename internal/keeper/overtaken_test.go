@@ -48,7 +48,7 @@ func TestAnExtensionThatTheEndOvertakesBlamesNoNode(t *testing.T) {
 			synctest.Wait()
 			require.True(t, h.End(errReleased))
 			for _, n := range b.config.Nodes.All() {
-				n.Abandon(h.Claim())
+				n.Abandon(h.claim)
 			}
 			for _, r := range (<-ballots).Replies {
 				require.Equal(t, quorum.Pending, r.Vote)

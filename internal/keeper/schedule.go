@@ -115,7 +115,7 @@ func (k *Keeper) extendThrough(h *Hold) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		k.endTurn(h)
-		again := h.extendAgain && !h.over() && !k.closed
+		again := h.extendAgain && !h.ended() && !k.closed
 		h.extending, h.extendAgain = false, false
 		if again {
 			k.begin(h)

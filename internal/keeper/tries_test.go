@@ -125,7 +125,7 @@ func TestAMiddlewareThatEndsItsGoroutineLateEndsOneTryOnly(t *testing.T) {
 	})
 }
 
-// The last extension that was due is not made up for when nobody wants any more.
+// The last extension that was due is not made up for after StopAuto.
 func TestNothingIsExtendedAfterStopAuto(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		var stopped atomic.Bool
@@ -133,7 +133,7 @@ func TestNothingIsExtendedAfterStopAuto(t *testing.T) {
 			if stopped.Load() {
 				return due(h)
 			}
-			time.Sleep(60 * ms) // the next is due meanwhile
+			time.Sleep(60 * ms) // by then the next is due
 			return errors.New("refused")
 		})
 		start := time.Now()
@@ -147,8 +147,8 @@ func TestNothingIsExtendedAfterStopAuto(t *testing.T) {
 	})
 }
 
-// Whoever waits for an extension that is carried just when his patience ends is
-// told that it was.
+// A caller that waits for an extension learns that it was carried, even if that happens just
+// when its patience ends.
 func TestAnExtensionThatIsCarriedIsToldSo(t *testing.T) {
 	for range 100 {
 		run(t, 1, func(t *testing.T, b *bench) {

@@ -33,7 +33,7 @@ type turns struct {
 	taken   []*taken      // as they were taken, some of which may be over
 	count   int           // that are not
 	usual   time.Duration // how long those took that were not stuck, the last ones most
-	waiting []*Hold       // for a turn, as they became due; but for those that are not queued any more
+	waiting []*Hold       // for a turn, in the order in which they became due; some are no longer queued
 }
 
 // begin has h extended through its owner, as soon as it is its turn. k.mu is held.
@@ -67,7 +67,7 @@ func (k *Keeper) takeTurns(now clock.Instant) clock.Instant {
 		if !h.queued {
 			continue
 		}
-		if h.over() || k.closed {
+		if h.ended() || k.closed {
 			h.unqueue()
 			continue
 		}

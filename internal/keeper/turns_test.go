@@ -105,7 +105,8 @@ func TestExtensionsThatAreStuckHoldUpNoOthers(t *testing.T) {
 	}
 }
 
-// One that ends while it waits for its turn, or is not to be extended any more, is not.
+// A hold that ends while it waits for its turn, or is no longer to be extended, is not
+// extended.
 func TestAHoldThatEndsBeforeItsTurnHasNone(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		const ttl = 30 * time.Second

@@ -23,83 +23,83 @@ type waiter struct {
 }
 
 // Listen implements node.Backend.
-func (s *Backend) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
-	s.mu.Lock()
-	if s.heard == nil {
-		s.heard = make(map[string]func(node.Push))
+func (b *Backend) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
+	b.mu.Lock()
+	if b.heard == nil {
+		b.heard = make(map[string]func(node.Push))
 	}
-	s.heard[channel] = heard
-	s.mu.Unlock()
+	b.heard[channel] = heard
+	b.mu.Unlock()
 	ready()
 	<-ctx.Done()
-	s.mu.Lock()
-	delete(s.heard, channel)
-	s.mu.Unlock()
+	b.mu.Lock()
+	delete(b.heard, channel)
+	b.mu.Unlock()
 	return ctx.Err()
 }
 
-func (s *Backend) drop(key, token string) {
-	if len(s.queues[key]) == 0 {
+func (b *Backend) drop(key, token string) {
+	if len(b.queues[key]) == 0 {
 		return
 	}
-	s.queues[key] = slices.DeleteFunc(s.queues[key], func(w *waiter) bool { return w.token == token })
+	b.queues[key] = slices.DeleteFunc(b.queues[key], func(w *waiter) bool { return w.token == token })
 }
 
-func (s *Backend) first(key, skip string) *waiter {
-	for _, w := range slices.Clone(s.queues[key]) {
+func (b *Backend) first(key, skip string) *waiter {
+	for _, w := range slices.Clone(b.queues[key]) {
 		switch {
 		case w.token == skip:
 		case w.lease.After(time.Now()):
 			return w
 		default:
-			s.drop(key, w.token)
+			b.drop(key, w.token)
 		}
 	}
 	return nil
 }
 
-func (s *Backend) grant(key, skip string) bool {
+func (b *Backend) grant(key, skip string) bool {
 	for {
-		w := s.first(key, skip)
+		w := b.first(key, skip)
 		if w == nil {
 			return false
 		}
-		s.drop(key, w.token)
-		if s.quarantined(w.terms.Quarantine) > 0 {
+		b.drop(key, w.token)
+		if b.quarantined(w.terms.Quarantine) > 0 {
 			continue
 		}
-		fence := s.give(key, w.token, w.window, w.terms)
-		if s.tell(w, w.number, fence) {
-			s.prepare(key, skip)
+		fence := b.give(key, w.token, w.window, w.terms)
+		if b.tell(w, w.number, fence) {
+			b.prepare(key, skip)
 			return true
 		}
 	}
 }
 
 // prepare has the second waiter in the queue join again.
-func (s *Backend) prepare(key, skip string) {
-	if q := s.queues[key]; len(q) > 1 && q[1].token != skip {
-		s.tell(q[1], 0, 0)
+func (b *Backend) prepare(key, skip string) {
+	if q := b.queues[key]; len(q) > 1 && q[1].token != skip {
+		b.tell(q[1], 0, 0)
 	}
 }
 
 // give gives the key to a waiter, and returns the fence.
-func (s *Backend) give(key, token string, window time.Duration, terms node.Terms) int64 {
-	s.set(key, token, window)
-	return s.raise([]string{key}, terms, terms.Floor, 1)
+func (b *Backend) give(key, token string, window time.Duration, terms node.Terms) int64 {
+	b.set(key, token, window)
+	return b.raise([]string{key}, terms, terms.Floor, 1)
 }
 
 // tell pushes to a waiter, and reports whether its process listens.
-func (s *Backend) tell(w *waiter, number, fence int64) bool {
-	heard := s.heard[w.channel]
+func (b *Backend) tell(w *waiter, number, fence int64) bool {
+	heard := b.heard[w.channel]
 	if heard == nil {
 		return false
 	}
 	push := node.Push{Token: w.token, Nonce: w.nonce, Number: number, Fence: fence}
 	var delay time.Duration
-	if s.push != nil {
+	if b.push != nil {
 		var lost bool
-		if delay, lost = s.push(); lost {
+		if delay, lost = b.push(); lost {
 			return true
 		}
 	}
@@ -110,20 +110,20 @@ func (s *Backend) tell(w *waiter, number, fence int64) bool {
 	return true
 }
 
-func (s *Backend) enter(c *node.Command) {
+func (b *Backend) enter(c *node.Command) {
 	key, e := c.Claim.Keys[0], c.Entry
-	i := slices.IndexFunc(s.queues[key], func(w *waiter) bool { return w.token == c.Claim.Token })
+	i := slices.IndexFunc(b.queues[key], func(w *waiter) bool { return w.token == c.Claim.Token })
 	var w *waiter
 	if i >= 0 {
-		w = s.queues[key][i]
+		w = b.queues[key][i]
 	} else {
 		now := time.Now().UnixMilli()
 		w = &waiter{token: c.Claim.Token, order: min(max(e.Order, now-1000-e.Waited.Milliseconds()), now)}
-		if s.queues == nil {
-			s.queues = make(map[string][]*waiter)
+		if b.queues == nil {
+			b.queues = make(map[string][]*waiter)
 		}
-		s.queues[key] = append(s.queues[key], w)
-		slices.SortFunc(s.queues[key], func(a, b *waiter) int {
+		b.queues[key] = append(b.queues[key], w)
+		slices.SortFunc(b.queues[key], func(a, b *waiter) int {
 			if a.order != b.order {
 				return int(a.order - b.order)
 			}
@@ -133,56 +133,56 @@ func (s *Backend) enter(c *node.Command) {
 	if w.number < e.Number {
 		w.number, w.terms = e.Number, terms(c)
 	}
-	w.lease, w.window, w.channel, w.nonce = time.Now().Add(s.local(e.Lease)), e.Window, e.Channel, c.Nonce
+	w.lease, w.window, w.channel, w.nonce = time.Now().Add(b.local(e.Lease)), e.Window, e.Channel, c.Nonce
 }
 
-func (s *Backend) queued(c *node.Command) node.Outcome {
+func (b *Backend) queued(c *node.Command) node.Outcome {
 	key := c.Claim.Keys[0]
 	c.Held, c.Owner = -1, ""
-	c.Rank = slices.IndexFunc(s.queues[key], func(w *waiter) bool { return w.token == c.Claim.Token })
-	if held, ok := s.keys[key]; ok {
+	c.Rank = slices.IndexFunc(b.queues[key], func(w *waiter) bool { return w.token == c.Claim.Token })
+	if held, ok := b.keys[key]; ok {
 		c.Held, c.Owner = time.Until(held.expires), held.token
 	}
 	return node.Refused
 }
 
-func (s *Backend) take(c *node.Command) node.Outcome {
-	s.drop(c.Claim.Keys[0], c.Claim.Token)
-	c.Fence = s.give(c.Claim.Keys[0], c.Claim.Token, c.Entry.Window, terms(c))
+func (b *Backend) take(c *node.Command) node.Outcome {
+	b.drop(c.Claim.Keys[0], c.Claim.Token)
+	c.Fence = b.give(c.Claim.Keys[0], c.Claim.Token, c.Entry.Window, terms(c))
 	return node.Done
 }
 
-func (s *Backend) join(c *node.Command) node.Outcome {
+func (b *Backend) join(c *node.Command) node.Outcome {
 	key, token := c.Claim.Keys[0], c.Claim.Token
-	owner, held := s.get(key)
-	if left := s.quarantined(c.Claim.Terms().Quarantine); left > 0 {
-		s.drop(key, token)
+	owner, held := b.get(key)
+	if left := b.quarantined(c.Claim.Terms().Quarantine); left > 0 {
+		b.drop(key, token)
 		return refuse(c, left)
 	}
 	if held && owner == token {
-		if s.keys[key].expires.Before(time.Now().Add(s.local(c.Entry.Window))) {
-			s.set(key, token, c.Entry.Window)
+		if b.keys[key].expires.Before(time.Now().Add(b.local(c.Entry.Window))) {
+			b.set(key, token, c.Entry.Window)
 		}
-		c.Fence = s.raise([]string{key}, terms(c), c.Entry.Floor, 0)
+		c.Fence = b.raise([]string{key}, terms(c), c.Entry.Floor, 0)
 		return node.Done
 	}
-	s.enter(c)
+	b.enter(c)
 	switch {
 	case held:
-		return s.queued(c)
-	case s.first(key, "").token == token, !s.grant(key, token):
-		return s.take(c)
+		return b.queued(c)
+	case b.first(key, "").token == token, !b.grant(key, token):
+		return b.take(c)
 	}
-	return s.queued(c)
+	return b.queued(c)
 }
 
-func (s *Backend) leave(c *node.Command) node.Outcome {
+func (b *Backend) leave(c *node.Command) node.Outcome {
 	key, token := c.Claim.Keys[0], c.Claim.Token
-	owner, held := s.get(key)
+	owner, held := b.get(key)
 	ours := held && owner == token
-	s.drop(key, token)
-	if ours && !s.grant(key, "") {
-		delete(s.keys, key)
+	b.drop(key, token)
+	if ours && !b.grant(key, "") {
+		delete(b.keys, key)
 	}
 	if ours {
 		return node.Done
@@ -199,8 +199,8 @@ func terms(c *node.Command) node.Terms {
 	return t
 }
 
-func (s *Backend) look(c *node.Command) node.Outcome {
-	if len(s.queues[c.Claim.Keys[0]]) > 0 {
+func (b *Backend) look(c *node.Command) node.Outcome {
+	if len(b.queues[c.Claim.Keys[0]]) > 0 {
 		return node.Refused
 	}
 	return node.Done

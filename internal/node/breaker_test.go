@@ -14,8 +14,8 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// While a server is down nobody dials but the probe: acquisitions are refused at
-// once, extensions and releases wait, and all go out as soon as it answers.
+// While a server is down only the probe dials: acquisitions are refused at once, extensions and
+// releases wait, and all are sent as soon as the server answers.
 func TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		held, dropped := claim(1), claim(2)
@@ -43,12 +43,12 @@ func TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers(t *testing.T) {
 	})
 }
 
-// What is still under way on a connection that works says that the server is up,
-// though it accepts no new one.
+// Pipelines that are under way on an old connection show that the server is up, though it
+// accepts no new connection.
 func TestAServerThatIsUpAndDownByTurnsHasOneProbe(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		refuse := func(op memnode.Op, _ int) memnode.Fault {
-			if op == memnode.Release { // the probe's dial takes its time to fail
+			if op == memnode.Release { // the probe's dial is slow to fail
 				time.Sleep(300 * ms)
 			}
 			return memnode.Fault{Refuse: true}
@@ -70,7 +70,7 @@ func TestAServerThatIsUpAndDownByTurnsHasOneProbe(t *testing.T) {
 	})
 }
 
-// An outage is over for the node soon after it is over.
+// The node notices the end of an outage soon.
 func TestAnOutageSeemsAtMostAQuarterSecondLonger(t *testing.T) {
 	for _, outage := range []time.Duration{10 * ms, 100 * ms, time.Second, time.Hour} {
 		t.Run(fmt.Sprint(outage), func(t *testing.T) {

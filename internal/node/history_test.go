@@ -16,7 +16,7 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// ear counts what a voter is told.
+// ear counts the calls of a voter.
 type ear struct {
 	sent, cast atomic.Int32
 	late       atomic.Bool // sent after it was cast
@@ -31,8 +31,8 @@ func (e *ear) Sent(int, quorum.Progress) {
 
 func (e *ear) Cast(int, quorum.Reply) { e.cast.Add(1) }
 
-// Whatever befalls the calls, and whenever claims end, each voter is told once,
-// and no key of a claim stays behind.
+// Whatever happens to the calls, and whenever claims end, each voter gets one reply, and no key
+// of a claim stays behind.
 func TestEachVoterIsToldOnceAndNoKeyStays(t *testing.T) {
 	for seed := range uint64(300) {
 		synctest.Test(t, func(t *testing.T) { tellEachOnce(t, seed) })
@@ -87,7 +87,7 @@ func tellEachOnce(t *testing.T, seed uint64) {
 	}
 	var all sync.WaitGroup
 	claims := 20
-	if seed%10 == 0 { // more than queues keep the dead of
+	if seed%10 == 0 { // more dead commands than a queue keeps
 		claims = 3000
 	}
 	for i := range claims {
@@ -141,8 +141,7 @@ func tellEachOnce(t *testing.T, seed uint64) {
 	}
 }
 
-// Acquisitions that nobody waits for any more are dropped when releases are
-// queued behind them, too.
+// Acquisitions without a waiting caller are dropped when releases are queued behind them, too.
 func TestWhatIsDroppedForReleasesIsTold(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		var held []*node.Claim

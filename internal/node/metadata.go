@@ -8,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// MaxMetadata is the most bytes of metadata that a token can carry.
-const MaxMetadata = 256
+// maxMetadata is the most bytes of metadata that a token can carry.
+const maxMetadata = 256
 
 // Tag returns the token with metadata, which [Metadata] reads; without any, the token as it
 // is. The value of the keys is the whole, so the metadata alone releases nothing. The result
@@ -35,8 +35,8 @@ func Metadata(token string) string {
 // CheckMetadata validates metadata, which is printed in errors, logs and terminals.
 func CheckMetadata(text string) error {
 	switch {
-	case len(text) > MaxMetadata:
-		return fmt.Errorf("%d bytes: must be at most %d", len(text), MaxMetadata)
+	case len(text) > maxMetadata:
+		return fmt.Errorf("%d bytes: must be at most %d", len(text), maxMetadata)
 	case !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }):
 		return fmt.Errorf("%q: must be printable characters, in UTF-8", text)
 	}

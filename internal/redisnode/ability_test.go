@@ -1,19 +1,12 @@
 package redisnode_test
 
 import (
-	"bufio"
-	"errors"
 	"fmt"
-	"io"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock/internal/node"
@@ -22,167 +15,7 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// endpoint is an address in front of a server. New connections go where it points to at the time; commands are passed
-// on as rewrite has them.
-type endpoint struct {
-	ln net.Listener
-	wg sync.WaitGroup
-
-	mu      sync.Mutex // guards what follows
-	target  string
-	rewrite func(args []string) []string // nil: as they are
-	seen    []string                     // the commands, after their handshakes
-	links   map[net.Conn]bool
-	dialled int
-}
-
-func startEndpoint(t *testing.T, s *redistest.Server) *endpoint {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	e := &endpoint{ln: ln, target: s.Addr(), links: make(map[net.Conn]bool)}
-	e.wg.Go(func() {
-		for {
-			client, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			e.mu.Lock()
-			server, err := net.Dial("tcp", e.target)
-			e.dialled++
-			if err == nil {
-				e.links[client] = true
-			}
-			e.mu.Unlock()
-			if err != nil {
-				client.Close()
-				continue
-			}
-			e.wg.Go(func() {
-				_, _ = io.Copy(client, server)
-				client.Close()
-			})
-			e.wg.Go(func() {
-				e.pass(client, server)
-				server.Close()
-			})
-		}
-	})
-	t.Cleanup(func() {
-		ln.Close()
-		e.cut()
-		e.wg.Wait()
-	})
-	return e
-}
-
-func (e *endpoint) pass(client io.Reader, server io.Writer) {
-	for r := bufio.NewReader(client); ; {
-		args, err := readArgs(r)
-		if err != nil {
-			return
-		}
-		e.mu.Lock()
-		if !slices.Contains([]string{"HELLO", "CLIENT", "PING"}, args[0]) {
-			e.seen = append(e.seen, strings.Join(args, " "))
-		}
-		if e.rewrite != nil {
-			args = e.rewrite(args)
-		}
-		e.mu.Unlock()
-		var b strings.Builder
-		fmt.Fprintf(&b, "*%d\r\n", len(args))
-		for _, arg := range args {
-			fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(arg), arg)
-		}
-		if _, err := io.WriteString(server, b.String()); err != nil {
-			return
-		}
-	}
-}
-
-func readArgs(r *bufio.Reader) ([]string, error) {
-	length := func() (int, error) {
-		line, err := r.ReadString('\n')
-		if err != nil {
-			return 0, err
-		}
-		return strconv.Atoi(strings.TrimSpace(line[1:]))
-	}
-	n, err := length()
-	args := make([]string, n)
-	for i := range args {
-		size, failed := length()
-		arg := make([]byte, size+2)
-		if _, err = io.ReadFull(r, arg); failed != nil || err != nil {
-			return nil, errors.Join(failed, err)
-		}
-		args[i] = string(arg[:size])
-	}
-	return args, err
-}
-
-// point has new connections go to another server.
-func (e *endpoint) point(s *redistest.Server) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.target = s.Addr()
-}
-
-func (e *endpoint) rewrites(rewrite func(args []string) []string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.rewrite = rewrite
-}
-
-// cut breaks the connections off.
-func (e *endpoint) cut() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for link := range e.links {
-		link.Close()
-	}
-	clear(e.links)
-}
-
-// asked returns the commands since it was called last.
-func (e *endpoint) asked() []string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	seen := e.seen
-	e.seen = nil
-	return seen
-}
-
-func (e *endpoint) dials() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.dialled
-}
-
-func (e *endpoint) option() rueidis.ClientOption {
-	return rueidis.ClientOption{
-		InitAddress: []string{e.ln.Addr().String()}, ForceSingleClient: true, DisableCache: true, AlwaysPipelining: true, PipelineMultiplex: -1,
-		Dialer: net.Dialer{Timeout: eventually.Soon}, ConnWriteTimeout: eventually.Soon,
-	}
-}
-
-// dial returns a Store that has dialled the endpoint.
-func (e *endpoint) dial(t *testing.T) *redisnode.Redis {
-	s := redisnode.Dial(e.option())
-	t.Cleanup(s.Close)
-	<-s.Tried()
-	return s
-}
-
-// wrap returns a Store over a client of the caller's.
-func (e *endpoint) wrap(t *testing.T) *redisnode.Redis {
-	client, err := rueidis.NewClient(e.option())
-	require.NoError(t, err)
-	t.Cleanup(client.Close)
-	return redisnode.Wrap(client).(*redisnode.Redis)
-}
-
-// take acquires a key. On a connection that breaks it may take several times.
+// take acquires a key. On a connection that breaks it may take several attempts.
 func take(t *testing.T, s node.Backend, key, token string) node.Command {
 	t.Helper()
 	batch := []node.Command{{Kind: node.Acquire, Claim: node.NewClaim([]string{key}, token, 1), TTL: time.Minute}}
@@ -193,7 +26,7 @@ func take(t *testing.T, s node.Backend, key, token string) node.Command {
 func TestASetTellsTheOwnerOnceThatIsProven(t *testing.T) {
 	e := startEndpoint(t, redistest.Start(t))
 	s := e.dial(t)
-	for range 2 { // with the first connection, and with the next one
+	for range 2 { // on the first connection, and on the next one
 		require.Equal(t, node.Done, take(t, s, "a", "one").Outcome)
 		require.Regexp(t, `^EVAL`, e.asked()[0], "no script has succeeded")
 		require.Equal(t, node.Done, take(t, s, "b", "two").Outcome)
@@ -214,7 +47,7 @@ func TestASetTellsTheOwnerOnceThatIsProven(t *testing.T) {
 	}
 }
 
-// A proxy or an old server that does not honour GET answers nil where a key is held.
+// A proxy or an old server that ignores GET answers nil for a key that is held.
 func TestNilIsNoVoteWhereGETIsNotHonoured(t *testing.T) {
 	for name, rewrite := range map[string]func(args []string) []string{
 		"ignored": func(args []string) []string {
@@ -228,7 +61,7 @@ func TestNilIsNoVoteWhereGETIsNotHonoured(t *testing.T) {
 		},
 	} {
 		for _, c := range []struct {
-			from int // how many acquisitions have proven what they can
+			from int // how many acquisitions have proven the server's ability
 			cut  bool
 		}{{0, true}, {1, true}, {2, true}, {1, false}} {
 			t.Run(fmt.Sprintf("%s/%+v", name, c), func(t *testing.T) {
@@ -322,7 +155,7 @@ func TestScriptsAreProvenAgainOnANewConnection(t *testing.T) {
 	require.Empty(t, without.Keys(t))
 }
 
-// Whoever may set a key but not delete it would leave it behind.
+// A user that may set a key but not delete it would leave it behind.
 func TestAUserThatMayNoLongerRunScriptsTakesNoKey(t *testing.T) {
 	server := redistest.Start(t)
 	e := startEndpoint(t, server)
@@ -345,7 +178,7 @@ func TestAUserThatMayNoLongerRunScriptsTakesNoKey(t *testing.T) {
 	}
 }
 
-// What a server says of a command in a script, or of the keys, names neither.
+// A server's error about a command in a script, or about its keys, names neither.
 func TestADenialNamesTheCommandAndTheKey(t *testing.T) {
 	server := redistest.Start(t)
 	e := startEndpoint(t, server)

@@ -1,17 +1,12 @@
 package redisnode
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
-	"net"
-	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -34,7 +29,7 @@ func FuzzSlot(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key string) {
 		ours := slot(key)
 		require.Less(t, ours, uint16(16384))
-		// For a client that is not of a Cluster the top bit is set.
+		// The top bit is set for a client that is not a Cluster's.
 		get := client.B().Get().Key(key).Build()
 		require.Equal(t, get.Slot()&^(1<<15), ours, "rueidis'")
 		servers, err := client.Do(t.Context(), client.B().ClusterKeyslot().Key(key).Build()).AsInt64()
@@ -60,9 +55,8 @@ var replies = []string{
 	"", "\r\n", "\n", "+", ":1", ":1\n", ":1\r", "+OK", "+OK\r", "HTTP/1.1 400 Bad Request\r\n\r\n", "\x15\x03\x01\x00\x02\x02", "OK\r\n", "1\r\n", "*1\r\n", "*1\r\n$1\r\n", "?\r\n",
 }
 
-// Whatever a server answers to the commands of a Store, it is taken for granted,
-// refused, extended, refilled or deleted if it is that answer, and for an
-// error otherwise.
+// Any answer of a server counts as granted, refused, extended, refilled or deleted only if it is
+// exactly the answer that means this, and as an error otherwise.
 func FuzzReplies(f *testing.F) {
 	for _, reply := range replies {
 		f.Add([]byte(reply), false)
@@ -71,7 +65,7 @@ func FuzzReplies(f *testing.F) {
 		f.Add([]byte(reply), true)
 	}
 	server := startFake(f)
-	clients := make(map[bool]rueidis.Client) // by protocol: one serves as long as its connection does
+	clients := make(map[bool]rueidis.Client) // by protocol: each is used until its connection breaks
 	f.Cleanup(func() {
 		for _, client := range clients {
 			client.Close()
@@ -132,9 +126,9 @@ func FuzzReplies(f *testing.F) {
 	})
 }
 
-// Half a reply on a connection that stays open holds a call up until its ctx
-// ends, and otherwise until rueidis finds the connection dead.
-func TestHalfAReplyHangsNobody(t *testing.T) {
+// Half a reply on a connection that stays open blocks a call until its ctx ends, or until rueidis
+// finds the connection dead.
+func TestHalfAReplyBlocksNoCallForEver(t *testing.T) {
 	for _, cancelled := range []bool{true, false} {
 		for _, half := range []string{"", ":", ":1", "+OK", "$10\r\nabc", "*2\r\n:1\r\n"} {
 			t.Run(fmt.Sprintf("cancelled=%v/%q", cancelled, half), func(t *testing.T) {
@@ -145,7 +139,7 @@ func TestHalfAReplyHangsNobody(t *testing.T) {
 					option.ConnWriteTimeout, option.Dialer.KeepAlive = 100*time.Millisecond, 50*time.Millisecond
 				}
 				var client rueidis.Client
-				eventually.True(t, "hands are shaken", func() bool { // on a loaded machine that takes longer
+				eventually.True(t, "the handshake is complete", func() bool { // on a loaded machine that takes longer
 					var err error
 					if client, err = rueidis.NewClient(option); err != nil && client != nil {
 						client.Close()
@@ -183,8 +177,8 @@ func TestHalfAReplyHangsNobody(t *testing.T) {
 	}
 }
 
-// check holds what the Store made of an answer against what the answer was:
-// answers are those that are none of them errors.
+// check compares the outcome of a command with the answer that the server gave. answers are the
+// answers that are not errors, by outcome.
 func check(t *testing.T, said meaning, end ending, op string, c node.Command, answers map[node.Outcome][]meaning) {
 	t.Helper()
 	if c.Outcome == node.Unknown {
@@ -209,15 +203,15 @@ func check(t *testing.T, said meaning, end ending, op string, c node.Command, an
 	require.True(t, op == "SET" && c.Outcome == node.Done && said.same(bulk), "%s: %+v was taken for %v", op, said, c.Outcome)
 }
 
-// meaning is what one reply says.
+// meaning is the content of one reply.
 type meaning struct {
 	kind byte   // of RESP3, with '-' for all errors and '_' for all nulls
-	text string // of an array, what its elements are: their kinds, and which integers
+	text string // of an array, the kinds of its elements, and their integers
 	size int    // in bytes, with attributes
 }
 
-// value is what SET with GET may answer about a key that is held: its value, or that it is
-// of another type. A value that is OK is the answer of a server that does not know GET.
+// value returns the valid answers of SET with GET for a key that is held: its value, or the error
+// that it is of another type. OK as a value is the answer of a server that does not know GET.
 func value(said meaning, reply []byte) []meaning {
 	text := said.kind == '$' && reply[0] != '=' || said.kind == '+'
 	if text && said.text != "OK" || bytes.HasPrefix(reply, []byte("-WRONGTYPE ")) {
@@ -233,7 +227,7 @@ func owner(kind, element byte) meaning { return meaning{kind: kind, text: ":0" +
 
 func (a meaning) same(b meaning) bool { return a.kind == b.kind && a.text == b.text }
 
-// ending is how a reply ends.
+// ending says whether a reply is whole.
 type ending string
 
 const (
@@ -242,8 +236,8 @@ const (
 	harmful  ending = "harmful" // not to be sent: rueidis panics at it, or allocates without a limit, or wants more
 )
 
-// scan reads one reply as rueidis does, which takes some that the protocol does
-// not know: any two bytes for a line end, leading zeros, integers modulo 2^64.
+// scan reads one reply as rueidis does, which accepts more than the protocol: any two bytes as a
+// line end, leading zeros, integers modulo 2^64.
 func scan(b []byte, depth int) (meaning, ending) {
 	if len(b) == 0 {
 		return meaning{}, broken
@@ -324,7 +318,7 @@ func scan(b []byte, depth int) (meaning, ending) {
 	if a.kind != '|' {
 		return a, complete
 	}
-	after, end := scan(b[a.size:], depth) // an attribute comes before what it is of
+	after, end := scan(b[a.size:], depth) // an attribute precedes its value
 	after.size += a.size
 	return after, end
 }
@@ -346,148 +340,4 @@ func number(line []byte) (int64, bool) {
 		n.Neg(n)
 	}
 	return int64(n.And(n, new(big.Int).SetUint64(1<<64-1)).Uint64()), true
-}
-
-// fake is a server that shakes hands, and answers every other command alike.
-type fake struct {
-	ln net.Listener
-	wg sync.WaitGroup
-
-	mu    sync.Mutex // guards what follows
-	conns map[net.Conn]bool
-	reply []byte
-	after after
-	resp2 bool
-	hello []byte        // what HELLO is answered; nil: as Redis does
-	asked chan struct{} // closed when a command has come
-}
-
-// after is what the fake does when it has answered a command.
-type after int
-
-const (
-	goOn after = iota
-	closeConn
-	fallSilent
-)
-
-func startFake(t testing.TB) *fake {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	s := &fake{ln: ln, conns: make(map[net.Conn]bool)}
-	s.wg.Go(func() {
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			s.mu.Lock()
-			s.conns[conn] = true
-			s.mu.Unlock()
-			s.wg.Go(func() { s.serve(conn) })
-		}
-	})
-	t.Cleanup(func() {
-		_ = ln.Close()
-		s.hangUp()
-		s.wg.Wait()
-	})
-	return s
-}
-
-func (s *fake) hangUp() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for conn := range s.conns {
-		_ = conn.Close()
-	}
-}
-
-func (s *fake) answer(reply []byte, then after, resp2 bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.reply, s.after, s.resp2, s.asked = reply, then, resp2, make(chan struct{})
-}
-
-func (s *fake) refuseHello(reply string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.hello = []byte(reply)
-}
-
-func (s *fake) option() rueidis.ClientOption {
-	return rueidis.ClientOption{
-		InitAddress: []string{s.ln.Addr().String()}, ForceSingleClient: true, DisableCache: true, AlwaysPipelining: true, PipelineMultiplex: -1,
-		ConnWriteTimeout: eventually.Soon, Dialer: net.Dialer{Timeout: eventually.Soon, KeepAlive: time.Second},
-	}
-}
-
-func (s *fake) serve(conn net.Conn) {
-	defer func() {
-		_ = conn.Close()
-		s.mu.Lock()
-		delete(s.conns, conn)
-		s.mu.Unlock()
-	}()
-	r := bufio.NewReader(conn)
-	for {
-		command, err := readCommand(r)
-		if err != nil {
-			return
-		}
-		s.mu.Lock()
-		reply, then := s.reply, goOn
-		switch {
-		case command == "HELLO" && s.hello != nil:
-			reply = s.hello
-		case command == "HELLO" && s.resp2:
-			reply = []byte("-ERR unknown command 'HELLO'\r\n")
-		case command == "HELLO":
-			reply = []byte("%2\r\n+version\r\n+7.0.0\r\n+proto\r\n:3\r\n")
-		case command == "CLIENT":
-			reply = []byte("+OK\r\n")
-		case command == "PING":
-			reply = []byte("+PONG\r\n")
-		default:
-			then = s.after
-			select {
-			case <-s.asked:
-			default:
-				close(s.asked)
-			}
-		}
-		s.mu.Unlock()
-		_, err = conn.Write(reply)
-		switch {
-		case err != nil || then == closeConn:
-			_ = conn.(*net.TCPConn).SetLinger(0) // not thousands of ports in TIME_WAIT
-			return
-		case then == fallSilent:
-			_, _ = io.Copy(io.Discard, r)
-			return
-		}
-	}
-}
-
-func readCommand(r *bufio.Reader) (string, error) {
-	length := func() (int, error) {
-		line, err := r.ReadString('\n')
-		if err != nil {
-			return 0, err
-		}
-		return strconv.Atoi(strings.TrimSpace(line[1:]))
-	}
-	n, err := length()
-	var first string
-	for i := 0; i < n && err == nil; i++ {
-		var size int
-		if size, err = length(); err != nil {
-			break
-		}
-		arg := make([]byte, size+2)
-		if _, err = io.ReadFull(r, arg); i == 0 {
-			first = string(arg[:size])
-		}
-	}
-	return first, err
 }

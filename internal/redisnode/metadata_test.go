@@ -40,14 +40,14 @@ func TestARefusedAcquisitionIsToldTheOwner(t *testing.T) {
 				batch[0].TTL = time.Minute
 				require.NoError(t, s.Do(t.Context(), batch))
 				require.Equal(t, node.Refused, batch[0].Outcome, what)
-				if name == "in memory" || rival.Script { // no one tells the Store of the connections of a caller's client
+				if name == "in memory" || rival.Script { // the Backend does not see the connections of a caller's client
 					require.Equal(t, holder.Token, batch[0].Owner, what)
 				} else {
 					require.Empty(t, batch[0].Owner, what)
 				}
 			}
 
-			// What can be read is not the token.
+			// Only the metadata is in the error, not the token.
 			readable := claim("", node.Terms{Metadata: "host=a"}, "a", "b")
 			require.Equal(t, node.Refused, do(t, s, node.Release, 0, readable)[0].Outcome)
 			require.Equal(t, node.Refused, do(t, s, node.Extend, time.Hour, readable)[0].Outcome)

@@ -15,7 +15,7 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// listening returns a channel of the tokens that were told of on "grants".
+// listening returns a channel of the tokens that are announced on "grants".
 func listening(t *testing.T, s *redisnode.Redis) <-chan string {
 	told, ready := make(chan string, 100), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -26,7 +26,7 @@ func listening(t *testing.T, s *redisnode.Redis) <-chan string {
 			if p.Nonce != "nonce-of-"+p.Token {
 				told <- "the nonce of another: " + p.Nonce
 			}
-			if p.Number == 0 { // it is to join again
+			if p.Number == 0 { // the claim is to join again
 				return
 			}
 			told <- strings.TrimSuffix(fmt.Sprint(p.Token, " ", p.Number, " ", p.Fence), " 0")
@@ -49,7 +49,7 @@ func next(t *testing.T, told <-chan string) string {
 	}
 }
 
-// join joins the queue of "k", and returns what came of it.
+// join joins the queue of "k", and returns the result.
 func join(t *testing.T, s *redisnode.Redis, token string, e node.Entry) node.Command {
 	t.Helper()
 	e.Number++
@@ -86,13 +86,13 @@ func TestAQueueGrantsInOrder(t *testing.T) {
 	now := time.Now().UnixMilli()
 	holding(t, server, "holder")
 	require.Equal(t, node.Refused, join(t, s, "second", node.Entry{Order: now - 20}).Outcome)
-	require.Equal(t, node.Refused, join(t, s, "dead", node.Entry{Order: now - 30, Channel: "nobody-listens"}).Outcome)
+	require.Equal(t, node.Refused, join(t, s, "dead", node.Entry{Order: now - 30, Channel: "unheard"}).Outcome)
 	c := join(t, s, "first", node.Entry{Order: now - 40, Number: 6})
 	join(t, s, "first", node.Entry{Order: now - 40, Number: 4}) // overtaken
 	require.Equal(t, "holder", c.Owner)
 	require.InDelta(t, time.Minute, c.Held, float64(10*time.Second))
 
-	require.Equal(t, node.Refused, leave(t, s, "nobody"))
+	require.Equal(t, node.Refused, leave(t, s, "another"))
 	require.Equal(t, node.Done, leave(t, s, "holder"))
 	require.Equal(t, "first 7", next(t, told))
 	require.Equal(t, node.Done, join(t, s, "first", node.Entry{}).Outcome, "it has it")
@@ -104,7 +104,7 @@ func TestAQueueGrantsInOrder(t *testing.T) {
 	require.Empty(t, server.Keys(t))
 }
 
-// pushes returns a channel of all that is pushed on "pushes".
+// pushes returns a channel of all pushes on "pushes".
 func pushes(t *testing.T, s *redisnode.Redis) <-chan node.Push {
 	heard, ready := make(chan node.Push, 100), make(chan struct{})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -118,8 +118,8 @@ func pushes(t *testing.T, s *redisnode.Redis) <-chan node.Push {
 	return heard
 }
 
-// Every push carries the nonce that the claim gave this node. A grant has the second of those
-// who still wait join again: it is soon the first.
+// Every push carries the nonce that the claim gave this node. A grant has the second of the
+// remaining waiters join again: it will soon be the first.
 func TestAGrantHasTheNextButOneJoinAgain(t *testing.T) {
 	server := redistest.Start(t)
 	s := connect(t, server)
@@ -166,7 +166,7 @@ func TestAGrantHasTheNextButOneJoinAgain(t *testing.T) {
 	leave(t, s, "d")
 	hears()
 
-	// A join that finds the key free has it granted to the first. The caller has just joined.
+	// A join that finds the key free grants it to the first waiter. The caller has just joined.
 	for caller, told := range map[string][]node.Push{"b": {grant("a", 1), grant("c", 0)}, "c": {grant("a", 1)}} {
 		holding(t, server, "holder")
 		wait("a", "b", "c")
@@ -181,8 +181,8 @@ func TestAGrantHasTheNextButOneJoinAgain(t *testing.T) {
 	}
 }
 
-// A candidate that comes back with another token is as old as it was, though no clock is
-// believed to be further behind than the wait has lasted.
+// A candidate that comes back with another token keeps its age, though an order counts only as
+// far back as the wait has lasted.
 func TestAPlaceIsKeptAcrossAChangeOfTheToken(t *testing.T) {
 	server := redistest.Start(t)
 	s := connect(t, server)
@@ -231,7 +231,7 @@ func TestAClockThatIsWrongChangesAPlaceByLittle(t *testing.T) {
 	require.Equal(t, []string{"ahead", "right"}, order[2:])
 }
 
-// One with a short ttl has a short lease.
+// A waiter with a short ttl has a short lease.
 func TestAShortLeaseLeavesLongOnesAlone(t *testing.T) {
 	server := redistest.Start(t)
 	s := connect(t, server)
@@ -245,7 +245,7 @@ func TestAShortLeaseLeavesLongOnesAlone(t *testing.T) {
 	}
 }
 
-// Whoever is told counts on it.
+// A waiter relies on a push.
 func TestAGrantThatFailsIsNotToldOf(t *testing.T) {
 	server := redistest.Start(t)
 	s := connect(t, server)

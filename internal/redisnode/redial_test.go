@@ -14,13 +14,14 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// demote makes s a replica of a server that has another replica's data: of one that does not answer, which is enough.
+// demote makes s a replica, of a server that does not answer: that is enough.
 func demote(t *testing.T, s *redistest.Server) {
 	_, err := s.Do("REPLICAOF", "127.0.0.1", "1")
 	require.NoError(t, err)
 }
 
-// A managed endpoint points to the promoted server, and the old one lives on as a replica, with its connections.
+// A managed endpoint points to the promoted server, and the old master stays up as a replica,
+// with its connections.
 func TestAnEndpointThatHasMovedIsFoundAgain(t *testing.T) {
 	for name, connect := range map[string]func(*endpoint, *testing.T) *redisnode.Redis{"its own client": (*endpoint).dial, "a caller's client": (*endpoint).wrap} {
 		t.Run(name, func(t *testing.T) {
@@ -70,7 +71,7 @@ func TestAPingOfAReplicaFailsAndHasItDialledAgain(t *testing.T) {
 	eventually.True(t, "the new server is asked", func() bool { return ping() == nil })
 }
 
-// A server that stays a replica is not dialled again and again.
+// A server that stays a replica is not dialled all the time.
 func TestAServerThatStaysAReplicaIsDialledOnceASecond(t *testing.T) {
 	for name, connect := range map[string]func(*endpoint, *testing.T) *redisnode.Redis{"its own client": (*endpoint).dial, "a caller's client": (*endpoint).wrap} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +94,7 @@ func TestAServerThatStaysAReplicaIsDialledOnceASecond(t *testing.T) {
 	}
 }
 
-// These servers are masters, and will be the same after another dial.
+// These servers are masters: another dial would not help.
 func TestAMasterThatRefusesWritesKeepsItsConnection(t *testing.T) {
 	server := redistest.Start(t)
 	e := startEndpoint(t, server)
@@ -120,7 +121,7 @@ func TestAMasterThatRefusesWritesKeepsItsConnection(t *testing.T) {
 	require.Equal(t, 1, e.dials())
 }
 
-// A redial of a Store is over with it.
+// A redial leaves no connection behind after Close.
 func TestAStoreForgetsTheConnectionsThatAreClosed(t *testing.T) {
 	e := startEndpoint(t, redistest.Start(t))
 	s := e.dial(t)
@@ -135,7 +136,7 @@ func TestAStoreForgetsTheConnectionsThatAreClosed(t *testing.T) {
 	eventually.True(t, "all are closed", func() bool { return redisnode.Open(s) == 0 })
 }
 
-// The master that is replaced lives on as a replica, as after a planned failover.
+// The replaced master stays up as a replica, as after a planned failover.
 func TestASentinelGroupsNewMasterIsFoundWhileTheOldOneLives(t *testing.T) {
 	group := redistest.StartSentinel(t)
 	option, reason := redisnode.ParseURL(group.URL())
@@ -148,12 +149,12 @@ func TestASentinelGroupsNewMasterIsFoundWhileTheOldOneLives(t *testing.T) {
 	require.Equal(t, node.Done, take(t, s, "before", "ours").Outcome)
 	var asked time.Time
 	eventually.True(t, "another server is the master", func() bool {
-		if time.Since(asked) > 10*time.Second { // on a busy machine the Sentinels may give a failover up
+		if time.Since(asked) > 10*time.Second { // on a busy machine the Sentinels may abort a failover
 			_, _ = group.Sentinels()[0].Do("SENTINEL", "FAILOVER", redistest.MasterSet)
 			asked = time.Now()
 		}
 		role, err := old.Do("ROLE")
-		return err == nil && role.([]any)[0] == "slave" // a server that becomes a replica breaks its connections off
+		return err == nil && role.([]any)[0] == "slave" // a server that becomes a replica closes its connections
 	})
 	eventually.True(t, "it is asked", func() bool { return take(t, s, "after", "ours").Outcome == node.Done })
 	_, held := group.Master().Get(t, "after")

@@ -41,8 +41,7 @@ func do(t *testing.T, s node.Backend, kind node.Kind, ttl time.Duration, claims 
 	return batch
 }
 
-// The store in memory, with which the rest is tested, and a real server must
-// answer alike.
+// Other tests use nodes in memory. A real server must answer as they do.
 func TestOneKeyIsTakenWithoutAScriptOnceOneHasSucceeded(t *testing.T) {
 	server := redistest.Start(t)
 	s := connect(t, server)
@@ -76,7 +75,7 @@ func TestScripts(t *testing.T) {
 		require.NoError(t, err)
 		return time.Duration(left.(int64)) * time.Millisecond
 	}
-	for round := range 2 { // the second with the scripts known
+	for round := range 2 { // in the second the server knows the scripts
 		ours := node.NewClaim([]string{"a", "b"}, "ours", 1)
 		require.Equal(t, node.Done, do(t, s, node.Acquire, time.Minute, ours)[0].Outcome)
 		require.Greater(t, pttl("a"), 50*time.Second)
@@ -122,7 +121,7 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// A key of a foreign type is another owner's, and nothing more.
+// A key of a foreign type counts as another owner's.
 func TestAKeyOfAForeignTypeIsAnotherOwners(t *testing.T) {
 	server := redistest.Start(t)
 	s := connect(t, server)
@@ -141,7 +140,7 @@ func TestAKeyOfAForeignTypeIsAnotherOwners(t *testing.T) {
 			require.Equal(t, node.Refused, command.Outcome)
 		}
 	}
-	// It becomes one while the lock is held: the other key is released.
+	// One key becomes such a key while the lock is held: the other key is released.
 	_, err := server.Do("DEL", "b")
 	require.NoError(t, err)
 	require.Equal(t, node.Done, do(t, s, node.Acquire, time.Minute, both)[0].Outcome)

@@ -19,8 +19,8 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// Only what says for certain that SET did not run is taken for that: anything
-// else may be a proxy's that has lost the answer.
+// Only an error that proves that SET did not run is marked so: any other may come from a proxy
+// that has lost the answer.
 func TestOnlyCertainRefusalsOfSETCountAsNotRun(t *testing.T) {
 	for answer, notRun := range map[string]bool{
 		"OOM command not allowed when used memory > 'maxmemory'.":             true,
@@ -116,8 +116,8 @@ func refusingServer(t *testing.T, text string, listen func(*greeter)) string {
 
 type greeter struct {
 	text  string
-	after bool // it waits for the first command
-	reset bool // it breaks the connection off
+	after bool // the server waits for the first command
+	reset bool // the server resets the connection
 	seen  atomic.Int64
 }
 
@@ -161,7 +161,7 @@ func TestAServerThatRefusesAConnectionIsQuoted(t *testing.T) {
 	}
 }
 
-// A proxy that does not know HELLO must say so in Redis' words for a client to go on without it.
+// A client goes on without HELLO only if a proxy refuses it in Redis' words.
 func TestAProxyThatRefusesHELLOIsNamedAsThat(t *testing.T) {
 	for _, said := range []string{"ERR unsupported command 'HELLO'", "unsupported command 'HELLO'", "NOPROTO unsupported protocol version"} {
 		server := startFake(t)
@@ -190,8 +190,8 @@ func TestAServerThatClosesWithoutAWordIsToldSo(t *testing.T) {
 	require.ErrorIs(t, err, node.ErrNotConnected)
 }
 
-// An error of the handshake that did not end the connection is not why it ends
-// later: a command may have run by then.
+// An error of the handshake that did not end the connection does not explain a later end: a
+// command may have run by then.
 func TestAConnectionInUseSpeaksForItself(t *testing.T) {
 	for name, first := range map[string]string{"refused": "-ERR unknown command 'HELLO'\r\n", "greeted": "%0\r\n"} {
 		t.Run(name, func(t *testing.T) {
@@ -223,7 +223,7 @@ func TestAConnectionInUseSpeaksForItself(t *testing.T) {
 	}
 }
 
-// The error of a dial is rueidis' own, and certain.
+// The error of a dial is rueidis' own, and proves that nothing was sent.
 func TestTheErrorOfADialPasses(t *testing.T) {
 	_, err := Attentive(nil)(t.Context(), "127.0.0.1:1", &net.Dialer{}, nil)
 	require.True(t, dialFailed(err))

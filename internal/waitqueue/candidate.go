@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/node"
 )
 
@@ -27,34 +27,34 @@ type candidate struct {
 	queue *Queue
 	local *localQueue
 	terms node.Terms
-	ttl   time.Duration  // of the waiter that it was made for
-	order int64          // the wall clock when the process began to wait, in ms
-	since keeper.Instant // the same by the Keeper's clock
+	ttl   time.Duration // of the waiter that it was made for
+	order int64         // the wall clock when the process began to wait, in ms
+	since clock.Instant // the same by the Keeper's clock
 	ended bool
 
 	claim      *node.Claim
-	window     time.Duration  // of the claim: it never changes under one token, see renew
-	base       int64          // the number of the last join before the claim's first
-	votesSince keeper.Instant // since then the claim has had votes, void ones too; 0 if it has none
+	window     time.Duration // of the claim: it never changes under one token, see renew
+	base       int64         // the number of the last join before the claim's first
+	votesSince clock.Instant // since then the claim has had votes, void ones too; 0 if it has none
 
-	number int64                      // of the last join
-	sent   [joinWindow]keeper.Instant // when each join was sent, by number
-	states []nodeState                // by node
-	holder string                     // token of the owner that was found to hold the key
-	ceded  uint64                     // nodes, as bits, whose votes the candidate left to the holder
+	number int64                     // of the last join
+	sent   [joinWindow]clock.Instant // when each join was sent, by number
+	states []nodeState               // by node
+	holder string                    // token of the owner that was found to hold the key
+	ceded  uint64                    // nodes, as bits, whose votes the candidate left to the holder
 
 	phase    phase
-	timer    *time.Timer    // runs onTimer
-	due      keeper.Instant // when it does, unless the candidate rests
-	pause    time.Duration  // until the next recheck
-	rechecks int            // in this phase
-	restEnd  keeper.Instant // the latest end of a rest
-	outage   bool           // the rest is for nodes that could not be reached
+	timer    *time.Timer   // runs onTimer
+	due      clock.Instant // when it does, unless the candidate rests
+	pause    time.Duration // until the next recheck
+	rechecks int           // in this phase
+	restEnd  clock.Instant // the latest end of a rest
+	outage   bool          // the rest is for nodes that could not be reached
 }
 
 // startCandidate starts the localQueue's candidate for w, of the age that order and since
 // give. q.mu is held.
-func startCandidate(w *Waiter, order int64, since keeper.Instant) {
+func startCandidate(w *Waiter, order int64, since clock.Instant) {
 	q := w.queue
 	c := &candidate{
 		queue: q, local: w.local, terms: w.terms, ttl: w.ttl, order: order, since: since, states: make([]nodeState, q.nodes.Len()),
@@ -114,7 +114,7 @@ func (c *candidate) joinAll() {
 // join joins the queues of some nodes, given as bits. q.mu is held, and the calls are made
 // after it is released.
 func (c *candidate) join(nodes uint64) {
-	q, now := c.queue, c.queue.keeper.Now()
+	q, now := c.queue, c.queue.clock.Now()
 	nodes = c.joinable(nodes, now)
 	if nodes == 0 {
 		return
@@ -142,7 +142,7 @@ func (c *candidate) join(nodes uint64) {
 // joinable returns which of the nodes are to be joined now. A node that has not answered for
 // a window is not: the calls would renew grants of which nothing is heard (invariant 13). A
 // candidate that rests joins none.
-func (c *candidate) joinable(nodes uint64, now keeper.Instant) (joinable uint64) {
+func (c *candidate) joinable(nodes uint64, now clock.Instant) (joinable uint64) {
 	for i := range c.states {
 		if c.phase != resting && nodes&^c.ceded&(1<<i) != 0 && !c.overdue(i, now) {
 			joinable |= 1 << i
@@ -152,7 +152,7 @@ func (c *candidate) joinable(nodes uint64, now keeper.Instant) (joinable uint64)
 }
 
 // entry returns the candidate's entry in the nodes' queues, as of its last join.
-func (c *candidate) entry(now keeper.Instant) *node.Entry {
+func (c *candidate) entry(now clock.Instant) *node.Entry {
 	entry := &node.Entry{
 		Number: c.number, Order: c.order, Waited: now.Sub(c.since), Channel: c.queue.channel, Window: c.window,
 		Lease: c.heartbeat() + c.window, // a candidate that joins later than that returns to its place
@@ -189,7 +189,7 @@ func (c *candidate) noteAnswer(i int, command *node.Command) {
 	s.unanswered = slices.DeleteFunc(s.unanswered, func(n int64) bool { return n == number })
 	answered := command.Outcome == node.Done || command.Outcome == node.Refused
 	if answered && !c.ended && number > c.number-joinWindow {
-		now := c.queue.keeper.Now()
+		now := c.queue.clock.Now()
 		c.queue.trips[i] = trip{now.Sub(c.sent[number%joinWindow]), now}
 	}
 }
@@ -216,7 +216,7 @@ func (c *candidate) noteRefusal(i int, command *node.Command) {
 	if command.Owner != c.holder {
 		c.ceded = 0
 	}
-	if beat := c.heartbeat(); c.phase == calm && c.queue.keeper.Now().Add(beat) < c.due {
+	if beat := c.heartbeat(); c.phase == calm && c.queue.clock.Now().Add(beat) < c.due {
 		c.wake(beat) // the candidate is nearer to the front than at its last join
 	}
 	if c.rank() <= 1 && command.Held >= 0 && command.Held < c.heartbeat() && c.phase == calm {
@@ -230,7 +230,7 @@ func (c *candidate) heard(i int, p node.Push) {
 	switch {
 	case p.Nonce != c.states[i].nonce: // not from this node, or not to this claim
 	case p.Number == 0: // the candidate is to join again; a recent join will do
-		if c.queue.keeper.Now().Sub(c.states[i].lastJoin) >= c.window/2 {
+		if c.queue.clock.Now().Sub(c.states[i].lastJoin) >= c.window/2 {
 			c.refresh(i)
 		}
 	case p.Number > c.base && p.Number <= c.number && c.validFence(p.Fence):
@@ -241,7 +241,7 @@ func (c *candidate) heard(i int, p node.Push) {
 
 // win gives the key to the first waiter: a candidate exists only while there is one. q.mu
 // is held.
-func (c *candidate) win(until keeper.Instant, fences []int64) {
+func (c *candidate) win(until clock.Instant, fences []int64) {
 	q, l := c.queue, c.local
 	l.holder, l.restBound = c.claim, 0
 	q.endCandidate(l)

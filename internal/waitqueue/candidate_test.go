@@ -182,7 +182,7 @@ func TestACandidateThatIsToldToJoinAgainDoes(t *testing.T) {
 		c := last.candidate("k")
 		for { // until its last join is old enough, and its next is not due
 			last.mu.Lock()
-			old := last.keeper.Now().Sub(c.states[0].lastJoin)
+			old := last.clock.Now().Sub(c.states[0].lastJoin)
 			last.mu.Unlock()
 			if old > usualWindow && old < 2*usualWindow {
 				break

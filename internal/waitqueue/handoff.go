@@ -199,5 +199,5 @@ func (q *Queue) giveToNext(key string, g Grant) bool {
 func (q *Queue) suits(l *localQueue, g Grant) bool {
 	w := l.waiters.first
 	return w != nil && !q.closed && g.Claim.Fenced() == (w.terms.Floor > 0) && g.Claim.Terms().Metadata == w.terms.Metadata &&
-		q.lasts(w, g.Until.Sub(q.keeper.Now()))
+		q.lasts(w, g.Until.Sub(q.clock.Now()))
 }

@@ -315,7 +315,7 @@ func TestAGrantThatIsLeftGoesToTheNextWaiterThatCanUseIt(t *testing.T) {
 					require.Len(t, second.Grant(), 1, "at once")
 					g := <-second.Grant()
 					require.Equal(t, token, g.Claim.Token)
-					require.Greater(t, g.Until, p.keeper.Now())
+					require.Greater(t, g.Until, p.clock.Now())
 					require.False(t, g.Handed)
 					p.Return("k", g)
 				} else {

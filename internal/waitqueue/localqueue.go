@@ -75,7 +75,7 @@ func (q *Queue) updateCandidate(l *localQueue) {
 func (q *Queue) ensureCandidate(l *localQueue, w *Waiter) {
 	switch c := l.candidate; {
 	case c == nil:
-		startCandidate(w, time.Now().UnixMilli(), q.keeper.Now())
+		startCandidate(w, time.Now().UnixMilli(), q.clock.Now())
 	case !c.fits(w):
 		q.endCandidate(l)
 		q.releaseAfterUnlock(c.claim)

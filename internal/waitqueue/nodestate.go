@@ -3,22 +3,22 @@ package waitqueue
 import (
 	"crypto/rand"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 )
 
 // nodeState is what a candidate knows of one node.
 type nodeState struct {
-	nonce      string         // what pushes of this node to this claim carry
-	lastJoin   keeper.Instant // when the last join was sent to it
-	unanswered []int64        // numbers of the joins without an answer, in order, under any claim
-	rank       int            // number of candidates before this one
-	vote       int64          // the highest join number that a grant has carried; 0 if none
-	fence      int64          // of the latest grant; 0 without a fence
-	voidBelow  int64          // votes with a lower number are void
-	owner      string         // token of the owner that has the node's vote, by the answer to the last join; empty if not known
-	lastOwner  string         // owner, kept until the next answer
-	err        error          // of the last join
-	unknown    bool           // the last join may have run, and been granted
+	nonce      string        // what pushes of this node to this claim carry
+	lastJoin   clock.Instant // when the last join was sent to it
+	unanswered []int64       // numbers of the joins without an answer, in order, under any claim
+	rank       int           // number of candidates before this one
+	vote       int64         // the highest join number that a grant has carried; 0 if none
+	fence      int64         // of the latest grant; 0 without a fence
+	voidBelow  int64         // votes with a lower number are void
+	owner      string        // token of the owner that has the node's vote, by the answer to the last join; empty if not known
+	lastOwner  string        // owner, kept until the next answer
+	err        error         // of the last join
+	unknown    bool          // the last join may have run, and been granted
 }
 
 // reset forgets what is known under the claim. Joins without an answer, the rank and what
@@ -31,14 +31,14 @@ func (s *nodeState) reset() {
 func (s *nodeState) voted() bool { return s.vote > 0 && s.vote >= s.voidBelow }
 
 // overdue reports whether a node has owed an answer for longer than a window.
-func (c *candidate) overdue(i int, now keeper.Instant) bool {
+func (c *candidate) overdue(i int, now clock.Instant) bool {
 	unanswered := c.states[i].unanswered
 	return len(unanswered) > 0 && (unanswered[0] <= c.number-joinWindow || now.Sub(c.sent[unanswered[0]%joinWindow]) > c.window)
 }
 
 // unreachable reports whether so many nodes have failed, or do not answer, that no quorum
 // is possible.
-func (c *candidate) unreachable(now keeper.Instant) bool {
+func (c *candidate) unreachable(now clock.Instant) bool {
 	failed := 0
 	for i, s := range c.states {
 		if s.err != nil || c.overdue(i, now) {

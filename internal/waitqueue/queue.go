@@ -30,14 +30,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
 // Queue is the wait queue of one Locker. All its methods are safe for concurrent use.
 type Queue struct {
-	keeper   *keeper.Keeper
+	clock    *clock.Clock
 	nodes    *node.Nodes
 	enabled  bool // enough nodes keep queues for a candidate to win
 	handoffs int  // hand-overs per batch
@@ -62,9 +62,9 @@ type Queue struct {
 
 // New returns a Queue that allows at most handoffs consecutive local hand-overs of a key.
 // floor returns the lower bound of a fence.
-func New(k *keeper.Keeper, nodes *node.Nodes, handoffs int, floor func() int64) *Queue {
+func New(c *clock.Clock, nodes *node.Nodes, handoffs int, floor func() int64) *Queue {
 	q := &Queue{
-		keeper:     k,
+		clock:      c,
 		nodes:      nodes,
 		handoffs:   handoffs,
 		floor:      floor,

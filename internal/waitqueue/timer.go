@@ -4,7 +4,7 @@ import (
 	mathrand "math/rand/v2"
 	"time"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 )
 
 const (
@@ -30,7 +30,7 @@ const (
 
 // updatePhase sets the phase, and the timer if it has changed, after a count of votes that
 // made no quorum. valid says whether any of them is valid.
-func (c *candidate) updatePhase(valid bool, now keeper.Instant) {
+func (c *candidate) updatePhase(valid bool, now clock.Instant) {
 	switch {
 	case !c.mayHaveVotes(now):
 		c.votesSince = 0
@@ -55,7 +55,7 @@ func (c *candidate) onTimer() {
 	if c.ended {
 		return
 	}
-	switch now := q.keeper.Now(); c.phase {
+	switch now := q.clock.Now(); c.phase {
 	case calm:
 		c.beat(now)
 	case waiting:
@@ -66,7 +66,7 @@ func (c *candidate) onTimer() {
 }
 
 // beat joins all nodes. It gives up void votes that the candidate has kept for too long.
-func (c *candidate) beat(now keeper.Instant) {
+func (c *candidate) beat(now clock.Instant) {
 	if c.votesSince > 0 && c.outOfPatience(now) {
 		c.giveUp(now)
 		return
@@ -78,7 +78,7 @@ func (c *candidate) beat(now keeper.Instant) {
 // recheck asks all nodes again for the rest of a quorum: it is late, or a push was lost. If
 // that did not help, another owner may have the rest. Then the candidate yields what it has,
 // or gives it up.
-func (c *candidate) recheck(now keeper.Instant) {
+func (c *candidate) recheck(now clock.Instant) {
 	if c.rechecks++; c.rechecks == 1 {
 		c.askAll(c.pause)
 		return
@@ -115,7 +115,7 @@ func (c *candidate) yieldToElder() {
 // nodes, or have a faster way to them. The candidate rests for a random time, whose bound
 // grows, and comes back with its age. If it gave up because nodes could not be reached, it
 // comes back as soon as enough of them can.
-func (c *candidate) giveUp(now keeper.Instant) {
+func (c *candidate) giveUp(now clock.Instant) {
 	c.outage = c.unreachable(now)
 	c.renew()
 	c.local.restBound = min(max(2*c.local.restBound, c.window), longestRest*c.window)
@@ -124,12 +124,12 @@ func (c *candidate) giveUp(now keeper.Instant) {
 }
 
 // rest sets the timer to check whether the rest has ended.
-func (c *candidate) rest(now keeper.Instant) {
+func (c *candidate) rest(now clock.Instant) {
 	c.timer.Reset(min(c.window/4, c.restEnd.Sub(now)))
 }
 
 // tryComeBack joins all nodes if the rest has ended.
-func (c *candidate) tryComeBack(now keeper.Instant) {
+func (c *candidate) tryComeBack(now clock.Instant) {
 	if now < c.restEnd && !c.outageOver() {
 		c.rest(now)
 		return
@@ -181,7 +181,7 @@ func (c *candidate) heartbeat() time.Duration {
 
 // wake sets the timer to d, or to the end of the candidate's patience if that is sooner.
 func (c *candidate) wake(d time.Duration) {
-	now := c.queue.keeper.Now()
+	now := c.queue.clock.Now()
 	if c.votesSince > 0 {
 		d = min(d, max(c.votesSince.Add(c.patience()).Sub(now), 0))
 	}
@@ -193,6 +193,6 @@ func (c *candidate) wake(d time.Duration) {
 // votes of a candidate that has died end too, and a margin for the answers.
 func (c *candidate) patience() time.Duration { return c.window + c.window/4 }
 
-func (c *candidate) outOfPatience(now keeper.Instant) bool {
+func (c *candidate) outOfPatience(now clock.Instant) bool {
 	return now.Sub(c.votesSince) >= c.patience()
 }

@@ -238,7 +238,7 @@ func TestVoidVotesAreGivenUp(t *testing.T) {
 				for {
 					select {
 					case g := <-waiter.Grant():
-						require.Greater(t, g.Until, slow.keeper.Now())
+						require.Greater(t, g.Until, slow.clock.Now())
 						slow.Return("k", g)
 						continue
 					case g := <-other.Grant():

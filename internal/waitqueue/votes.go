@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 )
@@ -15,7 +15,7 @@ func (c *candidate) addVote(i int, number, fence int64) {
 	s := &c.states[i]
 	s.vote, s.fence, s.owner, s.lastOwner, s.rank = max(s.vote, number), max(s.fence, fence), "", "", 0
 	c.ceded = 0
-	if s.voted() && c.until(s) <= c.queue.keeper.Now() {
+	if s.voted() && c.until(s) <= c.queue.clock.Now() {
 		c.replaceVote(i)
 	}
 }
@@ -35,8 +35,8 @@ func (c *candidate) replaceVote(i int) {
 // count gives the key to a waiter if a quorum of votes is valid, for as long as a quorum of
 // them is (invariant 1). Otherwise the candidate goes on waiting.
 func (c *candidate) count() {
-	now := c.queue.keeper.Now()
-	var valid []keeper.Instant
+	now := c.queue.clock.Now()
+	var valid []clock.Instant
 	for i := range c.states {
 		if until := c.until(&c.states[i]); until > now {
 			valid = append(valid, until)
@@ -52,22 +52,22 @@ func (c *candidate) count() {
 
 // mayHaveVotes reports whether nodes may have voted for the claim, void votes included: if
 // no quorum can be reached, joins whose answers were lost may have been granted too.
-func (c *candidate) mayHaveVotes(now keeper.Instant) bool {
+func (c *candidate) mayHaveVotes(now clock.Instant) bool {
 	lost := c.unreachable(now)
 	return slices.ContainsFunc(c.states, func(s nodeState) bool { return s.voted() || s.unknown && lost })
 }
 
 // until is the end of the validity of a node's vote, 0 if there is none.
-func (c *candidate) until(s *nodeState) keeper.Instant {
+func (c *candidate) until(s *nodeState) clock.Instant {
 	if !s.voted() || s.vote <= c.number-joinWindow {
 		return 0
 	}
-	return c.sent[s.vote%joinWindow].Add(c.queue.keeper.Validity(c.window))
+	return c.sent[s.vote%joinWindow].Add(c.queue.clock.Validity(c.window))
 }
 
 // voters returns the nodes, as bits, whose votes are valid.
 func (c *candidate) voters() (nodes uint64) {
-	now := c.queue.keeper.Now()
+	now := c.queue.clock.Now()
 	for i := range c.states {
 		if c.until(&c.states[i]) > now {
 			nodes |= 1 << i
@@ -78,7 +78,7 @@ func (c *candidate) voters() (nodes uint64) {
 
 // fences returns the fences of the valid votes, by node, or nil for a claim without a
 // fence.
-func (c *candidate) fences(now keeper.Instant) []int64 {
+func (c *candidate) fences(now clock.Instant) []int64 {
 	if c.terms.Floor == 0 {
 		return nil
 	}
@@ -129,7 +129,7 @@ func (c *candidate) reply(i int) quorum.Reply {
 	switch s := &c.states[i]; {
 	case s.err != nil:
 		return quorum.Reply{Vote: quorum.Failed, Err: s.err}
-	case c.overdue(i, c.queue.keeper.Now()):
+	case c.overdue(i, c.queue.clock.Now()):
 		return quorum.Reply{Vote: quorum.Failed, Err: fmt.Errorf("%w within %v", quorum.ErrNoReply, c.window)}
 	case s.voted():
 		return quorum.Reply{Vote: quorum.Granted}

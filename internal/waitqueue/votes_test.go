@@ -14,12 +14,12 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.hold("k")
 		p := w.process("p", 0)
-		began := p.keeper.Now()
+		began := p.clock.Now()
 		waiter := p.enter("k", ttl, node.Terms{})
 		time.Sleep(100 * ms)
 		w.release("k")
 		g := p.got(waiter, ms)
-		require.Equal(t, began.Add(p.keeper.Validity(usualWindow)), g.Until)
+		require.Equal(t, began.Add(p.clock.Validity(usualWindow)), g.Until)
 		p.Return("k", g)
 
 		// All pushes are late: the grant has ended when the candidate learns of it.
@@ -33,7 +33,7 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 		w.release("k")
 		select {
 		case g := <-waiter.Grant():
-			require.FailNow(t, "granted", "until %v at %v", g.Until, p.keeper.Now())
+			require.FailNow(t, "granted", "until %v at %v", g.Until, p.clock.Now())
 		case <-time.After(3 * time.Second):
 		}
 		w.heal()
@@ -46,7 +46,7 @@ func TestAGrantIsValidForAsLongAsAQuorumIs(t *testing.T) {
 		w.hold("k")
 		w.cut(0, 1)
 		p := w.process("p", 0)
-		began := p.keeper.Now()
+		began := p.clock.Now()
 		waiter := p.enter("k", ttl, node.Terms{})
 		w.release("k", 2)
 		time.Sleep(ms)
@@ -54,7 +54,7 @@ func TestAGrantIsValidForAsLongAsAQuorumIs(t *testing.T) {
 		w.stores[2].Pushes(func() (time.Duration, bool) { return 0, true })
 		time.Sleep(usualWindow/2 + ms)
 		w.release("k", 0)
-		require.Equal(t, began.Add(p.keeper.Validity(usualWindow)), p.got(waiter, ms).Until)
+		require.Equal(t, began.Add(p.clock.Validity(usualWindow)), p.got(waiter, ms).Until)
 	})
 }
 

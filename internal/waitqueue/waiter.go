@@ -3,7 +3,7 @@ package waitqueue
 import (
 	"time"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/node"
 )
 
@@ -26,7 +26,7 @@ type Waiter struct {
 // Grant gives the key to a Waiter: its claim holds the key until Until.
 type Grant struct {
 	Claim  *node.Claim
-	Until  keeper.Instant
+	Until  clock.Instant
 	Handed bool // by another holder in this process
 	// Fences are the fences with which the nodes granted the claim, by node; 0 for nodes
 	// whose vote was not counted. It is nil for a claim without a fence.

@@ -1,7 +1,6 @@
 package waitqueue
 
 import (
-	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,7 +8,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock/internal/clock"
-	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 )
@@ -44,14 +42,9 @@ func TestAWaiterThatWasTakenKeepsItsLocalQueue(t *testing.T) {
 // A Waiter that leaves while the key is passed to it returns the key.
 func TestAKeyThatIsPassedToAWaiterThatLeavesIsNotLost(t *testing.T) {
 	nodes := node.NewNodes(node.New(0, "n0", &memnode.Backend{}, true))
-	k := keeper.New(keeper.Config{Nodes: nodes, Clock: clock.New(0.01)})
-	defer func() {
-		k.Close(errors.New("closed"))
-		_ = nodes.All()[0].Close(time.Second)
-		k.Wait()
-	}()
+	defer func() { _ = nodes.All()[0].Close(time.Second) }()
 	for range 2000 {
-		p := New(k, nodes, 1, nil)
+		p := New(clock.New(0.01), nodes, 1, nil)
 		claim := node.NewClaim([]string{"k"}, "held", 1)
 		p.Hold("k", claim)
 		waiter := p.enter("k", ttl, node.Terms{})

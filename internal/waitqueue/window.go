@@ -5,7 +5,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/redis-kit/redlock/internal/keeper"
+	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/node"
 )
 
@@ -23,7 +23,7 @@ const (
 // trip is a measured round trip: the time in which a node answered a join.
 type trip struct {
 	took time.Duration
-	at   keeper.Instant
+	at   clock.Instant
 }
 
 // Trip returns an estimate of the round trip to a quorum of the nodes, 0 if it is not
@@ -38,7 +38,7 @@ func (q *Queue) Trip() time.Duration {
 // held.
 func (q *Queue) trip() time.Duration {
 	var room [node.MaxNodes]time.Duration
-	trips, now := room[:q.nodes.Len()], q.keeper.Now()
+	trips, now := room[:q.nodes.Len()], q.clock.Now()
 	for i, n := range q.nodes.All() {
 		trips[i] = n.Trip()
 		if t := q.trips[i]; t.took > trips[i] && now.Sub(t.at) <= min(max(stale, 4*t.took), forgotten) {
@@ -62,12 +62,12 @@ func (q *Queue) windowOf(ttl time.Duration) (time.Duration, bool) {
 	if window < 3*trip {
 		window = min(usualWindow, ttl)
 	}
-	return window, q.keeper.Validity(window) > 3*q.nodes.Distance()
+	return window, q.clock.Validity(window) > 3*q.nodes.Distance()
 }
 
 // tooFar returns the error for a ttl for which windowOf reports false. q.mu is held.
 func (q *Queue) tooFar(ttl time.Duration) error {
 	window, _ := q.windowOf(ttl)
 	return fmt.Errorf("not queued: a grant for the ttl %v would be valid for %v, and three round trips to the nodes take %v: use a longer ttl",
-		ttl, q.keeper.Validity(window), (3 * q.nodes.Distance()).Round(time.Microsecond))
+		ttl, q.clock.Validity(window), (3 * q.nodes.Distance()).Round(time.Microsecond))
 }

@@ -2,7 +2,6 @@ package waitqueue
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -13,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock/internal/clock"
-	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 )
@@ -179,8 +177,7 @@ func (w *world) processOver(name string, handoffs, queues int) *process {
 		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), links[i], i < queues))
 	}
 	all := node.NewNodes(nodes...)
-	k := keeper.New(keeper.Config{Nodes: all, Clock: clock.New(0.01)})
-	p := &process{New(k, all, handoffs, nil), w, name, &g, links}
+	p := &process{New(clock.New(0.01), all, handoffs, nil), w, name, &g, links}
 	w.processes = append(w.processes, p)
 	return p
 }
@@ -195,12 +192,10 @@ func (q *Queue) enter(key string, ttl time.Duration, terms node.Terms) *Waiter {
 }
 
 func (p *process) close() {
-	p.keeper.Close(errors.New("closed"))
 	p.Close()
 	for _, n := range p.nodes.All() {
 		_ = n.Close(time.Second)
 	}
-	p.keeper.Wait()
 }
 
 // crash ends the process without a word to the nodes.
@@ -222,7 +217,7 @@ func (p *process) got(w *Waiter, within time.Duration) Grant {
 	p.world.t.Helper()
 	select {
 	case g := <-w.Grant():
-		require.Greater(p.world.t, g.Until, p.keeper.Now())
+		require.Greater(p.world.t, g.Until, p.clock.Now())
 		p.world.log = append(p.world.log, p.name)
 		return g
 	case <-time.After(within):

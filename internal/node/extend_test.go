@@ -14,11 +14,10 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// cluster is a deployment whose keys move from one server to another, both of
-// which are in the store.
+// cluster is a deployment whose keys move from one server to another. One Backend is both.
 type cluster struct {
 	*memnode.Backend
-	server atomic.Value // of string: the one that has all keys
+	server atomic.Value // of string: the server that has all keys
 }
 
 func (c *cluster) Server([]string) string { return c.server.Load().(string) }
@@ -38,7 +37,7 @@ func runCluster(t *testing.T, test func(t *testing.T, n *node.Node, c *cluster))
 	})
 }
 
-// split is a deployment of a server for each key, one of which hangs.
+// split is a deployment with a server for each key, one of which hangs.
 type split struct {
 	*memnode.Backend
 	hung string
@@ -121,7 +120,7 @@ func TestExtensionsFollowTheirKeysToAnotherServer(t *testing.T) {
 	})
 }
 
-// The old master hangs, and has not broken off.
+// The old master hangs, and its connection stands.
 func TestAnExtensionDoesNotWaitForAServerThatHadItsKeys(t *testing.T) {
 	runCluster(t, func(t *testing.T, n *node.Node, c *cluster) {
 		a, hung := claim(1), claim(2)
@@ -137,7 +136,7 @@ func TestAnExtensionDoesNotWaitForAServerThatHadItsKeys(t *testing.T) {
 			n.Extend(node.Extension{Pending: &slot, Claim: a, TTL: time.Hour, Voter: v})
 			return v
 		}
-		ask() // waits for the one before
+		ask() // waits for the extension before it
 		synctest.Wait()
 		c.server.Store("new")
 		before := time.Now()
@@ -146,8 +145,7 @@ func TestAnExtensionDoesNotWaitForAServerThatHadItsKeys(t *testing.T) {
 	})
 }
 
-// A lock may be extended by hand again and again while one node is away for
-// hours.
+// A lock may be extended by hand many times while one node is away for hours.
 func TestExtensionsDoNotPileUpInFrontOfANodeThatIsAway(t *testing.T) {
 	for name, fault := range map[string]memnode.Fault{"down": {Refuse: true}, "hung": {Request: 10 * time.Hour}} {
 		t.Run(name, func(t *testing.T) {
@@ -183,4 +181,26 @@ func TestExtensionsDoNotPileUpInFrontOfANodeThatIsAway(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestExtendTellsEachOutcomeApart(t *testing.T) {
+	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
+		ours, gone, taken := claim(1), claim(2), claim(3)
+		for _, a := range []*node.Claim{ours, gone, taken} {
+			acquire(n, a, time.Second)
+		}
+		s.Set("k2", "", 0)
+		s.Set("k3", "another", time.Hour)
+		var replies []quorum.Reply
+		for _, c := range []*node.Claim{ours, gone, taken} {
+			replies = append(replies, extend(n, c, time.Hour))
+		}
+		require.Equal(t, quorum.Granted, replies[0].Vote)
+		require.Equal(t, quorum.Refused, replies[1].Vote, "a key that was set again is no vote")
+		require.ErrorContains(t, replies[1].Err, "key was missing")
+		require.Equal(t, quorum.Refused, replies[2].Vote)
+		require.ErrorContains(t, replies[2].Err, "another owner")
+		owner, _ := s.Get("k2")
+		require.Equal(t, gone.Token, owner, "but it is set")
+	})
 }
