@@ -93,13 +93,13 @@ func (a *acquisition) run(ctx context.Context) (*Lock, error) {
 // attempt may have set is released in the background (invariant 4).
 func (a *acquisition) attempt(ctx context.Context) (*Lock, quorum.Verdict) {
 	if a.local = a.contendedLocally(); a.local {
-		return nil, quorum.Rejected
+		return nil, quorum.Lost
 	}
 	l, lock := a.locker, a.newLock()
 	lock.claim = &lock.own
 	a.initClaim(lock.claim)
 	keyTTL := l.clock.KeyTTL(a.ttl, a.config.maxHold)
-	lasts := l.keeper.Lasts(a.terms())
+	lasts := l.keeper.Lasts(a.holdOptions())
 	timeout := l.config.timeoutOf(a.ttl)
 	// Where validity is shorter than the shortest node timeout, the attempt lasts for that
 	// timeout all the same: refusals that come late still tell who holds the lock.
@@ -109,12 +109,12 @@ func (a *acquisition) attempt(ctx context.Context) (*Lock, quorum.Verdict) {
 
 	start := l.clock.Now() // before the first byte is sent (invariant 1)
 	began := a.op.now()
-	poll, verdict := l.nodes.Ask(asking, lock.claim, patience, func(_ int, n *node.Node, v node.Voter) {
+	poll, verdict := l.nodes.Ask(asking, lock.claim, patience, func(_ int, n *node.Node, v node.ReplyHandler) {
 		n.Acquire(lock.claim, keyTTL, v)
 	})
 	defer poll.Close()
-	var settled *quorum.Ballot // the votes of the contest, if there was one
-	if verdict == quorum.Rejected && contest.Split(poll) && a.settlesSplitVotes() {
+	var settled *quorum.Tally // the votes of the contest, if there was one
+	if verdict == quorum.Lost && contest.Split(poll) && a.settlesSplitVotes() {
 		c := contest.Attempt{
 			Nodes: l.nodes, Now: l.clock.Now, Claim: lock.claim, Start: start, Renew: a.renewal(), TTL: keyTTL,
 			Lasts: lasts, Trip: l.trip(), Patience: min(timeout, lasts),
@@ -125,18 +125,18 @@ func (a *acquisition) attempt(ctx context.Context) (*Lock, quorum.Verdict) {
 	a.op.attempted(began, poll, settled)
 
 	var failed *refusal
-	if verdict == quorum.Carried {
-		failed = a.keep(ctx, lock, tally(poll, settled), grant{start, start.Add(l.clock.Validity(a.ttl)), start.Add(lasts), WaitNone})
+	if verdict == quorum.Won {
+		failed = a.keep(ctx, lock, numbersOf(poll, settled), grant{start, start.Add(l.clock.Validity(a.ttl)), start.Add(lasts), WaitNone})
 	} else {
 		failed = newRefusal(verdict, settled)
 	}
 	if failed == nil {
 		a.op.polled()
 		lock.noteHeld()
-		return lock, quorum.Carried
+		return lock, quorum.Won
 	}
-	if failed.ballot == nil {
-		failed.ballot = poll.Ballot()
+	if failed.tally == nil {
+		failed.tally = poll.Tally()
 	}
 	l.nodes.Abandon(lock.claim)
 	a.refuse(failed)
@@ -149,8 +149,8 @@ func (a *acquisition) newLock() *Lock {
 	return lock
 }
 
-func (a *acquisition) terms() keeper.Terms {
-	return keeper.Terms{TTL: a.ttl, Grace: a.config.grace, MaxHold: a.config.maxHold}
+func (a *acquisition) holdOptions() keeper.HoldOptions {
+	return keeper.HoldOptions{TTL: a.ttl, Grace: a.config.grace, MaxHold: a.config.maxHold}
 }
 
 // initClaim makes c a claim of the acquisition, with a new token.
@@ -163,12 +163,12 @@ func (a *acquisition) initClaim(c *node.Claim) {
 
 func (l *Locker) initClaim(c *node.Claim, r *request, age int64) {
 	c.Init(r.keys, node.Tag(node.AttemptToken(age), r.config.metadata), l.nodes.Len())
-	c.Ask(l.claimTerms(r.config))
+	c.Ask(l.claimOptions(r.config))
 }
 
-// claimTerms returns what a claim asks of the nodes beside its keys.
-func (l *Locker) claimTerms(c lockConfig) node.Terms {
-	t := node.Terms{Metadata: c.metadata, Quarantine: l.config.guard.quarantine()}
+// claimOptions returns what a claim asks of the nodes beside its keys.
+func (l *Locker) claimOptions(c lockConfig) node.ClaimOptions {
+	t := node.ClaimOptions{Metadata: c.metadata, Quarantine: l.config.guard.quarantine()}
 	if c.fence {
 		t.Floor, t.Retention = l.fenceClock.next(), l.config.retention
 	}
@@ -200,33 +200,33 @@ func (a *acquisition) keep(ctx context.Context, lock *Lock, n numbered, g grant)
 	l := a.locker
 	if a.config.fence {
 		// Before an extension, which sets keys where they are gone and counts nothing.
-		var unconfirmed *quorum.Ballot
+		var unconfirmed *quorum.Tally
 		lock.fence, unconfirmed = l.confirm(ctx, lock.claim, n, a.ttl, g.end, a.op)
 		if unconfirmed != nil {
-			return &refusal{verdict: unconfirmed.Verdict(), ballot: unconfirmed}
+			return &refusal{verdict: unconfirmed.Verdict(), tally: unconfirmed}
 		}
 		if lock.fence == 0 {
-			return &refusal{verdict: quorum.Carried}
+			return &refusal{verdict: quorum.Won}
 		}
 	}
-	terms, err := a.freshen(ctx, lock.claim, g)
-	if err != nil || !lock.hold.Start(&lock.context, l.keeper, (*owner)(lock), lock.claim, g.start, terms) {
-		return &refusal{verdict: quorum.Carried, why: err}
+	options, err := a.freshen(ctx, lock.claim, g)
+	if err != nil || !lock.hold.Start(&lock.context, l.keeper, (*owner)(lock), lock.claim, g.start, options) {
+		return &refusal{verdict: quorum.Won, why: err}
 	}
 	return nil
 }
 
 // refusal is how an attempt failed.
 type refusal struct {
-	verdict quorum.Verdict // Carried if the nodes granted it too late
-	ballot  *quorum.Ballot
+	verdict quorum.Verdict // Won if the nodes granted it too late
+	tally   *quorum.Tally
 	why     error // what the votes do not tell; may be nil
 }
 
-// newRefusal returns the refusal of an attempt that was not carried. settled has the votes of
+// newRefusal returns the refusal of an attempt that did not win. settled has the votes of
 // the contest, nil if there was none.
-func newRefusal(verdict quorum.Verdict, settled *quorum.Ballot) *refusal {
-	f := &refusal{verdict: verdict, ballot: settled}
+func newRefusal(verdict quorum.Verdict, settled *quorum.Tally) *refusal {
+	f := &refusal{verdict: verdict, tally: settled}
 	if verdict == quorum.Unreachable && settled != nil && settled.Verdict() != quorum.Unreachable {
 		f.why = errLeftovers
 	}
@@ -236,7 +236,7 @@ func newRefusal(verdict quorum.Verdict, settled *quorum.Ballot) *refusal {
 var errLeftovers = errors.New("no owner has a quorum: the votes are split, as by keys that a process left when it died and that end with their ttl")
 
 func (f *refusal) reason() error {
-	if f.verdict == quorum.Rejected {
+	if f.verdict == quorum.Lost {
 		return ErrNotAcquired
 	}
 	return ErrNoQuorum

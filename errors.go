@@ -145,20 +145,20 @@ func isSentinel(err error) bool {
 
 var errUnanswered = errors.New("not waited for")
 
-// quorumError describes a ballot that a quorum did not grant, or not in time.
-func (l *Locker) quorumError(op string, keys []string, ballot *quorum.Ballot, reasons ...error) *QuorumError {
+// quorumError describes a tally that a quorum did not grant, or not in time.
+func (l *Locker) quorumError(op string, keys []string, tally *quorum.Tally, reasons ...error) *QuorumError {
 	e := &QuorumError{
 		Op:      op,
 		Keys:    keys,
-		Total:   len(ballot.Replies),
-		Need:    ballot.Need(),
-		Got:     ballot.Granted(),
+		Total:   len(tally.Replies),
+		Need:    tally.Need(),
+		Got:     tally.Granted(),
 		reasons: reasons,
 	}
-	for i, r := range ballot.Replies {
+	for i, r := range tally.Replies {
 		switch r.Vote {
 		case quorum.Granted:
-		case quorum.Pending:
+		case quorum.Awaited:
 			e.Nodes = append(e.Nodes, NodeError{l.nodes.Name(i), errUnanswered})
 		default:
 			e.Nodes = append(e.Nodes, NodeError{l.nodes.Name(i), nodeError(r.Err)})
@@ -194,8 +194,8 @@ func (l *Locker) lostError(loss keeper.Loss) error {
 	switch {
 	case loss.Capped: // whatever the result of an older extension
 		e.how = "WithMaxHold reached"
-	case loss.Ballot != nil:
-		e.err = l.quorumError("extend", loss.Claim.Keys, loss.Ballot)
+	case loss.Tally != nil:
+		e.err = l.quorumError("extend", loss.Claim.Keys, loss.Tally)
 	case loss.Err != nil:
 		e.how, e.err = "not extended: ", loss.Err
 	default:
@@ -234,7 +234,7 @@ func (e *lostError) Unwrap() []error {
 	return []error{ErrLost, e.err}
 }
 
-// opError is why an operation failed that was not decided by a ballot.
+// opError is why an operation failed that was not decided by a tally.
 type opError struct {
 	op   string
 	keys []string

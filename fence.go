@@ -89,7 +89,7 @@ func (n *numbered) count() int { return bits.OnesCount64(n.agreed) }
 //
 // All nodes that have not agreed are asked, also those whose grant is still to come: the
 // grant travels before the question.
-func (l *Locker) confirm(ctx context.Context, claim *node.Claim, n numbered, ttl time.Duration, deadline clock.Instant, op *Op) (int64, *quorum.Ballot) {
+func (l *Locker) confirm(ctx context.Context, claim *node.Claim, n numbered, ttl time.Duration, deadline clock.Instant, op *Op) (int64, *quorum.Tally) {
 	need := l.nodes.Need()
 	for n.count() < need {
 		left := deadline.Sub(l.clock.Now())
@@ -98,30 +98,30 @@ func (l *Locker) confirm(ctx context.Context, claim *node.Claim, n numbered, ttl
 		}
 		began, agreed := op.now(), n
 		patience := node.Patience{Timeout: l.config.timeoutOf(ttl), Limit: left, Stop: l.closing}
-		poll, verdict := l.nodes.Ask(ctx, claim, patience, func(i int, to *node.Node, v node.Voter) {
+		poll, verdict := l.nodes.Ask(ctx, claim, patience, func(i int, to *node.Node, v node.ReplyHandler) {
 			if agreed.has(i) {
 				v.Cast(i, quorum.Reply{Vote: quorum.Granted, Fence: agreed.fence})
 			} else {
-				to.Confirm(claim, max(agreed.fence, claim.Terms().Floor), v)
+				to.Confirm(claim, max(agreed.fence, claim.Options().Floor), v)
 			}
 		})
-		n = tally(poll, nil)
+		n = numbersOf(poll, nil)
 		op.confirmed(began, poll)
-		ballot := poll.Ballot()
+		tally := poll.Tally()
 		poll.Close()
-		if verdict != quorum.Carried {
-			return 0, ballot
+		if verdict != quorum.Won {
+			return 0, tally
 		}
 	}
 	return n.fence, nil
 }
 
-// tally returns how the nodes that granted a claim have numbered it so far: by the votes of
+// numbersOf returns how the nodes that granted a claim have numbered it so far: by the votes of
 // a contest, or of the poll where there was none. One without a number has granted the claim
 // to an earlier ask, and has yet to say.
-func tally(poll *quorum.Poll, settled *quorum.Ballot) (n numbered) {
-	count := func(ballot *quorum.Ballot) {
-		for i, r := range ballot.Replies {
+func numbersOf(poll *quorum.Poll, settled *quorum.Tally) (n numbered) {
+	count := func(tally *quorum.Tally) {
+		for i, r := range tally.Replies {
 			if r.Vote == quorum.Granted && r.Fence > 0 {
 				n.add(i, r.Fence)
 			}
@@ -135,8 +135,8 @@ func tally(poll *quorum.Poll, settled *quorum.Ballot) (n numbered) {
 	return n
 }
 
-// tallyGrant is tally for a grant of the nodes' queues.
-func tallyGrant(g waitqueue.Grant) (n numbered) {
+// numbersOfGrant is tally for a grant of the nodes' queues.
+func numbersOfGrant(g waitqueue.Grant) (n numbered) {
 	for i, fence := range g.Fences {
 		if fence > 0 {
 			n.add(i, fence)

@@ -13,7 +13,7 @@ import (
 // slack is the least that an extension must gain to be worth its round trip.
 const slack = 2 * time.Millisecond
 
-// freshen returns the terms of the hold of a claim that was granted. It first extends the
+// freshen returns the options of the hold of a claim that was granted. It first extends the
 // claim if too little of its validity is left (invariant 12).
 //
 // A lock without automatic extension has at least nine tenths of its validity. It has less
@@ -22,34 +22,34 @@ const slack = 2 * time.Millisecond
 // round trips, or if its end, less a grace, is too near. Otherwise it is extended at once,
 // while it is held already. One that is handed over again and again is extended first, too:
 // its holds may be so short that each is over before its extension is.
-func (a *acquisition) freshen(ctx context.Context, claim *node.Claim, g grant) (keeper.Terms, error) {
-	l, terms := a.locker, a.terms()
+func (a *acquisition) freshen(ctx context.Context, claim *node.Claim, g grant) (keeper.HoldOptions, error) {
+	l, options := a.locker, a.holdOptions()
 	now, validity := l.clock.Now(), l.clock.Validity(a.ttl)
 	full := validity // that an extension could bring, but for its round trip
-	if terms.MaxHold > 0 {
-		full = min(full, g.start.Add(terms.MaxHold).Sub(now))
+	if options.MaxHold > 0 {
+		full = min(full, g.start.Add(options.MaxHold).Sub(now))
 	}
 	left, trip := min(g.until.Sub(now), full), a.tripOf(g)
-	terms.Until = now.Add(left)
+	options.Until = now.Add(left)
 	short := left < full/10*9
 	if a.auto {
-		terms.ExtendNow = g.how != WaitNone && left < validity/3*2
-		short = left-terms.Grace < 3*trip+slack || terms.ExtendNow && g.how == WaitHandedOver
+		options.ExtendNow = g.how != WaitNone && left < validity/3*2
+		short = left-options.Grace < 3*trip+slack || options.ExtendNow && g.how == WaitHandedOver
 	}
-	if g.how != WaitNone && left <= 2*terms.Grace { // the hold would end, or nearly so, before it is extended
+	if g.how != WaitNone && left <= 2*options.Grace { // the hold would end, or nearly so, before it is extended
 		short = true
 	}
 	if gain := full - trip - left; !short || gain <= slack {
-		return terms, a.checkLasts(left, full, trip)
+		return options, a.checkLasts(left, full, trip)
 	}
-	extended := l.keeper.ExtendClaim(ctx, claim, terms, g.until, l.config.timeoutOf(a.ttl))
+	extended := l.keeper.ExtendClaim(ctx, claim, options, g.until, l.config.timeoutOf(a.ttl))
 	switch {
 	case extended > 0:
-		terms.Until, terms.ExtendNow = extended, false
+		options.Until, options.ExtendNow = extended, false
 	case !a.auto:
-		return terms, errNotExtended
+		return options, errNotExtended
 	}
-	return terms, a.checkLasts(terms.Until.Sub(l.clock.Now()), full, trip)
+	return options, a.checkLasts(options.Until.Sub(l.clock.Now()), full, trip)
 }
 
 var errNotExtended = errors.New("the nodes did not extend it to its ttl in time")

@@ -89,12 +89,12 @@ func (l *Lock) extend(ctx context.Context, ttl time.Duration, op *Op) error {
 		return l.notHeld("extend")
 	}
 	start := op.now()
-	ballot, extended := l.hold.Extend(ctx, ttl, l.locker.config.timeoutOf(ttl))
-	op.record(start, ballot)
+	tally, extended := l.hold.Extend(ctx, ttl, l.locker.config.timeoutOf(ttl))
+	op.record(start, tally)
 	if extended {
 		return nil
 	}
-	return l.notExtended(ballot).because(ctxErrors(ctx))
+	return l.notExtended(tally).because(ctxErrors(ctx))
 }
 
 func (l *Lock) checkExtension(ttl time.Duration) error {
@@ -110,11 +110,11 @@ func (l *Lock) checkExtension(ttl time.Duration) error {
 	return nil
 }
 
-func (l *Lock) notExtended(ballot *quorum.Ballot) *QuorumError {
+func (l *Lock) notExtended(tally *quorum.Tally) *QuorumError {
 	if !l.Valid() {
-		return l.locker.quorumError("extend", l.Keys(), ballot, ErrNotHeld, l.cause())
+		return l.locker.quorumError("extend", l.Keys(), tally, ErrNotHeld, l.cause())
 	}
-	return l.locker.quorumError("extend", l.Keys(), ballot, ErrNoQuorum)
+	return l.locker.quorumError("extend", l.Keys(), tally, ErrNoQuorum)
 }
 
 // AutoExtend starts to extend the lock by its ttl whenever less than threshold
@@ -185,19 +185,19 @@ func (l *Lock) release(op *Op) error {
 	}
 	began := op.now()
 	patience := node.Patience{Timeout: l.locker.config.timeoutOf(l.ttl), Limit: l.ttl}
-	poll, verdict := l.locker.nodes.Ask(context.Background(), l.claim, patience, func(_ int, n *node.Node, v node.Voter) {
+	poll, verdict := l.locker.nodes.Ask(context.Background(), l.claim, patience, func(_ int, n *node.Node, v node.ReplyHandler) {
 		n.Release(l.claim, v)
 	})
 	defer poll.Close()
 	op.recordPoll(began, poll)
-	if verdict == quorum.Carried {
+	if verdict == quorum.Won {
 		return nil
 	}
-	ballot := poll.Ballot()
-	if ballot.Denied() {
-		return l.locker.quorumError("release", l.Keys(), ballot, ErrNotHeld)
+	tally := poll.Tally()
+	if tally.Denied() {
+		return l.locker.quorumError("release", l.Keys(), tally, ErrNotHeld)
 	}
-	return l.locker.quorumError("release", l.Keys(), ballot, ErrNoQuorum)
+	return l.locker.quorumError("release", l.Keys(), tally, ErrNoQuorum)
 }
 
 // cause returns why the lock ended. Only call it for a lock that has ended or is no longer

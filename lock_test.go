@@ -180,7 +180,7 @@ func TestAThousandLocksCostNoGoroutines(t *testing.T) {
 	eventually.True(t, "no key is left", ns.empty)
 }
 
-// An older extension may fail when a later one has already been carried as far
+// An older extension may fail when a later one has already won as far
 // as WithMaxHold lets it.
 func TestALockThatWasHeldForLongEnoughSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

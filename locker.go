@@ -231,9 +231,9 @@ func (l *Locker) Close() error {
 
 func (l *Locker) closeNodes() error {
 	timeout := l.config.longestTimeout()
-	ballot := quorum.NewBallot(l.nodes.Len())
+	tally := quorum.NewTally(l.nodes.Len())
 	var closing sync.WaitGroup
-	var mu sync.Mutex // guards ballot
+	var mu sync.Mutex // guards tally
 	for i, n := range l.nodes.All() {
 		closing.Go(func() {
 			reply := quorum.Reply{Vote: quorum.Granted}
@@ -242,14 +242,14 @@ func (l *Locker) closeNodes() error {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			ballot.Cast(i, reply)
+			tally.Cast(i, reply)
 		})
 	}
 	closing.Wait()
-	if ballot.Verdict() == quorum.Carried {
+	if tally.Verdict() == quorum.Won {
 		return nil
 	}
-	return l.quorumError("close", nil, ballot, ErrNoQuorum)
+	return l.quorumError("close", nil, tally, ErrNoQuorum)
 }
 
 // begin registers an operation, for which Close then waits. The operation ends

@@ -191,12 +191,12 @@ func runDue(_ context.Context, op *Op) error {
 		return err
 	}
 	start := time.Now()
-	ballot, extended := op.Lock.hold.ExtendDue(op.TTL)
-	op.record(start, ballot)
+	tally, extended := op.Lock.hold.ExtendDue(op.TTL)
+	op.record(start, tally)
 	if extended {
 		return nil
 	}
-	return op.Lock.notExtended(ballot)
+	return op.Lock.notExtended(tally)
 }
 
 // tellLost tells the middleware that a lock ended without being released.

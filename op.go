@@ -114,7 +114,7 @@ func (op *Op) now() (t time.Time) {
 }
 
 // attempted records an attempt: its contest, or its poll where there was none.
-func (op *Op) attempted(start time.Time, poll *quorum.Poll, settled *quorum.Ballot) {
+func (op *Op) attempted(start time.Time, poll *quorum.Poll, settled *quorum.Tally) {
 	switch {
 	case op == nil:
 	case settled != nil:
@@ -159,16 +159,16 @@ func (op *Op) queueFailed(err error) {
 
 func (op *Op) recordPoll(start time.Time, poll *quorum.Poll) {
 	if op != nil {
-		poll.Read(func(ballot *quorum.Ballot) { op.record(start, ballot) })
+		poll.Read(func(tally *quorum.Tally) { op.record(start, tally) })
 	}
 }
 
-func (op *Op) record(start time.Time, ballot *quorum.Ballot) {
+func (op *Op) record(start time.Time, tally *quorum.Tally) {
 	if op == nil {
 		return
 	}
-	votes := make([]Vote, len(ballot.Replies))
-	for i, r := range ballot.Replies {
+	votes := make([]Vote, len(tally.Replies))
+	for i, r := range tally.Replies {
 		votes[i] = vote(op.locker.nodes.Name(i), r)
 	}
 	switch len(op.Tries) {

@@ -55,7 +55,7 @@ func (l *Locker) askEach(ctx context.Context, op string, ask func(*node.Node, co
 		})
 	}
 	asking.Wait()
-	ballot := quorum.NewBallot(l.nodes.Len())
+	tally := quorum.NewTally(l.nodes.Len())
 	for i := range statuses {
 		s := &statuses[i]
 		if errors.Is(s.Err, node.ErrUnasked) {
@@ -65,12 +65,12 @@ func (l *Locker) askEach(ctx context.Context, op string, ask func(*node.Node, co
 		if s.Err != nil {
 			reply = quorum.Reply{Vote: quorum.Failed, Err: s.Err}
 		}
-		ballot.Cast(i, reply)
+		tally.Cast(i, reply)
 	}
-	if ballot.Granted() >= need {
+	if tally.Granted() >= need {
 		return statuses, nil
 	}
-	failed := l.quorumError(op, nil, ballot, ErrNoQuorum).because(l.interruption(ctx))
+	failed := l.quorumError(op, nil, tally, ErrNoQuorum).because(l.interruption(ctx))
 	failed.Need = need
 	return statuses, failed
 }

@@ -62,7 +62,7 @@ func (a *acquisition) wait(ctx context.Context, verdict quorum.Verdict) (*Lock, 
 	if pause == backoff.Stop {
 		return nil, a.refused()
 	}
-	if verdict == quorum.Rejected {
+	if verdict == quorum.Lost {
 		a.enterQueue()
 	}
 	began := a.op.now()
@@ -91,7 +91,7 @@ func (a *acquisition) accept(ctx context.Context, g waitqueue.Grant) *Lock {
 	}
 	lock := a.newLock()
 	lock.claim = g.Claim
-	failed := a.keep(ctx, lock, tallyGrant(g), grant{a.locker.clock.Now(), g.Until, g.Until, how})
+	failed := a.keep(ctx, lock, numbersOfGrant(g), grant{a.locker.clock.Now(), g.Until, g.Until, how})
 	if failed != nil {
 		a.locker.queue.Return(a.keys[0], g)
 		return nil
@@ -124,7 +124,7 @@ func (a *acquisition) settlesSplitVotes() bool {
 // enterQueue takes a place in the queue, unless the acquisition has one.
 func (a *acquisition) enterQueue() {
 	if a.waiter == nil && a.queues() {
-		a.waiter, a.tooFar = a.locker.queue.Enter(a.keys[0], a.ttl, a.locker.claimTerms(a.config))
+		a.waiter, a.tooFar = a.locker.queue.Enter(a.keys[0], a.ttl, a.locker.claimOptions(a.config))
 	}
 }
 
@@ -166,7 +166,7 @@ var errHeldHere = errors.New("not asked: this process holds it")
 // refuse notes how an attempt failed. One that was interrupted says less than an earlier one
 // that was decided.
 func (a *acquisition) refuse(failed *refusal) {
-	if failed.verdict != quorum.Open || a.last == nil {
+	if failed.verdict != quorum.Pending || a.last == nil {
 		a.last = failed
 	}
 }
@@ -176,17 +176,17 @@ func (a *acquisition) refuse(failed *refusal) {
 func (a *acquisition) refused() *QuorumError {
 	l, last := a.locker, a.last
 	if last == nil {
-		last = &refusal{verdict: quorum.Rejected, ballot: quorum.NewBallot(l.nodes.Len())}
+		last = &refusal{verdict: quorum.Lost, tally: quorum.NewTally(l.nodes.Len())}
 	}
-	ballot := last.ballot
+	tally := last.tally
 	if a.queues() {
-		ballot = quorum.NewBallot(l.nodes.Len())
+		tally = quorum.NewTally(l.nodes.Len())
 		for i, known := range l.queue.Replies(a.keys[0], errHeldHere) {
-			ballot.Cast(i, latest(known, last.ballot.Replies[i], a.local))
+			tally.Cast(i, latest(known, last.tally.Replies[i], a.local))
 		}
 	}
 	reason := last.reason()
-	if a.local && ballot.Verdict() == quorum.Unreachable {
+	if a.local && tally.Verdict() == quorum.Unreachable {
 		reason = ErrNoQuorum
 	}
 	reasons := []error{reason}
@@ -195,13 +195,13 @@ func (a *acquisition) refused() *QuorumError {
 			reasons = append(reasons, why)
 		}
 	}
-	return l.quorumError("acquire", a.keys, ballot, reasons...)
+	return l.quorumError("acquire", a.keys, tally, reasons...)
 }
 
 // latest returns what a node said last: what is known of it now, if no attempt was made
 // since; else the vote of the attempt, with the owner's metadata if only the queue learned it.
 func latest(known, voted quorum.Reply, local bool) quorum.Reply {
-	if local && known.Vote != quorum.Pending || voted.Vote == quorum.Pending && known.Vote == quorum.Refused {
+	if local && known.Vote != quorum.Awaited || voted.Vote == quorum.Awaited && known.Vote == quorum.Refused {
 		if metadata := node.Metadata(known.Owner); known.Err == errHeldHere && metadata != "" {
 			known.Err = &node.Owned{Metadata: metadata}
 		}

@@ -54,11 +54,11 @@ func Split(poll *quorum.Poll) bool {
 	return (votes.Granted() > 0 || outstanding > 0) && votes.Owner() == ""
 }
 
-// Settle goes on with the attempt that poll has asked for. Carried means that a.Claim has a
-// quorum, counted from a.Start. Rejected means that another owner has one or may have one,
+// Settle goes on with the attempt that poll has asked for. Won means that a.Claim has a
+// quorum, counted from a.Start. Lost means that another owner has one or may have one,
 // Unreachable that no owner can have one, and Open that ctx or stop ended the contest. In
 // these cases the caller releases a.Claim.
-func (a *Attempt) Settle(ctx context.Context, stop <-chan struct{}, poll *quorum.Poll) (quorum.Verdict, *quorum.Ballot) {
+func (a *Attempt) Settle(ctx context.Context, stop <-chan struct{}, poll *quorum.Poll) (quorum.Verdict, *quorum.Tally) {
 	c := &contest{
 		Attempt: a,
 		states:  make([]nodeState, a.Nodes.Len()),
@@ -66,12 +66,12 @@ func (a *Attempt) Settle(ctx context.Context, stop <-chan struct{}, poll *quorum
 		ghosts:  make(map[string]uint64),
 	}
 	claim := a.Claim
-	ballot, outstanding := poll.Follow(func(i int, r quorum.Reply) { c.answers <- answer{node: i, claim: claim, reply: r} })
+	tally, outstanding := poll.Follow(func(i int, r quorum.Reply) { c.answers <- answer{node: i, claim: claim, reply: r} })
 	for i := range c.states {
-		c.states[i] = nodeState{asked: outstanding&(1<<i) != 0, reply: ballot.Replies[i]}
+		c.states[i] = nodeState{asked: outstanding&(1<<i) != 0, reply: tally.Replies[i]}
 	}
 	verdict := c.run(ctx, stop)
-	return verdict, c.ballot()
+	return verdict, c.tally()
 }
 
 // contest is one Attempt that is being settled. It belongs to one goroutine.
@@ -101,7 +101,7 @@ type answer struct {
 	reply quorum.Reply
 }
 
-// call is a [node.Voter] for one call.
+// call is a [node.ReplyHandler] for one call.
 type call struct {
 	answers chan<- answer
 	claim   *node.Claim
@@ -120,7 +120,7 @@ func (c *contest) run(ctx context.Context, stop <-chan struct{}) quorum.Verdict 
 	c.step = time.NewTimer(c.pause)
 	defer c.step.Stop()
 	for {
-		if verdict := c.look(); verdict != quorum.Open {
+		if verdict := c.look(); verdict != quorum.Pending {
 			return verdict
 		}
 		select {
@@ -134,9 +134,9 @@ func (c *contest) run(ctx context.Context, stop <-chan struct{}) quorum.Verdict 
 		case <-end.C:
 			return c.undecided()
 		case <-ctx.Done():
-			return quorum.Open
+			return quorum.Pending
 		case <-stop:
-			return quorum.Open
+			return quorum.Pending
 		}
 	}
 }
@@ -168,7 +168,7 @@ func (c *contest) look() quorum.Verdict {
 	votes, failed, closed, elder := 0, 0, 0, false
 	c.findGhosts()
 	if c.lost() {
-		return quorum.Rejected
+		return quorum.Lost
 	}
 	now, underWay := c.Now(), false
 	for i, s := range c.states {
@@ -188,11 +188,11 @@ func (c *contest) look() quorum.Verdict {
 	spare := len(c.states) - c.need()
 	switch {
 	case votes >= c.need():
-		return quorum.Carried
+		return quorum.Won
 	case failed > spare:
 		return quorum.Unreachable
-	case failed+closed > spare && c.undecided() == quorum.Rejected:
-		return quorum.Rejected // a holder, of which some nodes cannot be seen
+	case failed+closed > spare && c.undecided() == quorum.Lost:
+		return quorum.Lost // a holder, of which some nodes cannot be seen
 	case !elder && !c.yielded:
 		c.drained = 0
 	case elder && !c.yielded && c.drained == 0:
@@ -203,7 +203,7 @@ func (c *contest) look() quorum.Verdict {
 	case !elder && c.yielded && failed+closed <= spare:
 		c.enter()
 	}
-	return quorum.Open
+	return quorum.Pending
 }
 
 // lost reports whether another owner has a quorum. It has had all these nodes at once, since
@@ -217,7 +217,7 @@ func (c *contest) lost() bool {
 	return false
 }
 
-// undecided returns the verdict if the contest ends now: Rejected if an owner may have a
+// undecided returns the verdict if the contest ends now: Lost if an owner may have a
 // quorum.
 func (c *contest) undecided() quorum.Verdict {
 	unknown := 0
@@ -228,7 +228,7 @@ func (c *contest) undecided() quorum.Verdict {
 	}
 	for _, s := range c.states {
 		if s.reply.Owner != "" && !c.own(s.reply.Owner) && c.votesOf(s.reply.Owner)+unknown >= c.need() {
-			return quorum.Rejected
+			return quorum.Lost
 		}
 	}
 	return quorum.Unreachable
@@ -335,15 +335,15 @@ func (c *contest) votesOf(owner string) (votes int) {
 
 func (c *contest) need() int { return c.Nodes.Need() }
 
-// ballot returns the votes as they are. A node that the attempt has given up, and that is
+// tally returns the votes as they are. A node that the attempt has given up, and that is
 // still free, would grant it.
-func (c *contest) ballot() *quorum.Ballot {
-	b := quorum.NewBallot(len(c.states))
+func (c *contest) tally() *quorum.Tally {
+	b := quorum.NewTally(len(c.states))
 	for i, s := range c.states {
 		switch {
 		case s.free > 0:
 			b.Cast(i, quorum.Reply{Vote: quorum.Granted})
-		case s.reply.Vote != quorum.Pending:
+		case s.reply.Vote != quorum.Awaited:
 			b.Cast(i, s.reply)
 		}
 	}

@@ -152,7 +152,7 @@ type contender struct {
 // result is how an attempt ended.
 type result struct {
 	verdict   quorum.Verdict
-	ballot    *quorum.Ballot
+	tally     *quorum.Tally
 	contested bool
 	took      time.Duration
 }
@@ -186,18 +186,18 @@ func (w *world) contender(age int64, trips ...time.Duration) *contender {
 func (c *contender) try(ctx context.Context, stop <-chan struct{}) (r result) {
 	began := time.Now()
 	c.Start = c.Now()
-	poll, verdict := c.Nodes.Ask(ctx, c.Claim, node.Patience{Timeout: patience, Limit: ttl, Stop: stop}, func(_ int, n *node.Node, v node.Voter) {
+	poll, verdict := c.Nodes.Ask(ctx, c.Claim, node.Patience{Timeout: patience, Limit: ttl, Stop: stop}, func(_ int, n *node.Node, v node.ReplyHandler) {
 		n.Acquire(c.Claim, ttl, v)
 	})
 	defer poll.Close()
 	r.verdict = verdict
-	if r.contested = r.verdict == quorum.Rejected && Split(poll); r.contested {
-		r.verdict, r.ballot = c.Settle(ctx, stop, poll)
+	if r.contested = r.verdict == quorum.Lost && Split(poll); r.contested {
+		r.verdict, r.tally = c.Settle(ctx, stop, poll)
 	} else {
-		r.ballot = poll.Ballot()
+		r.tally = poll.Tally()
 	}
 	r.took = time.Since(began)
-	if r.verdict != quorum.Carried {
+	if r.verdict != quorum.Won {
 		c.Nodes.Abandon(c.Claim)
 	}
 	return r
@@ -271,9 +271,9 @@ func TestTheEldestOfThoseWhoseVotesAreSplitGoesOn(t *testing.T) {
 						}
 						for i, r := range w.each(apart) {
 							require.True(t, r.contested)
-							won := quorum.Rejected
+							won := quorum.Lost
 							if ages[i] == 0 {
-								won = quorum.Carried
+								won = quorum.Won
 							}
 							require.Equal(t, won, r.verdict, "the one of age %d", ages[i])
 							require.Less(t, r.took, 100*ms)
@@ -312,7 +312,7 @@ func TestARefusalByAHolderIsFinal(t *testing.T) {
 					}
 				}
 				r := c.try(t.Context(), nil)
-				require.Equal(t, quorum.Rejected, r.verdict)
+				require.Equal(t, quorum.Lost, r.verdict)
 				require.False(t, r.contested)
 				require.Equal(t, ms, r.took, "a round trip")
 				time.Sleep(time.Second)
@@ -341,7 +341,7 @@ func TestVotesAreSplitIfAnyIsOursOrMayBeAndNoOwnerHasAQuorum(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			poll := quorum.NewPanel(len(c.replies)).Open()
 			for i, r := range c.replies {
-				if r.Vote != quorum.Pending {
+				if r.Vote != quorum.Awaited {
 					poll.Cast(i, r)
 				}
 			}
@@ -362,9 +362,9 @@ func TestAContestEndsWhenAHolderIsFound(t *testing.T) {
 		}
 		r := c.try(t.Context(), nil)
 		require.True(t, r.contested)
-		require.Equal(t, quorum.Rejected, r.verdict)
+		require.Equal(t, quorum.Lost, r.verdict)
 		require.Equal(t, 15*ms, r.took)
-		require.Equal(t, "HOLDER", r.ballot.Owner(), "the error can name it")
+		require.Equal(t, "HOLDER", r.tally.Owner(), "the error can name it")
 	})
 }
 
@@ -381,9 +381,9 @@ func TestAGhostStopsNoContest(t *testing.T) {
 					results := w.each(0)
 					for i, r := range results {
 						require.True(t, r.contested)
-						won := quorum.Rejected
+						won := quorum.Lost
 						if ages[i] == 0 {
-							won = quorum.Carried
+							won = quorum.Won
 						}
 						require.Equal(t, won, r.verdict, "of age %d", ages[i])
 						require.Less(t, r.took, patience)
@@ -408,7 +408,7 @@ func TestAGhostThatTakesAnotherNodeIsAlive(t *testing.T) {
 			s.Set("k", "SLOW", time.Hour)
 		}
 		r := <-done
-		require.Equal(t, quorum.Rejected, r.verdict)
+		require.Equal(t, quorum.Lost, r.verdict)
 		require.Less(t, r.took, 100*ms)
 	})
 }
@@ -422,7 +422,7 @@ func TestTwoGhostsLeaveNoQuorum(t *testing.T) {
 		require.True(t, r.contested)
 		require.Equal(t, quorum.Unreachable, r.verdict, "no owner has refused it")
 		require.InDelta(t, patience, r.took, float64(5*ms))
-		require.Equal(t, quorum.Granted, r.ballot.Replies[2].Vote)
+		require.Equal(t, quorum.Granted, r.tally.Replies[2].Vote)
 		time.Sleep(ms)
 		require.Equal(t, []string{"GHOST", "ANOTHER", ""}, w.owners())
 	})
@@ -437,7 +437,7 @@ func TestAHolderOfWhichANodeCannotBeSeenIsFoundSoon(t *testing.T) {
 		c.routes[1].faults = func() memnode.Fault { return memnode.Fault{NotRun: true} }
 		r := c.try(t.Context(), nil)
 		require.True(t, r.contested)
-		require.Equal(t, quorum.Rejected, r.verdict)
+		require.Equal(t, quorum.Lost, r.verdict)
 		require.Less(t, r.took, patience/2)
 	})
 }
@@ -485,7 +485,7 @@ func TestAnAttemptThatYieldsLeavesNoKey(t *testing.T) {
 			}
 			winners := 0
 			for _, r := range w.each(time.Duration(some(5)) * ms) {
-				if r.verdict == quorum.Carried {
+				if r.verdict == quorum.Won {
 					winners++
 				}
 			}
@@ -524,7 +524,7 @@ func TestAContestEndsWithItsCtxAndWithStop(t *testing.T) {
 				})
 				r := c.try(ctx, stop)
 				require.True(t, r.contested)
-				require.Equal(t, quorum.Open, r.verdict)
+				require.Equal(t, quorum.Pending, r.verdict)
 				require.Equal(t, 47*ms, r.took)
 			})
 		})
@@ -546,7 +546,7 @@ func TestAReplyThatNamesOurOwnTokenIsAGrant(t *testing.T) {
 		start = start.Add(5 * ms)
 		r := c.try(t.Context(), nil)
 		require.True(t, r.contested)
-		require.Equal(t, quorum.Carried, r.verdict)
+		require.Equal(t, quorum.Won, r.verdict)
 		require.Equal(t, start, c.Start, "validity counts from the first ask")
 		require.Equal(t, token, c.Claim.Token)
 		require.Equal(t, []string{token, token}, w.owners()[:2])
@@ -562,7 +562,7 @@ func TestAnAttemptThatEntersAgainCountsFromThen(t *testing.T) {
 		c := w.contender(age)
 		began, token := c.Now(), c.Claim.Token
 		r := c.try(t.Context(), nil)
-		require.Equal(t, quorum.Carried, r.verdict)
+		require.Equal(t, quorum.Won, r.verdict)
 		require.NotEqual(t, token, c.Claim.Token)
 		require.Greater(t, c.Start.Sub(began), 20*ms, "it waited for the ghost")
 		asked := 0
@@ -616,7 +616,7 @@ func TestASilentNodeHoldsNoYieldingUp(t *testing.T) {
 		require.Empty(t, w.owners()[3], "it has yielded")
 		r := <-done
 		require.Less(t, r.took, patience+5*ms)
-		require.Contains(t, []quorum.Verdict{quorum.Rejected, quorum.Unreachable}, r.verdict)
+		require.Contains(t, []quorum.Verdict{quorum.Lost, quorum.Unreachable}, r.verdict)
 		require.Equal(t, 5, c.commands(node.Acquire))
 	})
 }

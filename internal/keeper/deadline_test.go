@@ -28,7 +28,7 @@ func TestANewHoldsDeadlineDoesNotWaitForTheKeeper(t *testing.T) {
 	claim := node.NewClaim([]string{"k"}, "token", 1)
 	kept := make(chan bool)
 	k.mu.Lock()
-	go func() { kept <- h.Start(t.Context(), k, owner{}, claim, k.clock.Now(), Terms{TTL: 50 * ms}) }()
+	go func() { kept <- h.Start(t.Context(), k, owner{}, claim, k.clock.Now(), HoldOptions{TTL: 50 * ms}) }()
 	select {
 	case <-bound.Done():
 		require.ErrorIs(t, context.Cause(bound), errLost)
@@ -50,7 +50,7 @@ func TestADeadlineDoesNotWaitForTheKeeper(t *testing.T) {
 		k.Wait()
 	}()
 	h := new(Hold)
-	require.True(t, h.Start(t.Context(), k, owner{}, node.NewClaim([]string{"k"}, "token", 1), k.clock.Now(), Terms{TTL: 200 * ms}))
+	require.True(t, h.Start(t.Context(), k, owner{}, node.NewClaim([]string{"k"}, "token", 1), k.clock.Now(), HoldOptions{TTL: 200 * ms}))
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	require.True(t, h.advance(k.clock.Now().Add(250*ms)))
@@ -67,7 +67,7 @@ func TestADeadlineDoesNotWaitForTheKeeper(t *testing.T) {
 func TestATimerThatIsSetTooEarlyIsSetAgain(t *testing.T) {
 	run(t, 1, func(t *testing.T, b *bench) {
 		start := time.Now()
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		h.timer.Reset(10 * ms)
 		at, _ := ended(h)
 		require.Equal(t, start.Add(validity), at)

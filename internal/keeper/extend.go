@@ -26,43 +26,43 @@ func (h *Hold) StopAuto() { h.Auto(0) }
 // Extend extends the hold once, now, to ttl from now. It waits for timeout per node, see
 // [quorum.Poll.Wait], and no longer than the hold is valid. It returns what the nodes said,
 // and whether the hold was extended.
-func (h *Hold) Extend(ctx context.Context, ttl, timeout time.Duration) (*quorum.Ballot, bool) {
+func (h *Hold) Extend(ctx context.Context, ttl, timeout time.Duration) (*quorum.Tally, bool) {
 	k := h.keeper
 	start := k.clock.Now() // before the first byte is sent (invariant 1)
 	// If the hold has ended since, the nodes say so themselves, at once.
 	patience := node.Patience{Timeout: timeout, Limit: max(h.left(start), clock.Margin)}
 	poll, verdict := k.askToExtend(ctx, node.Extension{Claim: h.claim, TTL: h.keyTTL(start, ttl), Due: h.deadlineTime()}, patience)
-	ballot := poll.Ballot()
+	tally := poll.Tally()
 	poll.Close()
-	return ballot, h.settle(start, ttl, verdict, ballot)
+	return tally, h.settle(start, ttl, verdict, tally)
 }
 
 // ExtendClaim extends a claim that is valid until the given instant, and that no Hold keeps
-// yet, by the ttl of terms. It returns the end of its validity then, or 0 if the nodes did
+// yet, by the ttl of options. It returns the end of its validity then, or 0 if the nodes did
 // not extend it in time.
-func (k *Keeper) ExtendClaim(ctx context.Context, claim *node.Claim, terms Terms, until clock.Instant, timeout time.Duration) clock.Instant {
+func (k *Keeper) ExtendClaim(ctx context.Context, claim *node.Claim, options HoldOptions, until clock.Instant, timeout time.Duration) clock.Instant {
 	start := k.clock.Now() // before the first byte is sent (invariant 1)
 	patience := node.Patience{Timeout: timeout, Limit: until.Sub(start)}
-	poll, verdict := k.askToExtend(ctx, node.Extension{Claim: claim, TTL: k.clock.KeyTTL(terms.TTL, terms.MaxHold)}, patience)
+	poll, verdict := k.askToExtend(ctx, node.Extension{Claim: claim, TTL: k.clock.KeyTTL(options.TTL, options.MaxHold)}, patience)
 	poll.Close()
-	if verdict != quorum.Carried || k.clock.Now() >= until {
+	if verdict != quorum.Won || k.clock.Now() >= until {
 		return 0
 	}
-	return start.Add(k.clock.Validity(terms.TTL))
+	return start.Add(k.clock.Validity(options.TTL))
 }
 
 // askToExtend sends an extension to every node and waits for the verdict.
 func (k *Keeper) askToExtend(ctx context.Context, e node.Extension, p node.Patience) (*quorum.Poll, quorum.Verdict) {
 	p.Stop = k.stop
 	slots := make([]node.PendingExtension, k.config.Nodes.Len()) // not the hold's: a poll's votes must all be cast
-	return k.config.Nodes.Ask(ctx, e.Claim, p, func(i int, n *node.Node, v node.Voter) {
-		n.Extend(node.Extension{Pending: &slots[i], Claim: e.Claim, TTL: e.TTL, Due: e.Due, Voter: v})
+	return k.config.Nodes.Ask(ctx, e.Claim, p, func(i int, n *node.Node, v node.ReplyHandler) {
+		n.Extend(node.Extension{Pending: &slots[i], Claim: e.Claim, TTL: e.TTL, Due: e.Due, Handler: v})
 	})
 }
 
 // ExtendDue extends a hold by ttl, as part of an Owner.Extend, and waits for the result, but
 // no longer than until the next try is due. A quorum that comes later counts all the same.
-func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Ballot, bool) {
+func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Tally, bool) {
 	k := h.keeper
 	k.mu.Lock()
 	patience := h.retry()
@@ -89,32 +89,32 @@ func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Ballot, bool) {
 }
 
 // settle applies the result of an extension and reports whether the deadline now is the one
-// it asked for. ballot is needed only if the extension was not carried.
-func (h *Hold) settle(start clock.Instant, ttl time.Duration, verdict quorum.Verdict, ballot *quorum.Ballot) bool {
+// it asked for. tally is needed only if a quorum did not grant the extension.
+func (h *Hold) settle(start clock.Instant, ttl time.Duration, verdict quorum.Verdict, tally *quorum.Tally) bool {
 	k := h.keeper
-	if verdict != quorum.Carried {
+	if verdict != quorum.Won {
 		switch {
-		case int64(start) < h.carried.Load():
+		case int64(start) < h.granted.Load():
 			// Outdated: a quorum has extended the hold since.
-		case ballot.Denied():
+		case tally.Denied():
 			// So many nodes answered that they do not hold our key that no quorum is
 			// left, whatever the others say: the hold is over now (invariant 2). A node
 			// whose key was set again counts among them, since another owner may have
 			// held it in between (invariant 3).
-			h.lose(ballot)
+			h.lose(tally)
 		default:
-			h.failed.Store(&failure{start: start, ballot: ballot})
+			h.failed.Store(&failure{start: start, tally: tally})
 		}
 		return false
 	}
 	// Before the deadline moves: from then on refusals of older rounds are outdated.
-	storeMax(&h.carried, start)
+	storeMax(&h.granted, start)
 	if !h.advance(start.Add(k.clock.Validity(ttl))) {
 		return false
 	}
 	storeMax(&h.extended, start)
 	k.mu.Lock()
-	if ttl >= h.terms.TTL { // a shorter one does not complete the start
+	if ttl >= h.options.TTL { // a shorter one does not complete the start
 		h.startPause = 0
 	}
 	k.reschedule(h, start)
@@ -139,14 +139,14 @@ func (h *Hold) keyTTL(start clock.Instant, ttl time.Duration) time.Duration {
 
 // advance moves the end of validity to until, unless the hold has ended or
 // should have (invariant 1), and never back. It reports whether the hold is
-// valid until then, or for as long as its terms let it be.
+// valid until then, or for as long as its options let it be.
 //
 // The deadline may pass between the look at the clock and the swap. If the timer
 // has ended the hold by then, the swap fails. If the timer is late, the swap
 // succeeds, which is safe: a quorum of keys was ours when the round ran, and lives
 // until after the new deadline.
 func (h *Hold) advance(until clock.Instant) bool {
-	deadline := int64(min(until, h.max).Add(-h.terms.Grace))
+	deadline := int64(min(until, h.max).Add(-h.options.Grace))
 	for {
 		old, now := h.deadline.Load(), h.keeper.clock.Now()
 		if old < 0 || now >= clock.Instant(old) {

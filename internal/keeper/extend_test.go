@@ -18,7 +18,7 @@ func TestAShortExtensionDoesNotCompleteAGrant(t *testing.T) {
 		b.faults(func(_ int, op memnode.Op, _ int) memnode.Fault {
 			return memnode.Fault{NotRun: op == memnode.Extend && !healthy.Load()}
 		})
-		h := b.hold("k", Terms{TTL: time.Minute, Until: b.clock.Now().Add(300 * ms), ExtendNow: true})
+		h := b.hold("k", HoldOptions{TTL: time.Minute, Until: b.clock.Now().Add(300 * ms), ExtendNow: true})
 		time.Sleep(10 * ms) // the first try has failed
 		healthy.Store(true)
 		_, ok := h.Extend(t.Context(), 320*ms, time.Second)

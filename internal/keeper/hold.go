@@ -10,8 +10,8 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// Terms are the conditions of a hold.
-type Terms struct {
+// HoldOptions are the conditions of a hold.
+type HoldOptions struct {
 	TTL     time.Duration
 	Grace   time.Duration // the hold ends this long before its validity does
 	MaxHold time.Duration // validity never goes further than this from the start; 0: no limit
@@ -26,11 +26,11 @@ type Terms struct {
 // It ends once: by release, or because its deadline has passed, or because a quorum has
 // become impossible, or with its Keeper. Its ctx ends then.
 type Hold struct {
-	keeper *Keeper
-	owner  Owner
-	claim  *node.Claim
-	terms  Terms
-	max    clock.Instant // validity never goes beyond
+	keeper  *Keeper
+	owner   Owner
+	claim   *node.Claim
+	options HoldOptions
+	max     clock.Instant // validity never goes beyond
 
 	// deadline is the instant at which the hold ends, validity less grace; it
 	// is negated once the hold has ended. It is one word and changed by
@@ -44,9 +44,9 @@ type Hold struct {
 	bound  atomic.Pointer[context.CancelCauseFunc]
 	timer  *time.Timer
 
-	// The starts of the latest extension that was carried, and of the latest that
-	// was carried in time; before the first, that of the hold, less 1.
-	carried, extended atomic.Int64
+	// The starts of the latest extension that a quorum granted, and of the latest that
+	// was granted in time; before the first, that of the hold, less 1.
+	granted, extended atomic.Int64
 
 	failed atomic.Pointer[failure] // of the last extension that failed
 
@@ -68,35 +68,35 @@ type Hold struct {
 
 // failure is why an extension failed: for its votes, or else for err.
 type failure struct {
-	start  clock.Instant
-	ballot *quorum.Ballot
-	err    error
+	start clock.Instant
+	tally *quorum.Tally
+	err   error
 }
 
 // Loss says how a hold was lost.
 type Loss struct {
 	Claim  *node.Claim
-	Until  time.Time      // the end of its validity
-	Capped bool           // it was held for as long as its terms allow
-	Ballot *quorum.Ballot // of the last extension, if it was not carried
-	Err    error          // why the last extension was not even tried; nil if it was
-	Jump   *clock.Jump    // of the clock, if that skipped the end of the hold
+	Until  time.Time     // the end of its validity
+	Capped bool          // it was held for as long as its options allow
+	Tally  *quorum.Tally // of the last extension, if a quorum did not grant it
+	Err    error         // why the last extension was not even tried; nil if it was
+	Jump   *clock.Jump   // of the clock, if that skipped the end of the hold
 }
 
 // Start keeps a claim that a quorum granted in an attempt that began at start, for owner. It
 // fills in h, a zero Hold. It reports false, and the claim is the caller's to release, if
 // nothing is left of its validity by now or if the Keeper is closed. The hold's ctx is a
 // child of ctx.
-func (h *Hold) Start(ctx context.Context, k *Keeper, owner Owner, claim *node.Claim, start clock.Instant, terms Terms) bool {
-	h.keeper, h.owner, h.claim, h.terms, h.max, h.index = k, owner, claim, terms, clock.Never, -1
-	if terms.MaxHold > 0 {
-		h.max = start.Add(terms.MaxHold)
+func (h *Hold) Start(ctx context.Context, k *Keeper, owner Owner, claim *node.Claim, start clock.Instant, options HoldOptions) bool {
+	h.keeper, h.owner, h.claim, h.options, h.max, h.index = k, owner, claim, options, clock.Never, -1
+	if options.MaxHold > 0 {
+		h.max = start.Add(options.MaxHold)
 	}
-	h.carried.Store(int64(start) - 1)
+	h.granted.Store(int64(start) - 1)
 	h.extended.Store(int64(start) - 1)
-	deadline := start.Add(k.Lasts(terms))
-	if terms.Until > 0 {
-		deadline = min(terms.Until, h.max).Add(-terms.Grace)
+	deadline := start.Add(k.Lasts(options))
+	if options.Until > 0 {
+		deadline = min(options.Until, h.max).Add(-options.Grace)
 	}
 	h.deadline.Store(int64(deadline))
 	if deadline <= k.clock.Now() {
@@ -120,7 +120,7 @@ func (h *Hold) Start(ctx context.Context, k *Keeper, owner Owner, claim *node.Cl
 	k.holds[h] = struct{}{}
 	now := k.clock.Now()
 	k.plan(now.Add(tick))
-	if terms.ExtendNow {
+	if options.ExtendNow {
 		h.startPause = max(deadline.Sub(now)/tries, time.Millisecond)
 		k.reschedule(h, 0)
 	}
@@ -134,7 +134,7 @@ func (h *Hold) Context() context.Context { return h.ctx }
 // carries a monotonic reading.
 func (h *Hold) Until() time.Time {
 	deadline := h.deadline.Load()
-	return h.keeper.clock.Time(clock.Instant(max(deadline, -deadline)).Add(h.terms.Grace))
+	return h.keeper.clock.Time(clock.Instant(max(deadline, -deadline)).Add(h.options.Grace))
 }
 
 // Valid reports whether the hold has not ended, by the clock and not only by whether its
@@ -175,8 +175,8 @@ func (h *Hold) End(cause error) bool {
 }
 
 // lose ends the hold because a quorum is impossible.
-func (h *Hold) lose(ballot *quorum.Ballot) {
-	if h.end(h.owner.Cause(Loss{Claim: h.claim, Until: h.Until(), Ballot: ballot})) {
+func (h *Hold) lose(tally *quorum.Tally) {
+	if h.end(h.owner.Cause(Loss{Claim: h.claim, Until: h.Until(), Tally: tally})) {
 		h.lost(0)
 	}
 }
@@ -273,11 +273,11 @@ func (h *Hold) Expire() time.Duration {
 		if left := clock.Instant(deadline).Sub(h.keeper.clock.Now()); left > 0 {
 			return left
 		}
-		end := clock.Instant(deadline).Add(h.terms.Grace)
+		end := clock.Instant(deadline).Add(h.options.Grace)
 		loss := Loss{Claim: h.claim, Until: h.keeper.clock.Time(end), Capped: end >= h.max, Jump: h.keeper.clock.Skipped(clock.Instant(deadline))}
-		// One that had been given up may have been carried after.
+		// One that had been given up may have been granted after all.
 		if failed := h.failed.Load(); failed != nil && int64(failed.start) > h.extended.Load() {
-			loss.Ballot, loss.Err = failed.ballot, failed.err
+			loss.Tally, loss.Err = failed.tally, failed.err
 		}
 		if h.endAt(deadline, h.owner.Cause(loss)) {
 			h.lost(end)
@@ -346,7 +346,7 @@ func (h *Hold) Pass(cause error) (until clock.Instant, ok bool) {
 		deadline := h.deadline.Load()
 		if deadline > 0 && h.leaveAt(deadline, cause) {
 			h.keeper.forget(h)
-			return clock.Instant(deadline).Add(h.terms.Grace), true
+			return clock.Instant(deadline).Add(h.options.Grace), true
 		}
 	}
 	return 0, false

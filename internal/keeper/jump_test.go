@@ -13,7 +13,7 @@ import (
 // A suspended machine: the wall clock has run on, the monotonic one has not.
 func TestTheWallClockEndsAHoldSoonerAndNeverLater(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{TTL: time.Minute})
+		h := b.hold("k", HoldOptions{TTL: time.Minute})
 		h.Auto(40 * time.Second)
 		synctest.Wait() // no other goroutine looks at the clocks, whose wall clock is right
 		now := time.Now()
@@ -29,7 +29,7 @@ func TestTheWallClockEndsAHoldSoonerAndNeverLater(t *testing.T) {
 
 func TestALossSaysWhichJumpItWas(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{TTL: time.Minute})
+		h := b.hold("k", HoldOptions{TTL: time.Minute})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		now := time.Now()
@@ -43,7 +43,7 @@ func TestALossSaysWhichJumpItWas(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		now := time.Now()
 		b.clock.Observe(now, now.Round(0).Add(time.Hour))
-		ended(b.hold("k", Terms{}))
+		ended(b.hold("k", HoldOptions{}))
 		require.Nil(t, b.loss.Load().Jump, "it was over before")
 	})
 }

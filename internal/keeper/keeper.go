@@ -79,12 +79,12 @@ func New(config Config) *Keeper {
 }
 
 // Lasts returns how long an unextended hold lasts, from the start of its attempt.
-func (k *Keeper) Lasts(terms Terms) time.Duration {
-	lasts := k.clock.Validity(terms.TTL)
-	if terms.MaxHold > 0 {
-		lasts = min(lasts, terms.MaxHold)
+func (k *Keeper) Lasts(options HoldOptions) time.Duration {
+	lasts := k.clock.Validity(options.TTL)
+	if options.MaxHold > 0 {
+		lasts = min(lasts, options.MaxHold)
 	}
-	return lasts - terms.Grace
+	return lasts - options.Grace
 }
 
 // Close ends every hold with cause, and releases the claims in the background. From then on

@@ -90,20 +90,20 @@ func run(t *testing.T, n int, test func(t *testing.T, b *bench)) {
 }
 
 // hold acquires a key on every node, and holds it.
-func (b *bench) hold(key string, terms Terms) *Hold {
+func (b *bench) hold(key string, options HoldOptions) *Hold {
 	b.t.Helper()
-	if terms.TTL == 0 {
-		terms.TTL = ttl
+	if options.TTL == 0 {
+		options.TTL = ttl
 	}
 	claim := node.NewClaim([]string{key}, "token of "+key, len(b.stores))
 	start := b.clock.Now()
 	for _, n := range b.config.Nodes.All() {
-		v := make(memnode.Voter, 1)
-		n.Acquire(claim, terms.TTL, v)
+		v := make(memnode.Replies, 1)
+		n.Acquire(claim, options.TTL, v)
 		require.Equal(b.t, quorum.Granted, (<-v).Vote)
 	}
 	h := &Hold{}
-	require.True(b.t, h.Start(context.Background(), b.Keeper, owner{b, h}, claim, start, terms))
+	require.True(b.t, h.Start(context.Background(), b.Keeper, owner{b, h}, claim, start, options))
 	return h
 }
 
@@ -122,7 +122,7 @@ func (b *bench) faults(fault func(i int, op memnode.Op, claims int) memnode.Faul
 func TestContextEndsExactlyWithValidity(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		start := time.Now()
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		require.Equal(t, start.Add(validity), h.Until())
 		require.True(t, h.Valid())
 		at, cause := ended(h)
@@ -140,7 +140,7 @@ func TestContextEndsExactlyWithValidity(t *testing.T) {
 func TestGraceEndsTheContextSooner(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		start := time.Now()
-		h := b.hold("k", Terms{Grace: 50 * ms})
+		h := b.hold("k", HoldOptions{Grace: 50 * ms})
 		require.Equal(t, start.Add(validity), h.Until())
 		at, cause := ended(h)
 		require.Equal(t, start.Add(validity-50*ms), at)
@@ -159,7 +159,7 @@ func TestAutoKeepsAHoldAliveFromAbsoluteDeadlines(t *testing.T) {
 			return memnode.Fault{Request: 5 * ms, Reply: 5 * ms}
 		})
 		start := time.Now()
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		h.Auto(200 * ms)
 		time.Sleep(20 * ttl)
 		require.True(t, h.Valid())
@@ -173,7 +173,7 @@ func TestAutoKeepsAHoldAliveFromAbsoluteDeadlines(t *testing.T) {
 
 func TestValidityCountsFromTheStartOfTheRound(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		b.faults(func(int, memnode.Op, int) memnode.Fault { return memnode.Fault{Request: 40 * ms, Reply: 40 * ms} })
 		start := time.Now()
 		_, ok := h.Extend(t.Context(), ttl, time.Second)
@@ -188,7 +188,7 @@ func TestALateQuorumRevivesNothing(t *testing.T) {
 		t.Run(fmt.Sprint("auto=", auto), func(t *testing.T) {
 			run(t, 3, func(t *testing.T, b *bench) {
 				start := time.Now()
-				h := b.hold("k", Terms{})
+				h := b.hold("k", HoldOptions{})
 				b.faults(func(int, memnode.Op, int) memnode.Fault { return memnode.Fault{Reply: 250 * ms} }) // they run at once
 				if auto {
 					h.Auto(200 * ms)
@@ -228,7 +228,7 @@ func TestTwoMoreTriesFitBeforeValidityEnds(t *testing.T) {
 			}
 			return memnode.Fault{NotRun: n <= 2} // the first two tries fail
 		})
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		h.Auto(200 * ms)
 		time.Sleep(validity + 10*ms)
 		require.True(t, h.Valid())
@@ -239,14 +239,14 @@ func TestTwoMoreTriesFitBeforeValidityEnds(t *testing.T) {
 func TestASilentQuorumEndsTheContextWithValidityAndNotBefore(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		start := time.Now()
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		b.stores[1].Pause()
 		b.stores[2].Pause()
 		h.Auto(200 * ms)
 		at, cause := ended(h)
 		require.Equal(t, start.Add(validity), at)
 		require.ErrorIs(t, cause, errLost)
-		votes := b.loss.Load().Ballot
+		votes := b.loss.Load().Tally
 		require.NotNil(t, votes, "the cause names the silent nodes")
 		require.Equal(t, quorum.Granted, votes.Replies[0].Vote)
 		require.ErrorIs(t, votes.Replies[1].Err, quorum.ErrNoReply)
@@ -266,7 +266,7 @@ func TestDefiniteRefusalsEndTheContextAtOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			run(t, 3, func(t *testing.T, b *bench) {
-				h := b.hold("k", Terms{})
+				h := b.hold("k", HoldOptions{})
 				h.Auto(200 * ms)
 				start := time.Now()
 				fault(b.stores[0])
@@ -274,7 +274,7 @@ func TestDefiniteRefusalsEndTheContextAtOnce(t *testing.T) {
 				at, cause := ended(h)
 				require.Equal(t, start.Add(validity-200*ms), at, "with the extension that found it")
 				require.ErrorIs(t, cause, errLost)
-				require.True(t, b.loss.Load().Ballot.Denied())
+				require.True(t, b.loss.Load().Tally.Denied())
 				synctest.Wait()
 				for _, s := range b.stores {
 					owner, _ := s.Get("k")
@@ -289,7 +289,7 @@ func TestDefiniteRefusalsEndTheContextAtOnce(t *testing.T) {
 // added up.
 func TestDefiniteRefusalsCountAfterAFailureToo(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		b.faults(func(i int, op memnode.Op, _ int) memnode.Fault {
 			return memnode.Fault{NotRun: i == 0 && op == memnode.Extend, Reply: time.Duration(i) * ms}
 		})
@@ -304,7 +304,7 @@ func TestDefiniteRefusalsCountAfterAFailureToo(t *testing.T) {
 
 func TestAMissingKeyIsRefilledAndNotCounted(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		h.Auto(200 * ms)
 		b.stores[1].Wipe()
 		time.Sleep(validity - 200*ms)
@@ -325,7 +325,7 @@ func TestAMissingKeyIsRefilledAndNotCounted(t *testing.T) {
 
 func TestNothingIsRefilledAfterTheEnd(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		h.Auto(200 * ms)
 		time.Sleep(validity - 200*ms - ms)
 		b.faults(func(_ int, op memnode.Op, _ int) memnode.Fault {
@@ -348,7 +348,7 @@ func TestNothingIsRefilledAfterTheEnd(t *testing.T) {
 
 func TestAHungNodeDelaysNoExtension(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		h.Auto(200 * ms)
 		b.stores[1].Pause()
 		time.Sleep(20 * ttl)
@@ -372,7 +372,7 @@ func TestWhatIsDueTogetherIsOnePipelinePerNode(t *testing.T) {
 			return memnode.Fault{}
 		})
 		for i := range 100 {
-			b.hold(fmt.Sprint("k", i), Terms{}).Auto(200 * ms)
+			b.hold(fmt.Sprint("k", i), HoldOptions{}).Auto(200 * ms)
 		}
 		time.Sleep(validity - 200*ms)
 		synctest.Wait()
@@ -384,7 +384,7 @@ func TestWhatIsDueTogetherIsOnePipelinePerNode(t *testing.T) {
 func TestMaxHoldCapsEveryExtension(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		start := time.Now()
-		h := b.hold("k", Terms{MaxHold: time.Second})
+		h := b.hold("k", HoldOptions{MaxHold: time.Second})
 		h.Auto(200 * ms)
 		at, cause := ended(h)
 		require.Equal(t, start.Add(time.Second), at)
@@ -395,7 +395,7 @@ func TestMaxHoldCapsEveryExtension(t *testing.T) {
 
 func TestStopAutoLetsTheHoldEnd(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		h.Auto(200 * ms)
 		time.Sleep(ttl)
 		until := h.Until()
@@ -407,7 +407,7 @@ func TestStopAutoLetsTheHoldEnd(t *testing.T) {
 
 func TestAnExtensionNeverShortens(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{TTL: time.Second})
+		h := b.hold("k", HoldOptions{TTL: time.Second})
 		until := h.Until()
 		_, ok := h.Extend(t.Context(), 100*ms, time.Second)
 		require.True(t, ok)
@@ -422,7 +422,7 @@ func TestAnExtensionNeverShortens(t *testing.T) {
 
 func TestAHoldEndsOnceWithTheFirstCause(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		require.True(t, h.End(errReleased))
 		require.False(t, h.End(errClosed))
 		require.ErrorIs(t, context.Cause(h.Context()), errReleased)
@@ -435,7 +435,7 @@ func TestAHoldEndsOnceWithTheFirstCause(t *testing.T) {
 func TestBoundContextsEndWithTheHold(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		for _, late := range []bool{false, true} {
-			h := b.hold(fmt.Sprint("k", late), Terms{})
+			h := b.hold(fmt.Sprint("k", late), HoldOptions{})
 			ctx, cancel := context.WithCancelCause(t.Context())
 			if late {
 				h.End(errReleased)
@@ -451,7 +451,7 @@ func TestNothingIsHeldThatTookLongerThanItsValidity(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		start := b.clock.Now()
 		time.Sleep(validity)
-		require.False(t, new(Hold).Start(t.Context(), b.Keeper, owner{b: b}, node.NewClaim([]string{"k"}, "token", 3), start, Terms{TTL: ttl}))
+		require.False(t, new(Hold).Start(t.Context(), b.Keeper, owner{b: b}, node.NewClaim([]string{"k"}, "token", 3), start, HoldOptions{TTL: ttl}))
 	})
 }
 
@@ -459,7 +459,7 @@ func TestCloseEndsEveryHoldAndReleasesIt(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		var holds []*Hold
 		for i := range 10 {
-			h := b.hold(fmt.Sprint("k", i), Terms{})
+			h := b.hold(fmt.Sprint("k", i), HoldOptions{})
 			h.Auto(200 * ms)
 			holds = append(holds, h)
 		}
@@ -471,7 +471,7 @@ func TestCloseEndsEveryHoldAndReleasesIt(t *testing.T) {
 		synctest.Wait()
 		require.Zero(t, b.stores[0].Len())
 		require.Zero(t, b.stores[1].Len())
-		ok := new(Hold).Start(t.Context(), b.Keeper, owner{b: b}, holds[0].claim, b.clock.Now(), Terms{TTL: ttl})
+		ok := new(Hold).Start(t.Context(), b.Keeper, owner{b: b}, holds[0].claim, b.clock.Now(), HoldOptions{TTL: ttl})
 		require.False(t, ok, "a closed keeper keeps nothing")
 	})
 }

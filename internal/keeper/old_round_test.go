@@ -26,11 +26,11 @@ func (b *bench) slowFirst(fault memnode.Fault, nodes ...int) {
 	}
 }
 
-// The refusals of a round may come when a later one has been carried: they are
+// The refusals of a round may come when a quorum has granted a later one: they are
 // of a time from before that.
 func TestALateRefusalOfAnOlderRoundChangesNothing(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		b.slowFirst(memnode.Fault{Reply: 80 * ms}, 0, 1)
 		b.stores[0].Set("k", "another", time.Hour)
 		b.stores[1].Set("k", "another", time.Hour)
@@ -46,33 +46,33 @@ func TestALateRefusalOfAnOlderRoundChangesNothing(t *testing.T) {
 		require.True(t, ok)
 		at, _ := ended(h)
 		require.Equal(t, start.Add(validity), at, "not with the refusals")
-		require.Nil(t, b.loss.Load().Ballot, "nor are they why it ended")
+		require.Nil(t, b.loss.Load().Tally, "nor are they why it ended")
 	})
 }
 
-// A round that had been given up was carried after all: it is not why the hold
+// A quorum granted a round that had been given up: it is not why the hold
 // ends, later.
 func TestARoundThatWasCarriedLateIsNotWhyAHoldEnds(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		b.through(due)
 		b.slowFirst(memnode.Fault{Reply: 70 * ms}, 0, 1, 2)
 		start := time.Now()
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		h.Auto(200 * ms) // the first try is at 95 ms, and given up at 145 ms
 		time.Sleep(140 * ms)
 		h.StopAuto()
 		at, _ := ended(h)
 		require.Equal(t, start.Add(95*ms+validity), at)
-		require.Nil(t, b.loss.Load().Ballot)
+		require.Nil(t, b.loss.Load().Tally)
 	})
 }
 
-// One that was carried when it was too late is not hidden: it says which nodes
+// One that was granted too late is not hidden: it says which nodes
 // were slow.
 func TestARoundThatWasCarriedTooLateIsWhyAHoldEnds(t *testing.T) {
 	run(t, 3, func(t *testing.T, b *bench) {
 		start := time.Now()
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		b.slowFirst(memnode.Fault{Reply: 200 * ms}, 0, 1, 2) // just when it ends
 		h.Auto(200 * ms)
 		time.Sleep(140 * ms)
@@ -84,6 +84,6 @@ func TestARoundThatWasCarriedTooLateIsWhyAHoldEnds(t *testing.T) {
 		round.giveUp(45 * ms)
 		at, _ := ended(h)
 		require.Equal(t, start.Add(validity), at)
-		require.NotNil(t, b.loss.Load().Ballot)
+		require.NotNil(t, b.loss.Load().Tally)
 	})
 }

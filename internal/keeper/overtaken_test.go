@@ -16,24 +16,24 @@ import (
 func TestAnExtensionThatTheEndOvertakesBlamesNoNode(t *testing.T) {
 	t.Run("before it is sent", func(t *testing.T) {
 		run(t, 3, func(t *testing.T, b *bench) {
-			h := b.hold("k", Terms{})
+			h := b.hold("k", HoldOptions{})
 			require.True(t, h.End(errReleased))
-			ballot, extended := h.Extend(t.Context(), ttl, time.Second)
+			tally, extended := h.Extend(t.Context(), ttl, time.Second)
 			require.False(t, extended)
-			for _, r := range ballot.Replies {
-				if r.Vote != quorum.Pending {
+			for _, r := range tally.Replies {
+				if r.Vote != quorum.Awaited {
 					require.ErrorIs(t, r.Err, node.ErrUnasked)
 				}
 			}
-			require.Equal(t, quorum.Unreachable, ballot.Verdict())
+			require.Equal(t, quorum.Unreachable, tally.Verdict())
 		})
 	})
 	t.Run("while it is under way", func(t *testing.T) {
 		run(t, 3, func(t *testing.T, b *bench) {
-			ballots := make(chan *quorum.Ballot, 1)
+			tallies := make(chan *quorum.Tally, 1)
 			b.through(func(h *Hold) error {
-				ballot, _ := h.ExtendDue(ttl)
-				ballots <- ballot
+				tally, _ := h.ExtendDue(ttl)
+				tallies <- tally
 				return nil
 			})
 			b.faults(func(_ int, op memnode.Op, _ int) memnode.Fault {
@@ -42,7 +42,7 @@ func TestAnExtensionThatTheEndOvertakesBlamesNoNode(t *testing.T) {
 				}
 				return memnode.Fault{}
 			})
-			h := b.hold("k", Terms{})
+			h := b.hold("k", HoldOptions{})
 			h.Auto(200 * ms)
 			time.Sleep(validity - 200*ms + 10*ms)
 			synctest.Wait()
@@ -50,8 +50,8 @@ func TestAnExtensionThatTheEndOvertakesBlamesNoNode(t *testing.T) {
 			for _, n := range b.config.Nodes.All() {
 				n.Abandon(h.claim)
 			}
-			for _, r := range (<-ballots).Replies {
-				require.Equal(t, quorum.Pending, r.Vote)
+			for _, r := range (<-tallies).Replies {
+				require.Equal(t, quorum.Awaited, r.Vote)
 			}
 			time.Sleep(ttl)
 		})

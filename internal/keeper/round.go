@@ -19,13 +19,13 @@ type round struct {
 	ttl   time.Duration
 
 	mu       sync.Mutex // guards what follows
-	ballot   *quorum.Ballot
+	tally    *quorum.Tally
 	sent     uint64        // the nodes to which it has been sent, as bits
 	extended bool          // the hold was extended by it
-	settled  chan struct{} // closed when it is carried or cannot be; nil if no goroutine waits
+	settled  chan struct{} // closed when it is won or cannot be; nil if no goroutine waits
 }
 
-var _ node.Voter = (*round)(nil)
+var _ node.ReplyHandler = (*round)(nil)
 
 // newRound makes a round the latest of its hold. k.mu is held.
 func (h *Hold) newRound(start clock.Instant, ttl time.Duration) *round {
@@ -33,7 +33,7 @@ func (h *Hold) newRound(start clock.Instant, ttl time.Duration) *round {
 	if h.slots == nil {
 		h.slots = make([]node.PendingExtension, nodes)
 	}
-	h.round = &round{hold: h, start: start, ttl: ttl, ballot: quorum.NewBallot(nodes)}
+	h.round = &round{hold: h, start: start, ttl: ttl, tally: quorum.NewTally(nodes)}
 	return h.round
 }
 
@@ -42,7 +42,7 @@ func (h *Hold) newRound(start clock.Instant, ttl time.Duration) *round {
 func (k *Keeper) dispatch(rounds ...*round) {
 	batch := make([]node.Extension, len(rounds))
 	for j, r := range rounds {
-		batch[j] = node.Extension{Claim: r.hold.claim, TTL: r.hold.keyTTL(r.start, r.ttl), Due: r.hold.deadlineTime(), Voter: r}
+		batch[j] = node.Extension{Claim: r.hold.claim, TTL: r.hold.keyTTL(r.start, r.ttl), Due: r.hold.deadlineTime(), Handler: r}
 	}
 	for i, n := range k.config.Nodes.All() {
 		for j, r := range rounds {
@@ -52,31 +52,31 @@ func (k *Keeper) dispatch(rounds ...*round) {
 	}
 }
 
-// Sent implements node.Voter.
+// Sent implements node.ReplyHandler.
 func (r *round) Sent(node int, _ quorum.Progress) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sent |= 1 << node
 }
 
-// Cast implements node.Voter. The vote that carries the round has its result applied. So does
-// the vote after which it can no longer be carried, and each later one.
+// Cast implements node.ReplyHandler. The vote that carries the round has its result applied. So does
+// the vote after which it can no longer be won, and each later one.
 func (r *round) Cast(node int, reply quorum.Reply) {
 	r.mu.Lock()
-	before := r.ballot.Verdict()
-	r.ballot.Cast(node, reply)
-	verdict := r.ballot.Verdict()
-	if before == quorum.Carried || verdict == quorum.Open {
+	before := r.tally.Verdict()
+	r.tally.Cast(node, reply)
+	verdict := r.tally.Verdict()
+	if before == quorum.Won || verdict == quorum.Pending {
 		r.mu.Unlock()
 		return
 	}
-	var ballot *quorum.Ballot // a copy, since later votes still come in
-	if verdict != quorum.Carried {
-		ballot = r.ballot.Clone()
+	var tally *quorum.Tally // a copy, since later votes still come in
+	if verdict != quorum.Won {
+		tally = r.tally.Clone()
 	}
 	r.mu.Unlock()
-	extended := r.hold.settle(r.start, r.ttl, verdict, ballot)
-	if before == quorum.Open && r.settled != nil {
+	extended := r.hold.settle(r.start, r.ttl, verdict, tally)
+	if before == quorum.Pending && r.settled != nil {
 		r.mu.Lock()
 		r.extended = extended
 		r.mu.Unlock()
@@ -89,20 +89,20 @@ func (r *round) Cast(node int, reply quorum.Reply) {
 func (r *round) giveUp(after time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ballot.Verdict() == quorum.Open {
-		r.hold.failed.Store(&failure{start: r.start, ballot: r.close(after)})
+	if r.tally.Verdict() == quorum.Pending {
+		r.hold.failed.Store(&failure{start: r.start, tally: r.close(after)})
 	}
 }
 
 // outcome returns the votes of a round that a goroutine waits for, and whether the hold was
 // extended by it. If waited, its whole time has passed, and the nodes that have not answered
 // have failed.
-func (r *round) outcome(after time.Duration, waited bool) (*quorum.Ballot, bool) {
+func (r *round) outcome(after time.Duration, waited bool) (*quorum.Tally, bool) {
 	r.mu.Lock()
-	if r.ballot.Verdict() == quorum.Open {
+	if r.tally.Verdict() == quorum.Pending {
 		defer r.mu.Unlock()
 		if !waited {
-			return r.ballot.Clone(), false
+			return r.tally.Clone(), false
 		}
 		return r.close(after), false
 	}
@@ -110,15 +110,15 @@ func (r *round) outcome(after time.Duration, waited bool) (*quorum.Ballot, bool)
 	<-r.settled // at once: the goroutine of the vote that settled it applies the result
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.ballot.Clone(), r.extended
+	return r.tally.Clone(), r.extended
 }
 
-// close returns the round's ballot, with every node that has not answered counted as failed.
+// close returns the round's tally, with every node that has not answered counted as failed.
 // r.mu is held.
-func (r *round) close(after time.Duration) *quorum.Ballot {
-	ballot := r.ballot.Clone()
-	for i, reply := range ballot.Replies {
-		if reply.Vote != quorum.Pending {
+func (r *round) close(after time.Duration) *quorum.Tally {
+	tally := r.tally.Clone()
+	for i, reply := range tally.Replies {
+		if reply.Vote != quorum.Awaited {
 			continue
 		}
 		reason := fmt.Errorf("%w within %v", quorum.ErrNoReply, after)
@@ -126,7 +126,7 @@ func (r *round) close(after time.Duration) *quorum.Ballot {
 			_, queued := r.hold.keeper.config.Nodes.All()[i].Unsent(r.hold.claim)
 			reason = fmt.Errorf("%w: %w", quorum.ErrNoReply, queued)
 		}
-		ballot.Cast(i, quorum.Reply{Vote: quorum.Failed, Err: reason})
+		tally.Cast(i, quorum.Reply{Vote: quorum.Failed, Err: reason})
 	}
-	return ballot
+	return tally
 }

@@ -27,7 +27,7 @@ func (k *Keeper) startDue(now clock.Instant) clock.Instant {
 			if h.round != nil {
 				h.round.giveUp(h.retry())
 			}
-			rounds = append(rounds, h.newRound(now, h.terms.TTL))
+			rounds = append(rounds, h.newRound(now, h.options.TTL))
 		case h.queued: // it is still to be extended
 		case h.extending:
 			h.extendAgain = true // at once when this one is over
@@ -57,19 +57,19 @@ func (h *Hold) retry() time.Duration {
 	if h.startPause > 0 {
 		return h.startPause
 	}
-	return max((h.threshold-h.terms.Grace)/tries, time.Millisecond)
+	return max((h.threshold-h.options.Grace)/tries, time.Millisecond)
 }
 
 // reschedule sets when h is extended next, given its validity and when its last
 // extension started. k.mu is held.
 func (k *Keeper) reschedule(h *Hold, last clock.Instant) {
 	deadline := h.deadline.Load()
-	if h.threshold == 0 && h.startPause == 0 || deadline < 0 || clock.Instant(deadline).Add(h.terms.Grace) >= h.max {
+	if h.threshold == 0 && h.startPause == 0 || deadline < 0 || clock.Instant(deadline).Add(h.options.Grace) >= h.max {
 		k.unschedule(h)
 		h.unqueue()
 		return
 	}
-	h.due = clock.Instant(deadline).Add(h.terms.Grace - h.threshold)
+	h.due = clock.Instant(deadline).Add(h.options.Grace - h.threshold)
 	if h.startPause > 0 {
 		h.due = k.clock.Now()
 	}

@@ -64,7 +64,7 @@ func TestFourTriesFitBeforeTheDeadline(t *testing.T) {
 						}
 						tried := b.tried(fault)
 						start := time.Now()
-						h := b.hold("k", Terms{Grace: grace})
+						h := b.hold("k", HoldOptions{Grace: grace})
 						const threshold = 200 * ms
 						h.Auto(threshold)
 						at, _ := ended(h)
@@ -98,7 +98,7 @@ func TestASlowMiddlewareSkipsNoTry(t *testing.T) {
 			return due(h)
 		})
 		tried := b.tried(memnode.Fault{LoseRequest: true, Request: 45 * ms})
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		h.Auto(200 * ms)
 		ended(h)
 		first := validity - 200*ms
@@ -118,7 +118,7 @@ func TestAMiddlewareThatEndsItsGoroutineLateEndsOneTryOnly(t *testing.T) {
 			}
 			return due(h)
 		})
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		h.Auto(200 * ms)
 		time.Sleep(10 * ttl)
 		require.True(t, h.Valid())
@@ -137,7 +137,7 @@ func TestNothingIsExtendedAfterStopAuto(t *testing.T) {
 			return errors.New("refused")
 		})
 		start := time.Now()
-		h := b.hold("k", Terms{})
+		h := b.hold("k", HoldOptions{})
 		h.Auto(200 * ms)
 		time.Sleep(validity - 200*ms + 55*ms)
 		h.StopAuto()
@@ -147,16 +147,16 @@ func TestNothingIsExtendedAfterStopAuto(t *testing.T) {
 	})
 }
 
-// A caller that waits for an extension learns that it was carried, even if that happens just
+// A caller that waits for an extension learns that a quorum granted it, even if that happens just
 // when its patience ends.
 func TestAnExtensionThatIsCarriedIsToldSo(t *testing.T) {
 	for range 100 {
 		run(t, 1, func(t *testing.T, b *bench) {
 			var told, calls atomic.Int64
 			b.through(func(h *Hold) error {
-				ballot, extended := h.ExtendDue(ttl)
+				tally, extended := h.ExtendDue(ttl)
 				calls.Add(1)
-				if extended != (ballot.Granted() == 1) {
+				if extended != (tally.Granted() == 1) {
 					told.Add(1)
 				}
 				return nil
@@ -167,7 +167,7 @@ func TestAnExtensionThatIsCarriedIsToldSo(t *testing.T) {
 				}
 				return memnode.Fault{}
 			})
-			h := b.hold("k", Terms{})
+			h := b.hold("k", HoldOptions{})
 			h.Auto(200 * ms)
 			time.Sleep(3 * ttl)
 			require.True(t, h.Valid())

@@ -32,7 +32,7 @@ func (b *bench) far() {
 func (b *bench) many(n int, ttl time.Duration) []*Hold {
 	holds := make([]*Hold, n)
 	for i := range holds {
-		holds[i] = b.hold(fmt.Sprint("k", i), Terms{TTL: ttl})
+		holds[i] = b.hold(fmt.Sprint("k", i), HoldOptions{TTL: ttl})
 		holds[i].Auto(ttl / 3 * 2)
 	}
 	return holds

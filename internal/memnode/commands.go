@@ -9,7 +9,7 @@ import (
 // This file follows acquire.lua, owner.lua, extend.lua and release.lua of internal/redisnode.
 
 func (b *Backend) acquire(c *node.Command) node.Outcome {
-	left := b.quarantined(c.Claim.Terms().Quarantine)
+	left := b.quarantined(c.Claim.Options().Quarantine)
 	ours := 0
 	for _, key := range c.Claim.Keys {
 		switch owner, held := b.get(key); {
@@ -30,7 +30,7 @@ func (b *Backend) acquire(c *node.Command) node.Outcome {
 	if left > 0 {
 		return refuse(c, left)
 	}
-	c.Fence = b.raise(c.Claim.Keys, c.Claim.Terms(), c.Claim.Terms().Floor, 1)
+	c.Fence = b.raise(c.Claim.Keys, c.Claim.Options(), c.Claim.Options().Floor, 1)
 	for _, key := range c.Claim.Keys {
 		b.set(key, c.Claim.Token, c.TTL)
 	}
@@ -58,7 +58,7 @@ func (b *Backend) extend(c *node.Command) node.Outcome {
 		}
 	}
 	if outcome == node.Refilled {
-		if left := b.quarantined(c.Claim.Terms().Quarantine); left > 0 {
+		if left := b.quarantined(c.Claim.Options().Quarantine); left > 0 {
 			return refuse(c, left)
 		}
 	}

@@ -55,16 +55,16 @@ func (b *Backend) count(key string, value int64, retention time.Duration) {
 }
 
 // raise sets the counters of the keys to one number, at least fence and by step above each of
-// them, and returns it. Without a fence in terms it returns 0.
-func (b *Backend) raise(keys []string, terms node.Terms, fence, step int64) int64 {
-	if terms.Floor == 0 {
+// them, and returns it. Without a fence in options it returns 0.
+func (b *Backend) raise(keys []string, options node.ClaimOptions, fence, step int64) int64 {
+	if options.Floor == 0 {
 		return 0
 	}
 	for _, key := range keys {
 		fence = max(fence, b.counted(node.Counter(key))+step)
 	}
 	for _, key := range keys {
-		b.count(node.Counter(key), fence, terms.Retention)
+		b.count(node.Counter(key), fence, options.Retention)
 	}
 	return fence
 }
@@ -75,7 +75,7 @@ func (b *Backend) confirm(c *node.Command) node.Outcome {
 			return node.Refused
 		}
 	}
-	c.Fence = b.raise(c.Claim.Keys, c.Claim.Terms(), c.Fence, 0)
+	c.Fence = b.raise(c.Claim.Keys, c.Claim.Options(), c.Fence, 0)
 	return node.Done
 }
 

@@ -19,7 +19,7 @@ type waiter struct {
 	window  time.Duration
 	channel string
 	nonce   string
-	terms   node.Terms
+	options node.ClaimOptions
 }
 
 // Listen implements node.Backend.
@@ -65,10 +65,10 @@ func (b *Backend) grant(key, skip string) bool {
 			return false
 		}
 		b.drop(key, w.token)
-		if b.quarantined(w.terms.Quarantine) > 0 {
+		if b.quarantined(w.options.Quarantine) > 0 {
 			continue
 		}
-		fence := b.give(key, w.token, w.window, w.terms)
+		fence := b.give(key, w.token, w.window, w.options)
 		if b.tell(w, w.number, fence) {
 			b.prepare(key, skip)
 			return true
@@ -84,9 +84,9 @@ func (b *Backend) prepare(key, skip string) {
 }
 
 // give gives the key to a waiter, and returns the fence.
-func (b *Backend) give(key, token string, window time.Duration, terms node.Terms) int64 {
+func (b *Backend) give(key, token string, window time.Duration, options node.ClaimOptions) int64 {
 	b.set(key, token, window)
-	return b.raise([]string{key}, terms, terms.Floor, 1)
+	return b.raise([]string{key}, options, options.Floor, 1)
 }
 
 // tell pushes to a waiter, and reports whether its process listens.
@@ -131,7 +131,7 @@ func (b *Backend) enter(c *node.Command) {
 		})
 	}
 	if w.number < e.Number {
-		w.number, w.terms = e.Number, terms(c)
+		w.number, w.options = e.Number, options(c)
 	}
 	w.lease, w.window, w.channel, w.nonce = time.Now().Add(b.local(e.Lease)), e.Window, e.Channel, c.Nonce
 }
@@ -148,14 +148,14 @@ func (b *Backend) queued(c *node.Command) node.Outcome {
 
 func (b *Backend) take(c *node.Command) node.Outcome {
 	b.drop(c.Claim.Keys[0], c.Claim.Token)
-	c.Fence = b.give(c.Claim.Keys[0], c.Claim.Token, c.Entry.Window, terms(c))
+	c.Fence = b.give(c.Claim.Keys[0], c.Claim.Token, c.Entry.Window, options(c))
 	return node.Done
 }
 
 func (b *Backend) join(c *node.Command) node.Outcome {
 	key, token := c.Claim.Keys[0], c.Claim.Token
 	owner, held := b.get(key)
-	if left := b.quarantined(c.Claim.Terms().Quarantine); left > 0 {
+	if left := b.quarantined(c.Claim.Options().Quarantine); left > 0 {
 		b.drop(key, token)
 		return refuse(c, left)
 	}
@@ -163,7 +163,7 @@ func (b *Backend) join(c *node.Command) node.Outcome {
 		if b.keys[key].expires.Before(time.Now().Add(b.local(c.Entry.Window))) {
 			b.set(key, token, c.Entry.Window)
 		}
-		c.Fence = b.raise([]string{key}, terms(c), c.Entry.Floor, 0)
+		c.Fence = b.raise([]string{key}, options(c), c.Entry.Floor, 0)
 		return node.Done
 	}
 	b.enter(c)
@@ -190,9 +190,9 @@ func (b *Backend) leave(c *node.Command) node.Outcome {
 	return node.Refused
 }
 
-// terms returns the terms of a Join: its fence has a floor of its own.
-func terms(c *node.Command) node.Terms {
-	t := c.Claim.Terms()
+// options returns the options of a Join: its fence has a floor of its own.
+func options(c *node.Command) node.ClaimOptions {
+	t := c.Claim.Options()
 	if t.Floor > 0 {
 		t.Floor = c.Entry.Floor
 	}

@@ -4,36 +4,36 @@ import "time"
 
 // Acquire asks for all of the claim's keys. The command is dropped if the claim ends before it
 // is sent.
-func (n *Node) Acquire(c *Claim, ttl time.Duration, v Voter) {
-	n.ask(Command{Kind: Acquire, Claim: c, TTL: ttl, voter: v})
+func (n *Node) Acquire(c *Claim, ttl time.Duration, v ReplyHandler) {
+	n.ask(Command{Kind: Acquire, Claim: c, TTL: ttl, handler: v})
 }
 
 // AcquireAgain is Acquire for a claim that has been asked for here before. It is granted where
 // the claim has the keys already, and a refusal names their owner.
-func (n *Node) AcquireAgain(c *Claim, ttl time.Duration, v Voter) {
-	n.ask(Command{Kind: Acquire, Claim: c, TTL: ttl, Script: true, voter: v})
+func (n *Node) AcquireAgain(c *Claim, ttl time.Duration, v ReplyHandler) {
+	n.ask(Command{Kind: Acquire, Claim: c, TTL: ttl, Script: true, handler: v})
 }
 
 // Read asks who owns the claim's keys: the vote is in favour if they are all free. It acquires
 // nothing.
-func (n *Node) Read(c *Claim, v Voter) { n.ask(Command{Kind: Read, Claim: c, voter: v}) }
+func (n *Node) Read(c *Claim, v ReplyHandler) { n.ask(Command{Kind: Read, Claim: c, handler: v}) }
 
 // Confirm asks to raise the counters of the claim's keys to fence, where the node holds the
 // claim. The reply's Fence is their value after that.
-func (n *Node) Confirm(c *Claim, fence int64, v Voter) {
-	n.ask(Command{Kind: Confirm, Claim: c, Fence: fence, voter: v})
+func (n *Node) Confirm(c *Claim, fence int64, v ReplyHandler) {
+	n.ask(Command{Kind: Confirm, Claim: c, Fence: fence, handler: v})
 }
 
 // Look asks whether other claims wait for the key of the claim, which holds it: the vote is in
 // favour if the queue of the key is empty here. The command is dropped if the claim ends
 // before it is sent.
-func (n *Node) Look(c *Claim, v Voter) { n.ask(Command{Kind: Look, Claim: c, voter: v}) }
+func (n *Node) Look(c *Claim, v ReplyHandler) { n.ask(Command{Kind: Look, Claim: c, handler: v}) }
 
-// ask queues a command for which a voter waits.
+// ask queues a command for which a handler waits.
 func (n *Node) ask(c Command) {
 	dropped, err := n.admit(&c)
 	if err != nil {
-		c.voter.Cast(n.index, failed(err))
+		c.handler.Cast(n.index, failed(err))
 		return
 	}
 	n.cast(dropped)

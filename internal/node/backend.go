@@ -72,9 +72,9 @@ type Command struct {
 	// Foreign; empty if that is not known.
 	Owner string
 
-	joiner Joiner    // of Join: is called with the result
-	voter  Voter     // of the others: is called with the result; nil if no caller waits for it
-	until  time.Time // of a release: the keys have expired by then, if the server's clock is right
+	joiner  Joiner       // of Join: is called with the result
+	handler ReplyHandler // of the others: is called with the result; nil if no caller waits for it
+	until   time.Time    // of a release: the keys have expired by then, if the server's clock is right
 	// Of a release: what the claim may have had here when the command was taken from the
 	// queue.
 	acquired, extended bool
@@ -84,7 +84,7 @@ type Command struct {
 // key's owner. From Redis 7.0 on it does, where the Backend counts its connections and the
 // server has proven it.
 func (c *Command) IsPlain() bool {
-	return c.Kind == Acquire && !c.Script && len(c.Claim.Keys) == 1 && c.Claim.terms == nil
+	return c.Kind == Acquire && !c.Script && len(c.Claim.Keys) == 1 && c.Claim.options == nil
 }
 
 // releases reports whether c takes back what a claim has.

@@ -57,10 +57,10 @@ func (s *server) answerQueued(dropped []Command) []Command {
 	kept := fifo{limit: s.queue.limit}
 	for s.queue.len() > 0 {
 		c := s.queue.pop()
-		if c.voter != nil || c.joiner != nil {
+		if c.handler != nil || c.joiner != nil {
 			c.Err = s.down
 			dropped = append(dropped, c)
-			c.voter = nil
+			c.handler = nil
 		}
 		if c.releases() {
 			kept.push(c)

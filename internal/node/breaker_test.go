@@ -24,8 +24,8 @@ func TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers(t *testing.T) {
 		var calls atomic.Int64
 		s.Faults(func(memnode.Op, int) memnode.Fault { calls.Add(1); return memnode.Fault{Refuse: true} })
 		require.ErrorIs(t, acquire(n, claim(3), time.Hour).Err, node.ErrNotConnected)
-		v := make(memnode.Voter, 1)
-		n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: held, TTL: 2 * time.Hour, Voter: v})
+		v := make(memnode.Replies, 1)
+		n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: held, TTL: 2 * time.Hour, Handler: v})
 		dropped.End()
 		require.ErrorIs(t, release(n, dropped).Err, node.ErrNotConnected)
 		for i := range 1000 {

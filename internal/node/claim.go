@@ -12,9 +12,9 @@ import (
 // A claim ends once. What its commands leave behind on a node after that, in whatever order
 // they and their replies travel, is released (invariant 4).
 type Claim struct {
-	Keys  []string
-	Token string
-	terms *claimTerms // set before the claim is first sent; nil for the zero Terms
+	Keys    []string
+	Token   string
+	options *claimOptions // set before the claim is first sent; nil for the zero ClaimOptions
 
 	ended  atomic.Bool
 	states []nodeState // by node; each guarded by its Node's mutex
@@ -62,46 +62,46 @@ func (c *Claim) Init(keys []string, token string, n int) {
 	}
 }
 
-// claimTerms is the Terms of a claim and, if it has a fence, what follows from them.
-type claimTerms struct {
-	given   Terms
+// claimOptions is the ClaimOptions of a claim and, if it has a fence, what follows from them.
+type claimOptions struct {
+	given   ClaimOptions
 	counted []string // the keys, then their counters
 	floor   string
 }
 
 // Ask sets what the claim asks of the nodes. It is called before anything is sent.
-func (c *Claim) Ask(t Terms) {
-	if t == (Terms{}) {
+func (c *Claim) Ask(t ClaimOptions) {
+	if t == (ClaimOptions{}) {
 		return
 	}
-	c.terms = &claimTerms{given: t}
+	c.options = &claimOptions{given: t}
 	if t.Floor == 0 {
 		return
 	}
-	c.terms.floor = strconv.FormatInt(t.Floor, 10)
-	c.terms.counted = make([]string, len(c.Keys), 2*len(c.Keys))
-	copy(c.terms.counted, c.Keys)
+	c.options.floor = strconv.FormatInt(t.Floor, 10)
+	c.options.counted = make([]string, len(c.Keys), 2*len(c.Keys))
+	copy(c.options.counted, c.Keys)
 	for _, key := range c.Keys {
-		c.terms.counted = append(c.terms.counted, Counter(key))
+		c.options.counted = append(c.options.counted, Counter(key))
 	}
 }
 
-// Terms returns what the claim asks of the nodes.
-func (c *Claim) Terms() Terms {
-	if c.terms == nil {
-		return Terms{}
+// ClaimOptions returns what the claim asks of the nodes.
+func (c *Claim) Options() ClaimOptions {
+	if c.options == nil {
+		return ClaimOptions{}
 	}
-	return c.terms.given
+	return c.options.given
 }
 
 // Fenced reports whether the claim has a fence.
-func (c *Claim) Fenced() bool { return c.Terms().Floor > 0 }
+func (c *Claim) Fenced() bool { return c.Options().Floor > 0 }
 
 // Counted returns the keys of a claim with a fence, followed by their counters.
-func (c *Claim) Counted() []string { return c.terms.counted }
+func (c *Claim) Counted() []string { return c.options.counted }
 
 // FloorText returns the floor of a claim with a fence, as text.
-func (c *Claim) FloorText() string { return c.terms.floor }
+func (c *Claim) FloorText() string { return c.options.floor }
 
 // End ends the claim: from now on nothing is sent for it but releases. It does not block.
 func (c *Claim) End() { c.ended.Store(true) }

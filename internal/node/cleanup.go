@@ -16,7 +16,7 @@ const (
 // retryLater has a release that failed retried after a pause, together with the others that
 // failed. The Node's mutex is held.
 func (s *server) retryLater(c Command) {
-	c.voter = nil
+	c.handler = nil
 	s.failed = append(s.failed, c)
 	s.releaseErr = c.Err
 	if s.retry != nil || s.node.closed {

@@ -9,7 +9,7 @@ type Extension struct {
 	Claim   *Claim
 	TTL     time.Duration
 	Due     time.Time
-	Voter   Voter
+	Handler ReplyHandler
 }
 
 // PendingExtension is the entry of one claim in one node's queue of extensions. The zero value
@@ -22,13 +22,13 @@ type PendingExtension struct {
 
 // Extend asks to extend the claims, those of one call in as few pipelines as they fit in. A
 // request replaces the last one with the same PendingExtension if that has not been sent; its
-// voter gets no reply then. So a server that hangs has one extension of each claim in its
+// handler gets no reply then. So a server that hangs has one extension of each claim in its
 // queue, and no more. While a server is down extensions wait: it may be back in time.
 func (n *Node) Extend(batch ...Extension) {
 	dropped, err := n.queueExtensions(batch)
 	if err != nil {
 		for _, e := range batch {
-			e.Voter.Cast(n.index, failed(err))
+			e.Handler.Cast(n.index, failed(err))
 		}
 		return
 	}

@@ -56,17 +56,17 @@ func (s *split) Do(ctx context.Context, batch []node.Command) error {
 func TestAServerThatHangsHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := node.New(0, "n", &split{new(memnode.Backend), "k0"}, false)
-		hung := make(memnode.Voter, 100)
+		hung := make(memnode.Replies, 100)
 		for range 100 {
 			n.Acquire(claim(0), time.Hour, hung)
-			n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: claim(0), TTL: time.Hour, Voter: hung})
+			n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: claim(0), TTL: time.Hour, Handler: hung})
 		}
 		time.Sleep(10 * time.Second)
 		n.Acquire(claim(0), time.Hour, hung) // the first look at the silence
 		time.Sleep(time.Second)
-		acquired, extended := make(memnode.Voter, 1), make(memnode.Voter, 1)
+		acquired, extended := make(memnode.Replies, 1), make(memnode.Replies, 1)
 		n.Acquire(claim(1), time.Hour, acquired)
-		n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: claim(2), TTL: time.Hour, Voter: extended})
+		n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: claim(2), TTL: time.Hour, Handler: extended})
 		synctest.Wait()
 		fine := len(acquired) == 1 && (<-acquired).Vote == quorum.Granted && len(extended) == 1
 		hangs := len(hung) == 0
@@ -93,14 +93,14 @@ func TestExtensionsFollowTheirKeysToAnotherServer(t *testing.T) {
 			held = append(held, claim(i))
 			require.Equal(t, quorum.Granted, acquire(n, held[i], time.Hour).Vote)
 		}
-		extendAll := func() (voters []memnode.Voter) {
+		extendAll := func() (handlers []memnode.Replies) {
 			for i, a := range held {
-				v := make(memnode.Voter, 1)
+				v := make(memnode.Replies, 1)
 				due := time.Now().Add(time.Duration(claims-i) * time.Second)
-				n.Extend(node.Extension{Pending: &slots[i], Claim: a, TTL: time.Hour, Due: due, Voter: v})
-				voters = append(voters, v)
+				n.Extend(node.Extension{Pending: &slots[i], Claim: a, TTL: time.Hour, Due: due, Handler: v})
+				handlers = append(handlers, v)
 			}
-			return voters
+			return handlers
 		}
 		c.Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Refuse: true} })
 		require.ErrorIs(t, acquire(n, claim(100), time.Hour).Err, node.ErrNotConnected)
@@ -131,9 +131,9 @@ func TestAnExtensionDoesNotWaitForAServerThatHadItsKeys(t *testing.T) {
 		synctest.Wait()
 		c.Faults(nil)
 		var slot node.PendingExtension
-		ask := func() memnode.Voter {
-			v := make(memnode.Voter, 1)
-			n.Extend(node.Extension{Pending: &slot, Claim: a, TTL: time.Hour, Voter: v})
+		ask := func() memnode.Replies {
+			v := make(memnode.Replies, 1)
+			n.Extend(node.Extension{Pending: &slot, Claim: a, TTL: time.Hour, Handler: v})
 			return v
 		}
 		ask() // waits for the extension before it
@@ -155,18 +155,18 @@ func TestExtensionsDoNotPileUpInFrontOfANodeThatIsAway(t *testing.T) {
 				var sent atomic.Int64
 				s.Faults(func(memnode.Op, int) memnode.Fault { return fault })
 				const extensions = 3 * 3600
-				var voters []memnode.Voter
+				var handlers []memnode.Replies
 				for range extensions {
-					v := make(memnode.Voter, 1)
-					n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: a, TTL: time.Hour, Due: time.Now().Add(time.Minute), Voter: v})
-					voters = append(voters, v)
+					v := make(memnode.Replies, 1)
+					n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: a, TTL: time.Hour, Due: time.Now().Add(time.Minute), Handler: v})
+					handlers = append(handlers, v)
 					time.Sleep(time.Second)
 				}
 				told := 0
-				for _, v := range voters {
+				for _, v := range handlers {
 					told += len(v)
 				}
-				require.Greater(t, told, extensions-2500, "what is overdue is dropped, and its voter told")
+				require.Greater(t, told, extensions-2500, "what is overdue is dropped, and its handler told")
 				s.Faults(func(op memnode.Op, commands int) memnode.Fault {
 					if op == memnode.Extend {
 						sent.Add(int64(commands))
@@ -175,7 +175,7 @@ func TestExtensionsDoNotPileUpInFrontOfANodeThatIsAway(t *testing.T) {
 				})
 				time.Sleep(10 * time.Hour)
 				require.Less(t, sent.Load(), int64(2500))
-				for _, v := range voters {
+				for _, v := range handlers {
 					require.Len(t, v, 1)
 				}
 			})

@@ -55,7 +55,7 @@ func (q *extensions) remove(p *PendingExtension) { heap.Remove(&q.byDue, p.index
 func (q *extensions) pop() Command { return heap.Pop(&q.byDue).(*PendingExtension).command() }
 
 func (p *PendingExtension) command() Command {
-	return Command{Kind: Extend, Claim: p.queued.Claim, TTL: p.queued.TTL, voter: p.queued.Voter}
+	return Command{Kind: Extend, Claim: p.queued.Claim, TTL: p.queued.TTL, handler: p.queued.Handler}
 }
 
 // byDue implements heap.Interface.

@@ -38,7 +38,7 @@ func (f *flight) Since() time.Time {
 	return f.since
 }
 
-// prepare begins a flight, before its voters are called with it.
+// prepare begins a flight, before its handlers are called with it.
 func (f *flight) prepare(now time.Time) {
 	f.flights.mu.Lock()
 	defer f.flights.mu.Unlock()

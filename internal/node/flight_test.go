@@ -11,13 +11,13 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// sent is a voter that keeps the progress of its command.
+// sent is a handler that keeps the progress of its command.
 type sent struct {
 	progress chan quorum.Progress
-	reply    memnode.Voter
+	reply    memnode.Replies
 }
 
-func newSent() sent { return sent{make(chan quorum.Progress, 1), make(memnode.Voter, 1)} }
+func newSent() sent { return sent{make(chan quorum.Progress, 1), make(memnode.Replies, 1)} }
 
 func (s sent) Sent(_ int, p quorum.Progress) { s.progress <- p }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// ear counts the calls of a voter.
+// ear counts the calls of a handler.
 type ear struct {
 	sent, cast atomic.Int32
 	late       atomic.Bool // sent after it was cast
@@ -31,7 +31,7 @@ func (e *ear) Sent(int, quorum.Progress) {
 
 func (e *ear) Cast(int, quorum.Reply) { e.cast.Add(1) }
 
-// Whatever happens to the calls, and whenever claims end, each voter gets one reply, and no key
+// Whatever happens to the calls, and whenever claims end, each handler gets one reply, and no key
 // of a claim stays behind.
 func TestEachVoterIsToldOnceAndNoKeyStays(t *testing.T) {
 	for seed := range uint64(300) {
@@ -104,7 +104,7 @@ func tellEachOnce(t *testing.T, seed uint64) {
 			}
 			for range extensions {
 				time.Sleep(delay(life + 1))
-				n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: a, TTL: time.Hour, Due: time.Now().Add(time.Second), Voter: listen()})
+				n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: a, TTL: time.Hour, Due: time.Now().Add(time.Second), Handler: listen()})
 			}
 			time.Sleep(life)
 			a.End()
@@ -132,7 +132,7 @@ func tellEachOnce(t *testing.T, seed uint64) {
 	}
 	for i, e := range ears {
 		if e.cast.Load() != 1 || e.sent.Load() > 1 || e.late.Load() {
-			t.Errorf("seed %d: voter %d was told %d times, after %d times that it was sent (%v)", seed, i, e.cast.Load(), e.sent.Load(), e.late.Load())
+			t.Errorf("seed %d: handler %d was told %d times, after %d times that it was sent (%v)", seed, i, e.cast.Load(), e.sent.Load(), e.late.Load())
 			break
 		}
 	}
@@ -165,7 +165,7 @@ func TestWhatIsDroppedForReleasesIsTold(t *testing.T) {
 		time.Sleep(time.Minute)
 		require.Zero(t, s.Len())
 		for i := range ears {
-			require.EqualValues(t, 1, ears[i].cast.Load(), "voter %d", i)
+			require.EqualValues(t, 1, ears[i].cast.Load(), "handler %d", i)
 		}
 	})
 }

@@ -32,7 +32,7 @@ type Node struct {
 	stop context.CancelFunc
 
 	// mu guards what follows, all of every server, this node's state of every Claim, and every
-	// PendingExtension. While it is held nothing blocks, no Voter is called, and no other lock
+	// PendingExtension. While it is held nothing blocks, no ReplyHandler is called, and no other lock
 	// is taken.
 	mu      sync.Mutex
 	servers map[string]*server

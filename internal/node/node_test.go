@@ -35,22 +35,22 @@ func claim(i int) *node.Claim {
 	return node.NewClaim([]string{fmt.Sprint("k", i)}, fmt.Sprint("token", i), 1)
 }
 
-func ask(send func(v node.Voter)) quorum.Reply {
-	v := make(memnode.Voter, 1)
+func ask(send func(v node.ReplyHandler)) quorum.Reply {
+	v := make(memnode.Replies, 1)
 	send(v)
 	return <-v
 }
 
 func acquire(n *node.Node, c *node.Claim, ttl time.Duration) quorum.Reply {
-	return ask(func(v node.Voter) { n.Acquire(c, ttl, v) })
+	return ask(func(v node.ReplyHandler) { n.Acquire(c, ttl, v) })
 }
 
 func extend(n *node.Node, c *node.Claim, ttl time.Duration) quorum.Reply {
-	return ask(func(v node.Voter) {
-		n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: c, TTL: ttl, Voter: v})
+	return ask(func(v node.ReplyHandler) {
+		n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: c, TTL: ttl, Handler: v})
 	})
 }
 
 func release(n *node.Node, c *node.Claim) quorum.Reply {
-	return ask(func(v node.Voter) { n.Release(c, v) })
+	return ask(func(v node.ReplyHandler) { n.Release(c, v) })
 }

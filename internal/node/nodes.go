@@ -43,7 +43,7 @@ type Patience struct {
 // Poll, which has the votes.
 //
 // If validity counts from the question, read the clock before Ask (invariant 1).
-func (ns *Nodes) Ask(ctx context.Context, c *Claim, p Patience, ask func(i int, n *Node, v Voter)) (*quorum.Poll, quorum.Verdict) {
+func (ns *Nodes) Ask(ctx context.Context, c *Claim, p Patience, ask func(i int, n *Node, v ReplyHandler)) (*quorum.Poll, quorum.Verdict) {
 	poll := ns.panel.Open()
 	for i, n := range ns.all {
 		ask(i, n, poll)

@@ -30,7 +30,7 @@ func (n *Node) askServers(kind Kind, ctx context.Context, stop <-chan struct{}, 
 		p := &ping{claim: NewClaim([]string{key}, rand.Text(), n.index+1), answers: answers}
 		defer p.claim.End() // a ping that is still queued is not sent
 		pings[i] = p
-		n.ask(Command{Kind: kind, Claim: p.claim, voter: p})
+		n.ask(Command{Kind: kind, Claim: p.claim, handler: p})
 	}
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()

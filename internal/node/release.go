@@ -9,10 +9,10 @@ import (
 // Release deletes what the claim holds here. The claim must have ended. A release that fails
 // is retried in the background until it succeeds or the keys have expired. v gets a refusal if
 // there is nothing to delete, and a failure if a release is already under way.
-func (n *Node) Release(c *Claim, v Voter) {
+func (n *Node) Release(c *Claim, v ReplyHandler) {
 	vote, dropped := n.queueRelease(c, v)
 	n.cast(dropped)
-	if v != nil && vote.Vote != quorum.Pending {
+	if v != nil && vote.Vote != quorum.Awaited {
 		v.Cast(n.index, vote)
 	}
 }
@@ -22,7 +22,7 @@ func (n *Node) Abandon(c *Claim) { n.Release(c, nil) }
 
 // queueRelease queues a release. It returns a vote if there is one already, and the commands
 // that were dropped from the queue.
-func (n *Node) queueRelease(c *Claim, v Voter) (vote quorum.Reply, dropped []Command) {
+func (n *Node) queueRelease(c *Claim, v ReplyHandler) (vote quorum.Reply, dropped []Command) {
 	name := n.backend.Server(c.Keys)
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -34,9 +34,9 @@ func (n *Node) queueRelease(c *Claim, v Voter) (vote quorum.Reply, dropped []Com
 		return quorum.Reply{Vote: quorum.Refused, Err: errNoSend}, nil
 	}
 	s := n.server(name)
-	command := Command{Kind: n.releaseKind(c), Claim: c, until: time.Now().Add(p.ttl), voter: v}
+	command := Command{Kind: n.releaseKind(c), Claim: c, until: time.Now().Add(p.ttl), handler: v}
 	if s.down != nil { // the release waits for the server; its caller does not
-		command.voter, vote = nil, failed(s.down)
+		command.handler, vote = nil, failed(s.down)
 	}
 	p.phase = queued
 	n.pending++

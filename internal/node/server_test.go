@@ -33,7 +33,7 @@ func TestCommandsInFlightToASilentServerAreBounded(t *testing.T) {
 				var all sync.WaitGroup
 				try := func(i int) {
 					a := claim(i)
-					v := make(memnode.Voter, 1)
+					v := make(memnode.Replies, 1)
 					n.Acquire(a, time.Hour, v)
 					select {
 					case reply := <-v:
@@ -108,9 +108,9 @@ func TestABusyNodeAnswersAll(t *testing.T) {
 // answers may have arrived. From then on no caller waits for a server that hangs.
 func TestASilenceIsBelievedAtTheSecondLook(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
-		acquired := make(memnode.Voter, 1)
-		take := func(i int) memnode.Voter {
-			v := make(memnode.Voter, 1)
+		acquired := make(memnode.Replies, 1)
+		take := func(i int) memnode.Replies {
+			v := make(memnode.Replies, 1)
 			n.Acquire(claim(i), time.Hour, v)
 			return v
 		}

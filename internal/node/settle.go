@@ -42,7 +42,7 @@ func (s *server) begin(c *Command, now time.Time) bool {
 // That is not certain: if the server has hung since, a command may still be on its way, and its
 // keys expire a ttl after it arrives.
 func (c *Command) expired(now time.Time) bool {
-	return c.releases() && c.voter == nil && !now.Before(c.until)
+	return c.releases() && c.handler == nil && !now.Before(c.until)
 }
 
 // settle applies the outcome of a command to its claim's state.

@@ -172,7 +172,7 @@ func TestALookLeavesNothing(t *testing.T) {
 			return memnode.Fault{LoseReply: true}
 		})
 		look := func(c *node.Claim) quorum.Reply {
-			return ask(func(v node.Voter) { n.Look(c, v) })
+			return ask(func(v node.ReplyHandler) { n.Look(c, v) })
 		}
 		c := claim(1)
 		require.Equal(t, quorum.Failed, look(c).Vote)
@@ -191,7 +191,7 @@ func TestANodeCountsAReplyThatNamesTheClaimAsAGrant(t *testing.T) {
 		require.Equal(t, quorum.Failed, acquire(n, a, time.Minute).Vote)
 		s.Faults(nil)
 		time.Sleep(10 * time.Second)
-		reply := ask(func(v node.Voter) { n.AcquireAgain(a, time.Hour, v) })
+		reply := ask(func(v node.ReplyHandler) { n.AcquireAgain(a, time.Hour, v) })
 		require.Equal(t, quorum.Reply{Vote: quorum.Granted}, reply)
 		time.Sleep(51 * time.Second)
 		require.Zero(t, s.Len(), "it lives from the first ask on")
@@ -225,7 +225,7 @@ func TestAnAttemptThatWasAskedTwiceLeavesNothingInWhateverOrder(t *testing.T) {
 								a := claim(1)
 								go acquire(n, a, time.Hour)
 								time.Sleep(ms)
-								go ask(func(v node.Voter) { n.AcquireAgain(a, time.Hour, v) })
+								go ask(func(v node.ReplyHandler) { n.AcquireAgain(a, time.Hour, v) })
 								if extended {
 									go extend(n, a, time.Hour)
 								}

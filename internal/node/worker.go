@@ -125,7 +125,7 @@ func (s *server) transmit(p *pipeline) {
 	n := s.node
 	p.flight.prepare(p.start)
 	for i := range p.batch {
-		if v := p.batch[i].voter; v != nil {
+		if v := p.batch[i].handler; v != nil {
 			v.Sent(n.index, &p.flight)
 		}
 	}

@@ -18,7 +18,7 @@ func NewPanel(n int) *Panel { return &Panel{n: n} }
 
 // Poll is one question that has been put to all nodes of a Panel.
 //
-// One goroutine asks. It calls Wait, may look at Ballot, and calls Close last. For
+// One goroutine asks. It calls Wait, may look at Tally, and calls Close last. For
 // each node, Sent is called at most once, when the question leaves for it, and Cast
 // exactly once. Votes may come after Close; they do not count.
 //
@@ -35,8 +35,8 @@ type Poll struct {
 	timer   *time.Timer   // stopped unless a goroutine waits
 
 	mu      sync.Mutex // guards what follows
-	ballot  Ballot
-	outcome Verdict // Open until the question is settled
+	tally   Tally
+	outcome Verdict // Pending until the question is settled
 	awaited uint64  // the nodes, as bits, for which Cast is still to be called
 	late    []Reply // by node: the votes that came after the verdict
 	follow  func(node int, r Reply)
@@ -59,7 +59,7 @@ func (p *Panel) Open() *Poll {
 			panel:   p,
 			settled: make(chan struct{}, 1),
 			timer:   timer,
-			ballot:  Ballot{Replies: make([]Reply, p.n)},
+			tally:   Tally{Replies: make([]Reply, p.n)},
 			late:    make([]Reply, p.n),
 			sent:    make([]Progress, p.n),
 		}
@@ -90,10 +90,10 @@ func (p *Poll) Cast(node int, r Reply) {
 	var follow func(int, Reply)
 	switch {
 	case p.closed:
-	case p.outcome != Open:
+	case p.outcome != Pending:
 		p.late[node], follow = r, p.follow
 	default:
-		p.ballot.Cast(node, r)
+		p.tally.Cast(node, r)
 		if p.settle() {
 			p.settled <- struct{}{} // happens once: there is room
 		}
@@ -110,17 +110,17 @@ func (p *Poll) Cast(node int, r Reply) {
 
 // settle notes the verdict, and reports whether it has just been reached. p.mu is held.
 func (p *Poll) settle() bool {
-	if p.outcome != Open {
+	if p.outcome != Pending {
 		return false
 	}
-	p.outcome = p.ballot.Verdict()
-	return p.outcome != Open
+	p.outcome = p.tally.Verdict()
+	return p.outcome != Pending
 }
 
 // Follow has each vote that comes from now on passed to follow, until Close, and returns
 // what Votes does. The question must be settled. follow is called without a lock, and must
 // not block.
-func (p *Poll) Follow(follow func(node int, r Reply)) (votes *Ballot, outstanding uint64) {
+func (p *Poll) Follow(follow func(node int, r Reply)) (votes *Tally, outstanding uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.follow = follow
@@ -129,19 +129,19 @@ func (p *Poll) Follow(follow func(node int, r Reply)) (votes *Ballot, outstandin
 
 // Votes returns the votes so far, with those that came too late to count, and, as bits, the
 // nodes whose votes are still to come.
-func (p *Poll) Votes() (votes *Ballot, outstanding uint64) {
+func (p *Poll) Votes() (votes *Tally, outstanding uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.votes(), p.awaited
 }
 
-func (p *Poll) votes() *Ballot {
-	b := NewBallot(len(p.late))
+func (p *Poll) votes() *Tally {
+	b := NewTally(len(p.late))
 	for i, r := range p.late {
-		if r.Vote == Pending {
-			r = p.ballot.Replies[i]
+		if r.Vote == Awaited {
+			r = p.tally.Replies[i]
 		}
-		if r.Vote != Pending {
+		if r.Vote != Awaited {
 			b.Cast(i, r) // one that was overdue may have answered after all
 		}
 	}
@@ -203,8 +203,8 @@ func (p *Poll) expire(timeout, limit time.Duration, unsent Unsent) time.Duration
 	now := time.Now()
 	over := p.start.Add(limit)
 	next := over
-	for i, r := range p.ballot.Replies {
-		if r.Vote != Pending {
+	for i, r := range p.tally.Replies {
+		if r.Vote != Awaited {
 			continue
 		}
 		var since time.Time
@@ -216,30 +216,30 @@ func (p *Poll) expire(timeout, limit time.Duration, unsent Unsent) time.Duration
 		}
 		switch due := since.Add(timeout); {
 		case !due.After(now) || !over.After(now):
-			p.ballot.Cast(i, Reply{Vote: Failed, Err: reason})
+			p.tally.Cast(i, Reply{Vote: Failed, Err: reason})
 		case due.Before(next):
 			next = due
 		}
 	}
-	if p.settle() || p.outcome != Open {
+	if p.settle() || p.outcome != Pending {
 		return 0
 	}
 	return next.Sub(now)
 }
 
-// Ballot returns a copy of the votes so far. It must not be called after Close.
-func (p *Poll) Ballot() *Ballot {
+// Tally returns a copy of the votes so far. It must not be called after Close.
+func (p *Poll) Tally() *Tally {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.ballot.Clone()
+	return p.tally.Clone()
 }
 
 // Read calls read with the votes so far, which it must neither keep nor change. It
 // must not be called after Close.
-func (p *Poll) Read(read func(*Ballot)) {
+func (p *Poll) Read(read func(*Tally)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	read(&p.ballot)
+	read(&p.tally)
 }
 
 // Close ends the poll for the goroutine that asked. Votes may still come.
@@ -264,9 +264,9 @@ func (p *Poll) unref() (last bool) {
 	case <-p.settled:
 	default:
 	}
-	p.ballot.Reset()
+	p.tally.Reset()
 	clear(p.sent)
 	clear(p.late)
-	p.closed, p.outcome, p.follow = false, Open, nil
+	p.closed, p.outcome, p.follow = false, Pending, nil
 	return true
 }

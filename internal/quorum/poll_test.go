@@ -63,18 +63,18 @@ func TestWaitSettlesWithoutWaitingForTheSlow(t *testing.T) {
 		verdict Verdict
 		took    time.Duration
 	}{
-		{"one hung of three", []answer{{0, 1 * ms, grant}, {0, 2 * ms, grant}, {0, time.Hour, grant}}, Carried, 2 * ms},
-		{"one hung of five", []answer{{0, 1 * ms, grant}, {0, 3 * ms, grant}, {0, time.Hour, grant}, {0, 2 * ms, grant}, {0, 4 * ms, refuse}}, Carried, 3 * ms},
-		{"one not sent of three", []answer{{0, 1 * ms, grant}, {0, 2 * ms, grant}, {-1, time.Hour, grant}}, Carried, 2 * ms},
-		{"two refuse, one hung", []answer{{0, 1 * ms, refuse}, {0, 2 * ms, refuse}, {0, time.Hour, grant}}, Rejected, 2 * ms},
+		{"one hung of three", []answer{{0, 1 * ms, grant}, {0, 2 * ms, grant}, {0, time.Hour, grant}}, Won, 2 * ms},
+		{"one hung of five", []answer{{0, 1 * ms, grant}, {0, 3 * ms, grant}, {0, time.Hour, grant}, {0, 2 * ms, grant}, {0, 4 * ms, refuse}}, Won, 3 * ms},
+		{"one not sent of three", []answer{{0, 1 * ms, grant}, {0, 2 * ms, grant}, {-1, time.Hour, grant}}, Won, 2 * ms},
+		{"two refuse, one hung", []answer{{0, 1 * ms, refuse}, {0, 2 * ms, refuse}, {0, time.Hour, grant}}, Lost, 2 * ms},
 		{"two down, one hung", []answer{{0, 1 * ms, fail}, {0, 2 * ms, fail}, {0, time.Hour, grant}}, Unreachable, 2 * ms},
 		{"quorum hung", []answer{{0, 1 * ms, grant}, {0, time.Hour, grant}, {0, time.Hour, grant}}, Unreachable, 100 * ms},
-		{"even n, a tie", []answer{{0, 1 * ms, grant}, {0, 2 * ms, refuse}, {0, 3 * ms, grant}, {0, 4 * ms, refuse}}, Rejected, 4 * ms},
+		{"even n, a tie", []answer{{0, 1 * ms, grant}, {0, 2 * ms, refuse}, {0, 3 * ms, grant}, {0, 4 * ms, refuse}}, Lost, 4 * ms},
 		{"n of two, one hung", []answer{{0, 1 * ms, grant}, {0, time.Hour, grant}}, Unreachable, 100 * ms},
-		{"n of two, one refuses", []answer{{0, time.Hour, grant}, {0, 1 * ms, refuse}}, Rejected, 1 * ms},
+		{"n of two, one refuses", []answer{{0, time.Hour, grant}, {0, 1 * ms, refuse}}, Lost, 1 * ms},
 		{"late for the timeout", []answer{{0, 1 * ms, grant}, {0, 101 * ms, grant}, {0, 102 * ms, grant}}, Unreachable, 100 * ms},
 		{"sent late, to a node from which nothing was heard", []answer{{0, 1 * ms, grant}, {200 * ms, 210 * ms, grant}, {-1, time.Hour, grant}}, Unreachable, 100 * ms},
-		{"the timeout counts from when it was sent", []answer{{90 * ms, 91 * ms, fail}, {90 * ms, 189 * ms, grant}, {90 * ms, 189 * ms, grant}}, Carried, 189 * ms},
+		{"the timeout counts from when it was sent", []answer{{90 * ms, 91 * ms, fail}, {90 * ms, 189 * ms, grant}, {90 * ms, 189 * ms, grant}}, Won, 189 * ms},
 		{"and no longer", []answer{{90 * ms, 91 * ms, fail}, {90 * ms, 191 * ms, grant}, {90 * ms, 300 * ms, grant}}, Unreachable, 190 * ms},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestWhatWaitsForABusyNodeIsNotUnanswered(t *testing.T) {
 		start := time.Now()
 		defer give(p, []answer{{2900 * ms, 2950 * ms, grant}, {2900 * ms, 2950 * ms, grant}, {-1, time.Hour, grant}}).Wait()
 		busy := func(int) (time.Time, error) { return time.Now().Add(-10 * ms), errQueued }
-		require.Equal(t, Carried, p.Wait(t.Context(), nil, 100*ms, time.Minute, busy))
+		require.Equal(t, Won, p.Wait(t.Context(), nil, 100*ms, time.Minute, busy))
 		require.Equal(t, 2950*ms, time.Since(start))
 		p.Close()
 	})
@@ -112,7 +112,7 @@ func TestWhatWasSentToABusyNodeIsNotUnanswered(t *testing.T) {
 		verdict        Verdict
 		took           time.Duration
 	}{
-		"and answers":       {900 * ms, 950 * ms, Carried, 950 * ms},
+		"and answers":       {900 * ms, 950 * ms, Won, 950 * ms},
 		"and hangs at last": {900 * ms, time.Hour, Unreachable, 1000 * ms},
 		"for too long":      {time.Hour, time.Hour, Unreachable, time.Minute},
 	} {
@@ -160,7 +160,7 @@ func TestSilentNodesAreNamedAndNotContextErrors(t *testing.T) {
 		grant := Reply{Vote: Granted}
 		defer give(p, []answer{{0, time.Second, grant}, {0, 0, grant}, {-1, time.Second, grant}}).Wait()
 		p.Wait(t.Context(), nil, 250*ms, time.Hour, quiet)
-		b := p.Ballot()
+		b := p.Tally()
 		p.Close()
 		require.Equal(t, Failed, b.Replies[0].Vote)
 		require.ErrorIs(t, b.Replies[0].Err, ErrNoReply)
@@ -188,7 +188,7 @@ func TestWaitEndsWithItsContextAndWithStop(t *testing.T) {
 				grant := Reply{Vote: Granted}
 				defer give(p, []answer{{0, time.Minute, grant}, {0, time.Minute, grant}, {0, time.Minute, grant}}).Wait()
 				start := time.Now()
-				require.Equal(t, Open, p.Wait(ctx, stop, time.Second, time.Hour, quiet))
+				require.Equal(t, Pending, p.Wait(ctx, stop, time.Second, time.Hour, quiet))
 				require.Equal(t, 10*ms, time.Since(start))
 				p.Close()
 			})
@@ -203,15 +203,15 @@ func TestALateVoteCountsNowhere(t *testing.T) {
 		panel := NewPanel(3)
 		for range 1000 {
 			p := panel.Open()
-			b := p.Ballot()
-			require.Equal(t, NewBallot(3), b)
+			b := p.Tally()
+			require.Equal(t, NewTally(3), b)
 			p.Cast(0, Reply{Vote: Granted})
 			p.Cast(1, Reply{Vote: Granted})
-			require.Equal(t, Carried, p.Wait(t.Context(), nil, time.Second, time.Hour, quiet))
+			require.Equal(t, Won, p.Wait(t.Context(), nil, time.Second, time.Hour, quiet))
 			p.Close()
 			next := panel.Open()
 			p.Cast(2, Reply{Vote: Granted})
-			require.Zero(t, next.Ballot().Granted())
+			require.Zero(t, next.Tally().Granted())
 			for i := range 3 {
 				next.Cast(i, Reply{Vote: Failed, Err: errDown}) // settles without a Wait
 			}

@@ -1,7 +1,7 @@
 // Package quorum counts the votes of n nodes on one question, and waits for the
 // verdict. It knows nothing of Redis or of locks.
 //
-// A question is carried by n/2+1 grants, and settled as soon as it is carried
+// A question is won by n/2+1 grants, and settled as soon as it is won
 // or can no longer be (invariant 5): a node that hangs delays no caller.
 package quorum
 
@@ -18,7 +18,7 @@ func Need(n int) int { return n/2 + 1 }
 type Vote uint8
 
 const (
-	Pending Vote = iota // no answer yet
+	Awaited Vote = iota // no answer yet
 	Granted
 	Refused // a definite no: the node answered, and asking again would change nothing
 	Failed  // no answer: what the node did is unknown, or it was never asked
@@ -37,25 +37,25 @@ type Reply struct {
 type Verdict uint8
 
 const (
-	Open        Verdict = iota // not settled yet
-	Carried                    // a quorum granted
-	Rejected                   // no quorum can grant, and not because of failures alone
+	Pending     Verdict = iota // not settled yet
+	Won                        // a quorum granted
+	Lost                       // no quorum can grant, and not because of failures alone
 	Unreachable                // no quorum can grant, because of failures alone
 )
 
-// Ballot counts the votes on one question. It is not safe for concurrent use.
-type Ballot struct {
+// Tally counts the votes on one question. It is not safe for concurrent use.
+type Tally struct {
 	Replies []Reply // by node
 
 	granted, refused, failed int
 }
 
-// NewBallot returns a ballot of n nodes, all pending.
-func NewBallot(n int) *Ballot { return &Ballot{Replies: make([]Reply, n)} }
+// NewTally returns a Tally of n nodes, none of which has answered.
+func NewTally(n int) *Tally { return &Tally{Replies: make([]Reply, n)} }
 
 // Cast counts node's reply. Only its first counts.
-func (b *Ballot) Cast(node int, r Reply) {
-	if b.Replies[node].Vote != Pending {
+func (b *Tally) Cast(node int, r Reply) {
+	if b.Replies[node].Vote != Awaited {
 		return
 	}
 	b.Replies[node] = r
@@ -70,31 +70,31 @@ func (b *Ballot) Cast(node int, r Reply) {
 }
 
 // Granted returns the number of nodes that granted.
-func (b *Ballot) Granted() int { return b.granted }
+func (b *Tally) Granted() int { return b.granted }
 
-// Need returns the number of grants that carry the question.
-func (b *Ballot) Need() int { return Need(len(b.Replies)) }
+// Need returns the number of grants that win the question.
+func (b *Tally) Need() int { return Need(len(b.Replies)) }
 
 // Verdict returns the verdict of the votes cast so far.
-func (b *Ballot) Verdict() Verdict {
+func (b *Tally) Verdict() Verdict {
 	spare := len(b.Replies) - b.Need() // nodes that the quorum can do without
 	switch {
 	case b.granted >= b.Need():
-		return Carried
+		return Won
 	case b.failed > spare:
 		return Unreachable
 	case b.refused+b.failed > spare:
-		return Rejected
+		return Lost
 	}
-	return Open
+	return Pending
 }
 
 // Denied reports whether so many nodes refused that no quorum is in favour, whatever
 // the others answer.
-func (b *Ballot) Denied() bool { return b.refused > len(b.Replies)-b.Need() }
+func (b *Tally) Denied() bool { return b.refused > len(b.Replies)-b.Need() }
 
 // Owner returns the one owner that a quorum of the nodes name, or "" if there is none.
-func (b *Ballot) Owner() string {
+func (b *Tally) Owner() string {
 	for i, r := range b.Replies {
 		if r.Owner == "" {
 			continue
@@ -113,14 +113,14 @@ func (b *Ballot) Owner() string {
 }
 
 // Clone returns a copy that later votes do not change.
-func (b *Ballot) Clone() *Ballot {
+func (b *Tally) Clone() *Tally {
 	c := *b
 	c.Replies = slices.Clone(b.Replies)
 	return &c
 }
 
-// Reset makes all votes pending again.
-func (b *Ballot) Reset() {
+// Reset forgets all votes.
+func (b *Tally) Reset() {
 	clear(b.Replies)
 	b.granted, b.refused, b.failed = 0, 0, 0
 }

@@ -27,7 +27,7 @@ func TestVerdictFollowsItsDefinition(t *testing.T) {
 		for g := 0; g <= n; g++ {
 			for r := 0; g+r <= n; r++ {
 				for f := 0; g+r+f <= n; f++ {
-					b := NewBallot(n)
+					b := NewTally(n)
 					for i := range n {
 						switch {
 						case i < g:
@@ -38,13 +38,13 @@ func TestVerdictFollowsItsDefinition(t *testing.T) {
 							b.Cast(i, Reply{Vote: Failed, Err: errDown})
 						}
 					}
-					want := Open
+					want := Pending
 					switch pending := n - g - r - f; {
 					case g > n/2:
-						want = Carried
-					case g+pending > n/2: // could still be carried
+						want = Won
+					case g+pending > n/2: // could still be won
 					case n-f > n/2: // enough nodes answer: it was the refusals
-						want = Rejected
+						want = Lost
 					default:
 						want = Unreachable
 					}
@@ -56,20 +56,20 @@ func TestVerdictFollowsItsDefinition(t *testing.T) {
 }
 
 func TestANodeVotesOnce(t *testing.T) {
-	b := NewBallot(3)
+	b := NewTally(3)
 	b.Cast(0, Reply{Vote: Granted})
 	b.Cast(0, Reply{Vote: Granted})
 	require.Equal(t, 1, b.Granted())
-	require.Equal(t, Open, b.Verdict())
+	require.Equal(t, Pending, b.Verdict())
 }
 
-func ExampleBallot() {
-	b := NewBallot(3)
+func ExampleTally() {
+	b := NewTally(3)
 	b.Cast(0, Reply{Vote: Granted})
 	b.Cast(1, Reply{Vote: Failed, Err: errDown})
-	fmt.Println(b.Verdict() == Open)
+	fmt.Println(b.Verdict() == Pending)
 	b.Cast(2, Reply{Vote: Granted})
-	fmt.Println(b.Verdict() == Carried)
+	fmt.Println(b.Verdict() == Won)
 	// Output:
 	// true
 	// true

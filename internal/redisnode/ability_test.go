@@ -183,20 +183,20 @@ func TestADenialNamesTheCommandAndTheKey(t *testing.T) {
 	server := redistest.Start(t)
 	e := startEndpoint(t, server)
 	s := e.wrap(t)
-	ask := func(kind node.Kind, terms node.Terms, rule string) error {
+	ask := func(kind node.Kind, options node.ClaimOptions, rule string) error {
 		t.Helper()
 		_, err := server.Do("ACL", "SETUSER", "default", "reset", "on", "nopass", "+@all", "~lock:*", rule)
 		require.NoError(t, err)
 		c := node.NewClaim([]string{"lock:a"}, "secret", 1)
-		c.Ask(terms)
+		c.Ask(options)
 		batch := do(t, s, kind, time.Minute, c)
 		require.Equal(t, node.Unknown, batch[0].Outcome)
 		require.NotContains(t, batch[0].Err.Error(), "secret")
 		return batch[0].Err
 	}
-	require.ErrorContains(t, ask(node.Acquire, node.Terms{}, "-evalsha"), `EVALSHA with "lock:a": NOPERM `)
-	require.ErrorContains(t, ask(node.Acquire, node.Terms{}, "-exists"), `the script of EXISTS, GET, INFO, SET, TIME with "lock:a": `)
-	require.ErrorContains(t, ask(node.Acquire, node.Terms{Floor: 1, Retention: time.Hour}, "+@all"), `EVALSHA with "lock:a", "{lock:a}:fence": NOPERM `)
-	require.ErrorContains(t, ask(node.Acquire, node.Terms{Quarantine: time.Hour}, "+@all"), `with "lock:a", "redlock:guard": `)
-	require.ErrorContains(t, ask(node.Release, node.Terms{}, "-get"), `the script of DEL, GET with "lock:a": `)
+	require.ErrorContains(t, ask(node.Acquire, node.ClaimOptions{}, "-evalsha"), `EVALSHA with "lock:a": NOPERM `)
+	require.ErrorContains(t, ask(node.Acquire, node.ClaimOptions{}, "-exists"), `the script of EXISTS, GET, INFO, SET, TIME with "lock:a": `)
+	require.ErrorContains(t, ask(node.Acquire, node.ClaimOptions{Floor: 1, Retention: time.Hour}, "+@all"), `EVALSHA with "lock:a", "{lock:a}:fence": NOPERM `)
+	require.ErrorContains(t, ask(node.Acquire, node.ClaimOptions{Quarantine: time.Hour}, "+@all"), `with "lock:a", "redlock:guard": `)
+	require.ErrorContains(t, ask(node.Release, node.ClaimOptions{}, "-get"), `the script of DEL, GET with "lock:a": `)
 }

@@ -14,7 +14,7 @@ import (
 // command builds the command of Redis that is sent for c. A script is sent whole, or by its
 // digest.
 func (s *Redis) command(client rueidis.Client, c *node.Command, seen shown, whole bool) rueidis.Completed {
-	keys, token, terms := c.Claim.Keys, c.Claim.Token, c.Claim.Terms()
+	keys, token, options := c.Claim.Keys, c.Claim.Token, c.Claim.Options()
 	switch formOf(c, seen) {
 	case asSet:
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL)).Build()
@@ -44,22 +44,22 @@ func (s *Redis) command(client rueidis.Client, c *node.Command, seen shown, whol
 	}
 	floor, retention := "0", "0"
 	if c.Claim.Fenced() {
-		floor, retention = c.Claim.FloorText(), s.retention.of(terms.Retention)
+		floor, retention = c.Claim.FloorText(), s.retention.of(options.Retention)
 	}
 	switch c.Kind {
 	case node.Acquire:
-		command = command.Args(s.ttl.of(c.TTL), strconv.Itoa(len(c.Claim.Keys)), floor, retention, s.quarantine.of(terms.Quarantine))
+		command = command.Args(s.ttl.of(c.TTL), strconv.Itoa(len(c.Claim.Keys)), floor, retention, s.quarantine.of(options.Quarantine))
 	case node.Confirm:
 		command = command.Args(strconv.FormatInt(c.Fence, 10), retention)
 	case node.Extend:
-		command = command.Args(s.ttl.of(c.TTL), s.quarantine.of(terms.Quarantine))
+		command = command.Args(s.ttl.of(c.TTL), s.quarantine.of(options.Quarantine))
 	case node.Join:
 		e := c.Entry
 		if c.Claim.Fenced() {
 			floor = strconv.FormatInt(e.Floor, 10)
 		}
 		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), millis(e.Waited), e.Channel, c.Nonce, millis(e.Window),
-			millis(e.Lease), floor, retention, s.quarantine.of(terms.Quarantine), node.Counter(keys[0]))
+			millis(e.Lease), floor, retention, s.quarantine.of(options.Quarantine), node.Counter(keys[0]))
 	}
 	return command.Build()
 }

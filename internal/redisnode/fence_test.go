@@ -15,7 +15,7 @@ import (
 // fenced returns a claim with a fence of at least floor.
 func fenced(token string, floor int64, keys ...string) *node.Claim {
 	c := node.NewClaim(keys, token, 1)
-	c.Ask(node.Terms{Floor: floor, Retention: time.Hour})
+	c.Ask(node.ClaimOptions{Floor: floor, Retention: time.Hour})
 	return c
 }
 

@@ -17,7 +17,7 @@ import (
 // guarded returns a claim under a restart guard.
 func guarded(token string, quarantine time.Duration, keys ...string) *node.Claim {
 	c := node.NewClaim(keys, token, 1)
-	c.Ask(node.Terms{Quarantine: quarantine})
+	c.Ask(node.ClaimOptions{Quarantine: quarantine})
 	return c
 }
 

@@ -15,18 +15,18 @@ import (
 func TestARefusedAcquisitionIsToldTheOwner(t *testing.T) {
 	for name, s := range map[string]node.Backend{"real": connect(t, redistest.Start(t)), "in memory": &memnode.Backend{}} {
 		t.Run(name, func(t *testing.T) {
-			claim := func(secret string, terms node.Terms, keys ...string) *node.Claim {
-				c := node.NewClaim(keys, node.Tag(secret, terms.Metadata), 1)
-				c.Ask(terms)
+			claim := func(secret string, options node.ClaimOptions, keys ...string) *node.Claim {
+				c := node.NewClaim(keys, node.Tag(secret, options.Metadata), 1)
+				c.Ask(options)
 				return c
 			}
-			holder := claim("holder", node.Terms{Metadata: "host=a"}, "a", "b")
+			holder := claim("holder", node.ClaimOptions{Metadata: "host=a"}, "a", "b")
 			require.Equal(t, node.Done, do(t, s, node.Acquire, time.Minute, holder)[0].Outcome)
 			for what, rival := range map[string]*node.Claim{
-				"with metadata": claim("rival", node.Terms{Metadata: "host=b"}, "a"),
-				"several keys":  claim("rival", node.Terms{}, "b", "c"),
-				"fenced":        claim("rival", node.Terms{Floor: 1, Retention: time.Hour}, "a"),
-				"guarded":       claim("rival", node.Terms{Quarantine: time.Minute}, "a"),
+				"with metadata": claim("rival", node.ClaimOptions{Metadata: "host=b"}, "a"),
+				"several keys":  claim("rival", node.ClaimOptions{}, "b", "c"),
+				"fenced":        claim("rival", node.ClaimOptions{Floor: 1, Retention: time.Hour}, "a"),
+				"guarded":       claim("rival", node.ClaimOptions{Quarantine: time.Minute}, "a"),
 			} {
 				c := do(t, s, node.Acquire, time.Minute, rival)[0]
 				require.Equal(t, node.Refused, c.Outcome, what)
@@ -48,7 +48,7 @@ func TestARefusedAcquisitionIsToldTheOwner(t *testing.T) {
 			}
 
 			// Only the metadata is in the error, not the token.
-			readable := claim("", node.Terms{Metadata: "host=a"}, "a", "b")
+			readable := claim("", node.ClaimOptions{Metadata: "host=a"}, "a", "b")
 			require.Equal(t, node.Refused, do(t, s, node.Release, 0, readable)[0].Outcome)
 			require.Equal(t, node.Refused, do(t, s, node.Extend, time.Hour, readable)[0].Outcome)
 			require.Equal(t, node.Done, do(t, s, node.Release, 0, holder)[0].Outcome)
@@ -61,7 +61,7 @@ func TestAKeyOfAForeignTypeHasNoOwnerToTell(t *testing.T) {
 	_, err := server.Do("RPUSH", "k", "x")
 	require.NoError(t, err)
 	c := node.NewClaim([]string{"k"}, "token", 1)
-	c.Ask(node.Terms{Metadata: "host=a"})
+	c.Ask(node.ClaimOptions{Metadata: "host=a"})
 	refused := do(t, connect(t, server), node.Acquire, time.Minute, c)[0]
 	require.Equal(t, node.Refused, refused.Outcome)
 	require.Equal(t, node.Foreign, refused.Owner)

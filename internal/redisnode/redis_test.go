@@ -157,14 +157,14 @@ func TestManyExtensionsLeaveInSeveralPipelines(t *testing.T) {
 		held = append(held, claim(i))
 	}
 	extendAll := func() []quorum.Reply {
-		var voters []memnode.Voter
+		var handlers []memnode.Replies
 		for _, c := range held {
-			v := make(memnode.Voter, 1)
-			n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: c, TTL: time.Minute, Voter: v})
-			voters = append(voters, v)
+			v := make(memnode.Replies, 1)
+			n.Extend(node.Extension{Pending: new(node.PendingExtension), Claim: c, TTL: time.Minute, Handler: v})
+			handlers = append(handlers, v)
 		}
 		var replies []quorum.Reply
-		for _, v := range voters {
+		for _, v := range handlers {
 			replies = append(replies, <-v)
 		}
 		return replies

@@ -73,7 +73,7 @@ func readNumber(c *node.Command, result rueidis.RedisResult) (node.Outcome, erro
 		switch {
 		case n < 0:
 			return node.Unknown, quarantined(-n)
-		case fenced && n >= c.Claim.Terms().Floor:
+		case fenced && n >= c.Claim.Options().Floor:
 			c.Fence = n
 			return node.Done, nil
 		case !fenced && n == 1:

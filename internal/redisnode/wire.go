@@ -106,7 +106,7 @@ func touches(c *node.Command, keys []string) []string {
 	if c.Kind == node.Join && c.Claim.Fenced() {
 		keys = append(keys, node.Counter(keys[0]))
 	}
-	if c.Claim.Terms().Quarantine > 0 {
+	if c.Claim.Options().Quarantine > 0 {
 		keys = append(keys, node.GuardKey)
 	}
 	return keys

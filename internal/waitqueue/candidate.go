@@ -24,13 +24,13 @@ const allNodes = ^uint64(0)
 // it gives up what it has been granted by releasing the claim, and goes on with another one
 // of the same age. The Queue's mutex guards it.
 type candidate struct {
-	queue *Queue
-	local *localQueue
-	terms node.Terms
-	ttl   time.Duration // of the waiter that it was made for
-	order int64         // the wall clock when the process began to wait, in ms
-	since clock.Instant // the same by the Keeper's clock
-	ended bool
+	queue   *Queue
+	local   *localQueue
+	options node.ClaimOptions
+	ttl     time.Duration // of the waiter that it was made for
+	order   int64         // the wall clock when the process began to wait, in ms
+	since   clock.Instant // the same by the Keeper's clock
+	ended   bool
 
 	claim      *node.Claim
 	window     time.Duration // of the claim: it never changes under one token, see renew
@@ -57,7 +57,7 @@ type candidate struct {
 func startCandidate(w *Waiter, order int64, since clock.Instant) {
 	q := w.queue
 	c := &candidate{
-		queue: q, local: w.local, terms: w.terms, ttl: w.ttl, order: order, since: since, states: make([]nodeState, q.nodes.Len()),
+		queue: q, local: w.local, options: w.options, ttl: w.ttl, order: order, since: since, states: make([]nodeState, q.nodes.Len()),
 	}
 	c.timer = time.AfterFunc(time.Hour, c.onTimer)
 	c.timer.Stop()
@@ -83,8 +83,8 @@ func (c *candidate) renew() (votedFor uint64) {
 		delete(q.candidates, old.Token)
 		q.releaseAfterUnlock(old)
 	}
-	c.claim = node.NewClaim([]string{c.local.key}, node.Tag(node.CandidateToken(c.order), c.terms.Metadata), q.nodes.Len())
-	c.claim.Ask(c.terms)
+	c.claim = node.NewClaim([]string{c.local.key}, node.Tag(node.CandidateToken(c.order), c.options.Metadata), q.nodes.Len())
+	c.claim.Ask(c.options)
 	c.window, _ = q.windowOf(c.ttl)
 	c.base, c.votesSince = c.number, 0
 	c.phase, c.rechecks = calm, 0 // not enterCalm: if the next claim fares no better, the pause goes on growing
@@ -97,7 +97,7 @@ func (c *candidate) renew() (votedFor uint64) {
 
 // fits reports whether w can use what the candidate is granted.
 func (c *candidate) fits(w *Waiter) bool {
-	if c.terms.Metadata != w.terms.Metadata || c.terms.Floor == 0 && w.terms.Floor > 0 {
+	if c.options.Metadata != w.options.Metadata || c.options.Floor == 0 && w.options.Floor > 0 {
 		return false
 	}
 	// The key is set for no longer than w asks for, and for as long as w can use.
@@ -157,7 +157,7 @@ func (c *candidate) entry(now clock.Instant) *node.Entry {
 		Number: c.number, Order: c.order, Waited: now.Sub(c.since), Channel: c.queue.channel, Window: c.window,
 		Lease: c.heartbeat() + c.window, // a candidate that joins later than that returns to its place
 	}
-	if c.terms.Floor > 0 {
+	if c.options.Floor > 0 {
 		entry.Floor = c.queue.floor()
 	}
 	return entry

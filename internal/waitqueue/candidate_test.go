@@ -17,7 +17,7 @@ func TestANodeThatOwesAnAnswerIsNotJoined(t *testing.T) {
 		w.hold("k")
 		p := w.process("p", 0)
 		p.change(func(l *link) { l.trip = 2 * time.Second }, 2)
-		waiter := p.enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(30 * time.Second)
 		t.Logf("joins: %d at a near node, %d at a node that takes 2 s", len(p.joins(0)), len(p.joins(2)))
 		require.Greater(t, len(p.joins(0)), 115)
@@ -33,7 +33,7 @@ func TestANodeThatWasNotAskedOwesNothing(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.hold("k")
 		p := w.process("p", 0)
-		waiter := p.enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.ClaimOptions{})
 		c := p.candidate("k")
 		for range 10 * joinWindow {
 			synctest.Wait()
@@ -102,7 +102,7 @@ func TestAPushThatANodeCannotHaveMadeIsNoVote(t *testing.T) {
 				w.hold("k")
 				p := w.process("p", 0)
 				p.floor = func() int64 { return floor + 1 }
-				waiter := p.enter("k", ttl, node.Terms{Floor: floor})
+				waiter := p.enter("k", ttl, node.ClaimOptions{Floor: floor})
 				time.Sleep(1100 * ms) // between two joins
 				c := p.candidate("k")
 				p.mu.Lock()
@@ -149,7 +149,7 @@ func TestAPushOfACallBeforeTheClaimsFirstIsNoVote(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.hold("k")
 		p := w.process("p", 0)
-		waiter := p.enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(time.Second)
 		c := p.candidate("k")
 		p.mu.Lock()
@@ -215,7 +215,7 @@ func TestAWaiterGetsACandidateOfItsOwnTerms(t *testing.T) {
 		w.hold("k")
 		p := w.process("p", 0)
 		p.floor = func() int64 { return 1000 }
-		first, second := p.enter("k", ttl, node.Terms{}), p.enter("k", ttl, node.Terms{Floor: 1000})
+		first, second := p.enter("k", ttl, node.ClaimOptions{}), p.enter("k", ttl, node.ClaimOptions{Floor: 1000})
 		time.Sleep(ms)
 		first.Leave()
 		w.release("k")

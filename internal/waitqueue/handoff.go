@@ -145,8 +145,8 @@ func (q *Queue) passable(l *localQueue, left time.Duration) bool {
 	if next == nil || q.closed {
 		return false
 	}
-	fenced := l.holder.Fenced() || next.terms.Floor > 0 // each holder needs a fence of its own
-	return q.lasts(next, left) && !fenced && l.holder.Terms().Metadata == next.terms.Metadata
+	fenced := l.holder.Fenced() || next.options.Floor > 0 // each holder needs a fence of its own
+	return q.lasts(next, left) && !fenced && l.holder.Options().Metadata == next.options.Metadata
 }
 
 // lasts reports whether a key that is set for left can be passed to w: for no longer than w
@@ -169,11 +169,11 @@ func (q *Queue) questionDue(l *localQueue, left time.Duration) bool {
 // queuesAreEmpty reports whether a quorum of the nodes answers that its queue is empty. It
 // waits for no longer than a batch lasts.
 func (q *Queue) queuesAreEmpty(claim *node.Claim) bool {
-	poll, verdict := q.nodes.Ask(context.Background(), claim, node.Patience{Timeout: batchTime, Limit: batchTime}, func(_ int, n *node.Node, v node.Voter) {
+	poll, verdict := q.nodes.Ask(context.Background(), claim, node.Patience{Timeout: batchTime, Limit: batchTime}, func(_ int, n *node.Node, v node.ReplyHandler) {
 		n.Look(claim, v)
 	})
 	defer poll.Close()
-	return verdict == quorum.Carried
+	return verdict == quorum.Won
 }
 
 // passOn gives a grant whose waiter has left to the next waiter here, or returns it to the
@@ -198,6 +198,6 @@ func (q *Queue) giveToNext(key string, g Grant) bool {
 // suits reports whether the first waiter can use a grant. q.mu is held.
 func (q *Queue) suits(l *localQueue, g Grant) bool {
 	w := l.waiters.first
-	return w != nil && !q.closed && g.Claim.Fenced() == (w.terms.Floor > 0) && g.Claim.Terms().Metadata == w.terms.Metadata &&
+	return w != nil && !q.closed && g.Claim.Fenced() == (w.options.Floor > 0) && g.Claim.Options().Metadata == w.options.Metadata &&
 		q.lasts(w, g.Until.Sub(q.clock.Now()))
 }

@@ -28,7 +28,7 @@ func (w *world) heat(handoffs, waiters int) *hot {
 	}
 	h.Hold("k", h.claim)
 	for range waiters {
-		h.waiters = append(h.waiters, h.enter("k", time.Hour, node.Terms{}))
+		h.waiters = append(h.waiters, h.enter("k", time.Hour, node.ClaimOptions{}))
 	}
 	return h
 }
@@ -42,7 +42,7 @@ func (h *hot) hand(left time.Duration) bool {
 	}
 	w.Pass(Grant{Claim: h.claim, Until: 1 << 60, Handed: true})
 	<-w.Grant()
-	h.waiters = append(h.waiters[1:], h.enter("k", time.Hour, node.Terms{}))
+	h.waiters = append(h.waiters[1:], h.enter("k", time.Hour, node.ClaimOptions{}))
 	return true
 }
 
@@ -101,7 +101,7 @@ func TestAnotherProcessHasItsTurnWithinABatch(t *testing.T) {
 					}
 					joined := time.Now().Add(time.Duration(joins)*ms + 50*time.Microsecond)
 					waiting := make(chan *Waiter, 1)
-					time.AfterFunc(time.Until(joined), func() { waiting <- other.enter("k", ttl, node.Terms{}) })
+					time.AfterFunc(time.Until(joined), func() { waiting <- other.enter("k", ttl, node.ClaimOptions{}) })
 					late := 0
 					for time.Sleep(ms); h.hand(time.Hour); time.Sleep(ms) {
 						if time.Since(joined) > 300*time.Microsecond {
@@ -134,7 +134,7 @@ func TestAnotherProcessHasItsTurnInTime(t *testing.T) {
 			}
 			joined := time.Now().Add(after)
 			waiting := make(chan *Waiter, 1)
-			time.AfterFunc(after, func() { waiting <- other.enter("k", ttl, node.Terms{}) })
+			time.AfterFunc(after, func() { waiting <- other.enter("k", ttl, node.ClaimOptions{}) })
 			for h.hand(time.Hour) {
 				require.Less(t, time.Since(joined), batchTime+hold+late)
 				time.Sleep(hold)
@@ -153,7 +153,7 @@ func TestAnotherProcessIsSeenByAQuorum(t *testing.T) {
 			run(t, 3, func(t *testing.T, w *world) {
 				h, other := w.heat(2, 2), w.process("other", 0)
 				w.cut((away+1)%3, (away+2)%3)
-				waiter := other.enter("k", ttl, node.Terms{})
+				waiter := other.enter("k", ttl, node.ClaimOptions{})
 				time.Sleep(ms)
 				w.heal()
 				w.stores[silent].Pause()
@@ -253,7 +253,7 @@ func TestAKeyIsHandedOverOnlySoOften(t *testing.T) {
 		p := w.process("p", 2)
 		held := node.NewClaim([]string{"k"}, "held", 3)
 		p.Hold("k", held)
-		first, second, third := p.enter("k", ttl, node.Terms{}), p.enter("k", ttl, node.Terms{}), p.enter("k", ttl, node.Terms{})
+		first, second, third := p.enter("k", ttl, node.ClaimOptions{}), p.enter("k", ttl, node.ClaimOptions{}), p.enter("k", ttl, node.ClaimOptions{})
 		for _, waiter := range []*Waiter{first, second} {
 			require.Same(t, waiter, p.Next("k", held, ttl))
 			waiter.Pass(Grant{Claim: held, Until: 1 << 60, Handed: true})
@@ -263,7 +263,7 @@ func TestAKeyIsHandedOverOnlySoOften(t *testing.T) {
 		for _, s := range w.stores {
 			s.Set("k", held.Token, time.Hour)
 		}
-		elsewhere := other.enter("k", ttl, node.Terms{})
+		elsewhere := other.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(ms)
 		require.Nil(t, p.Next("k", held, ttl), "another process has its turn")
 		w.release("k")
@@ -271,7 +271,7 @@ func TestAKeyIsHandedOverOnlySoOften(t *testing.T) {
 		p.Return("k", p.got(third, time.Second))
 
 		p.Hold("k", held)
-		short := p.enter("k", time.Second, node.Terms{})
+		short := p.enter("k", time.Second, node.ClaimOptions{})
 		require.Nil(t, p.Next("k", held, ttl), "the keys would stay for a minute")
 		p.Return("k", p.got(short, time.Second))
 	})
@@ -280,15 +280,15 @@ func TestAKeyIsHandedOverOnlySoOften(t *testing.T) {
 // A waiter that leaves after it was granted the key passes the grant on.
 func TestAGrantThatIsLeftGoesToTheNextWaiterThatCanUseIt(t *testing.T) {
 	for name, c := range map[string]struct {
-		ttl    time.Duration
-		terms  node.Terms
-		late   time.Duration // when the first waiter leaves
-		passes bool
+		ttl     time.Duration
+		options node.ClaimOptions
+		late    time.Duration // when the first waiter leaves
+		passes  bool
 	}{
 		"the same":                              {ttl: ttl, passes: true},
 		"a shorter ttl":                         {ttl: usualWindow / 2},
-		"other metadata":                        {ttl: ttl, terms: node.Terms{Metadata: "another"}},
-		"a fence":                               {ttl: ttl, terms: node.Terms{Floor: 1}},
+		"other metadata":                        {ttl: ttl, options: node.ClaimOptions{Metadata: "another"}},
+		"a fence":                               {ttl: ttl, options: node.ClaimOptions{Floor: 1}},
 		"too little left":                       {ttl: ttl, late: usualWindow - 20*ms},
 		"enough is left":                        {ttl: ttl, late: usualWindow / 2, passes: true},
 		"nothing is left":                       {ttl: ttl, late: usualWindow + 10*ms},
@@ -299,10 +299,10 @@ func TestAGrantThatIsLeftGoesToTheNextWaiterThatCanUseIt(t *testing.T) {
 				w.hold("k")
 				p, other := w.process("p", 0), w.process("other", 0)
 				p.floor = func() int64 { return 1 }
-				first := p.enter("k", ttl, node.Terms{})
-				second := p.enter("k", c.ttl, c.terms)
+				first := p.enter("k", ttl, node.ClaimOptions{})
+				second := p.enter("k", c.ttl, c.options)
 				time.Sleep(100 * ms)
-				elsewhere := other.enter("k", ttl, node.Terms{})
+				elsewhere := other.enter("k", ttl, node.ClaimOptions{})
 				time.Sleep(100 * ms)
 				token := p.candidate("k").claim.Token
 				w.release("k")

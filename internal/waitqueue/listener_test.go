@@ -15,10 +15,10 @@ func TestSubscriptionsEndAfterTheLastWaiter(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		p := w.process("p", 0)
 		for range 100 {
-			p.Return("k", p.got(p.enter("k", ttl, node.Terms{}), time.Second))
+			p.Return("k", p.got(p.enter("k", ttl, node.ClaimOptions{}), time.Second))
 			held := node.NewClaim([]string{"k"}, "held", 3)
 			go p.Hold("k", held) // ends the candidate as it begins
-			waiter := p.enter("k", ttl, node.Terms{})
+			waiter := p.enter("k", ttl, node.ClaimOptions{})
 			synctest.Wait()
 			waiter.Leave()
 			p.Released("k", held)

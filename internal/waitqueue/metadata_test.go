@@ -11,7 +11,7 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-func about(metadata string) node.Terms { return node.Terms{Metadata: metadata} }
+func about(metadata string) node.ClaimOptions { return node.ClaimOptions{Metadata: metadata} }
 
 func TestAGrantHasTheMetadataOfItsWaiter(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
@@ -89,7 +89,7 @@ func TestAWaiterKnowsWhichOwnerHoldsTheKey(t *testing.T) {
 				return memnode.Fault{Request: 150 * ms, LoseRequest: op == memnode.Join && i == 2}
 			})
 		}
-		waiter := p.enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(200 * ms)
 		for range 20 { // also while the answers to the next calls are on their way
 			time.Sleep(50 * ms)

@@ -90,17 +90,17 @@ func New(c *clock.Clock, nodes *node.Nodes, handoffs int, floor func() int64) *Q
 // Enabled reports whether enough nodes keep queues for a waiter to be granted a key.
 func (q *Queue) Enabled() bool { return q.enabled }
 
-// Enter adds a waiter for the key, which is to be held for ttl. If the terms have a floor,
+// Enter adds a waiter for the key, which is to be held for ttl. If the options have a floor,
 // the granted claim has a fence. It returns an error if the nodes are so far away that a
 // grant for this ttl would end before it is of use (invariant 13).
-func (q *Queue) Enter(key string, ttl time.Duration, terms node.Terms) (*Waiter, error) {
+func (q *Queue) Enter(key string, ttl time.Duration, options node.ClaimOptions) (*Waiter, error) {
 	q.mu.Lock()
 	defer q.unlock()
 	if _, ok := q.windowOf(ttl); !ok {
 		return nil, q.tooFar(ttl)
 	}
 	l := q.localQueue(key)
-	w := &Waiter{queue: q, local: l, ttl: ttl, terms: terms, grant: make(chan Grant, 1)}
+	w := &Waiter{queue: q, local: l, ttl: ttl, options: options, grant: make(chan Grant, 1)}
 	l.waiters.push(w)
 	q.updateCandidate(l)
 	return w, nil

@@ -111,7 +111,7 @@ func TestAHolderThatCrashesDelaysTheNextByItsTTL(t *testing.T) {
 		}
 		began := time.Now()
 		p := w.process("p", 0)
-		p.Return("k", p.got(p.enter("k", ttl, node.Terms{}), time.Minute))
+		p.Return("k", p.got(p.enter("k", ttl, node.ClaimOptions{}), time.Minute))
 		require.InDelta(t, 3*time.Second, time.Since(began), float64(10*ms))
 	})
 }
@@ -120,7 +120,7 @@ func TestAHolderThatCrashesDelaysTheNextByItsTTL(t *testing.T) {
 func TestWhereFewNodesHaveQueuesThereIsNoCandidate(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		p := w.processOver("p", 1, 1)
-		waiter := p.enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.ClaimOptions{})
 		require.Nil(t, waiter.local.candidate)
 		require.False(t, p.Contended("k"), "attempts are needed")
 		held := node.NewClaim([]string{"k"}, "held", 3)
@@ -131,7 +131,7 @@ func TestWhereFewNodesHaveQueuesThereIsNoCandidate(t *testing.T) {
 		p.Return("k", p.got(waiter, ms))
 
 		most := w.processOver("most", 0, 2)
-		most.Return("k", most.got(most.enter("k", ttl, node.Terms{}), ms))
+		most.Return("k", most.got(most.enter("k", ttl, node.ClaimOptions{}), ms))
 		time.Sleep(ms)
 		require.Equal(t, []string{"", "", ""}, w.owners("k"))
 	})

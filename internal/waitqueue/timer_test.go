@@ -19,11 +19,11 @@ func (w *world) split(apart time.Duration) (one, other *process, first, second *
 	w.hold("k")
 	one, other = w.process("one", 0), w.process("other", 0)
 	w.cut(0, 1)
-	first = one.enter("k", ttl, node.Terms{})
+	first = one.enter("k", ttl, node.ClaimOptions{})
 	synctest.Wait()
 	time.Sleep(apart)
 	w.cut(2, 3)
-	second = other.enter("k", ttl, node.Terms{})
+	second = other.enter("k", ttl, node.ClaimOptions{})
 	synctest.Wait()
 	w.heal()
 	w.release("k")
@@ -62,7 +62,7 @@ func TestLostPushesCostLittle(t *testing.T) {
 			run(t, 3, func(t *testing.T, w *world) {
 				w.hold("k")
 				p := w.process("p", 0)
-				waiter := p.enter("k", ttl, node.Terms{})
+				waiter := p.enter("k", ttl, node.ClaimOptions{})
 				time.Sleep(ms)
 				for _, s := range w.stores[:lost] {
 					s.Pushes(func() (time.Duration, bool) { return 0, true })
@@ -107,7 +107,7 @@ func TestAStrayVoteCostsLittle(t *testing.T) {
 			s.Set("k", "dies", 100*ms)
 		}
 		w.stores[2].Wipe()
-		waiter := b.enter("k", ttl, node.Terms{})
+		waiter := b.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(50 * ms)
 		require.Equal(t, []string{"dies", "dies", ""}, w.owners("k"))
 		b.Return("k", b.got(waiter, 52*ms+usualWindow/2))
@@ -131,7 +131,7 @@ func TestVotesThatMakeNoQuorumAreGivenUp(t *testing.T) {
 			run(t, 3, func(t *testing.T, w *world) {
 				p := w.process("p", 0)
 				c.isolate(w, p)
-				waiter := p.enter("k", ttl, node.Terms{})
+				waiter := p.enter("k", ttl, node.ClaimOptions{})
 				synctest.Wait()
 				vote := w.owners("k")[0]
 				require.NotEmpty(t, vote)
@@ -165,7 +165,7 @@ func TestRestsGrowUntilAWin(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.scatter("k")
 		p := w.process("p", 0)
-		waiter, next := p.enter("k", ttl, node.Terms{}), p.enter("k", ttl, node.Terms{})
+		waiter, next := p.enter("k", ttl, node.ClaimOptions{}), p.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(30 * time.Minute)
 		tokens, first, last := p.tokens(0)
 		require.Greater(t, len(tokens), 200)
@@ -199,9 +199,9 @@ func TestACandidateThatRestsKeepsItsPlace(t *testing.T) {
 		w.hold("k")
 		w.scatter("k")
 		elder, younger := w.process("elder", 0), w.process("younger", 0)
-		first := elder.enter("k", ttl, node.Terms{})
+		first := elder.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(5 * time.Second)
-		second := younger.enter("k", ttl, node.Terms{})
+		second := younger.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(5 * time.Second)
 		w.release("k", 0)
 		for rests := false; !rests; time.Sleep(ms) {
@@ -230,10 +230,10 @@ func TestVoidVotesAreGivenUp(t *testing.T) {
 				w.hold("k")
 				slow, healthy := w.process("slow", 0), w.process("healthy", 0)
 				slow.change(func(l *link) { l.back, l.late = c.late, c.late })
-				waiter := slow.enter("k", c.ttl, node.Terms{})
+				waiter := slow.enter("k", c.ttl, node.ClaimOptions{})
 				time.Sleep(100 * ms)
 				w.release("k")
-				other := healthy.enter("k", ttl, node.Terms{})
+				other := healthy.enter("k", ttl, node.ClaimOptions{})
 				began := time.Now()
 				for {
 					select {

@@ -79,7 +79,7 @@ func (c *candidate) voters() (nodes uint64) {
 // fences returns the fences of the valid votes, by node, or nil for a claim without a
 // fence.
 func (c *candidate) fences(now clock.Instant) []int64 {
-	if c.terms.Floor == 0 {
+	if c.options.Floor == 0 {
 		return nil
 	}
 	fences := make([]int64, len(c.states))
@@ -93,10 +93,10 @@ func (c *candidate) fences(now clock.Instant) []int64 {
 
 // validFence reports whether the claim can have been granted with this fence.
 func (c *candidate) validFence(fence int64) bool {
-	if c.terms.Floor == 0 {
+	if c.options.Floor == 0 {
 		return fence == 0
 	}
-	return fence >= c.terms.Floor && fence < node.MaxFence
+	return fence >= c.options.Floor && fence < node.MaxFence
 }
 
 // quorumOwner returns the token of the owner that has a quorum of the votes, empty if none

@@ -15,7 +15,7 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 		w.hold("k")
 		p := w.process("p", 0)
 		began := p.clock.Now()
-		waiter := p.enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(100 * ms)
 		w.release("k")
 		g := p.got(waiter, ms)
@@ -27,7 +27,7 @@ func TestALatePushIsNoLongerVote(t *testing.T) {
 		for _, s := range w.stores {
 			s.Pushes(func() (time.Duration, bool) { return 2 * time.Second, false })
 		}
-		waiter = p.enter("k", ttl, node.Terms{})
+		waiter = p.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(ms)
 		w.cut() // it does not learn of the grant by asking
 		w.release("k")
@@ -47,7 +47,7 @@ func TestAGrantIsValidForAsLongAsAQuorumIs(t *testing.T) {
 		w.cut(0, 1)
 		p := w.process("p", 0)
 		began := p.clock.Now()
-		waiter := p.enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.ClaimOptions{})
 		w.release("k", 2)
 		time.Sleep(ms)
 		w.cut(2) // the heartbeat reaches this node, and gets its vote
@@ -64,7 +64,7 @@ func TestAVoteThatANodeNoLongerHoldsIsVoid(t *testing.T) {
 		w.hold("k")
 		w.stores[2].Set("k", "yet another", time.Hour) // no owner has a quorum
 		p := w.process("p", 0)
-		waiter := p.enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(ms)
 		w.release("k", 0) // one vote
 		time.Sleep(ms)

@@ -9,12 +9,12 @@ import (
 
 // Waiter is a caller that waits for a key, in the localQueue of the key.
 type Waiter struct {
-	queue  *Queue
-	local  *localQueue
-	ttl    time.Duration
-	terms  node.Terms
-	grant  chan Grant // has room for one, so that give never blocks
-	notify func()     // is called once the grant is there; may be nil
+	queue   *Queue
+	local   *localQueue
+	ttl     time.Duration
+	options node.ClaimOptions
+	grant   chan Grant // has room for one, so that give never blocks
+	notify  func()     // is called once the grant is there; may be nil
 
 	before, after *Waiter // in the waiterList
 	queued        bool    // it is in the waiterList

@@ -19,7 +19,7 @@ func TestTheWindowGrowsUnderANewTokenOnly(t *testing.T) {
 		w.hold("k")
 		p := w.process("p", 0)
 		p.change(func(l *link) { l.trip = 600 * ms })
-		waiter := p.enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(100 * ms)
 		w.release("k")
 		p.Return("k", p.got(waiter, 10*time.Second))
@@ -37,7 +37,7 @@ func TestTheWindowGrowsUnderANewTokenOnly(t *testing.T) {
 			processes = append(processes, p)
 			go func() {
 				for time.Now().Before(ends) {
-					waiter, err := p.Enter("k", 30*time.Second, node.Terms{})
+					waiter, err := p.Enter("k", 30*time.Second, node.ClaimOptions{})
 					if err != nil {
 						time.Sleep(100 * ms)
 						continue
@@ -113,10 +113,10 @@ func TestATTLForWhichTheNodesAreTooFarIsNotQueued(t *testing.T) {
 		w.hold("k")
 		p := w.process("p", 0)
 		p.change(func(l *link) { l.trip = 30 * ms })
-		early := p.enter("k", 60*ms, node.Terms{}) // nothing is known of the nodes yet
-		long := p.enter("k", ttl, node.Terms{})
+		early := p.enter("k", 60*ms, node.ClaimOptions{}) // nothing is known of the nodes yet
+		long := p.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(200 * ms)
-		_, err := p.Enter("k", 60*ms, node.Terms{})
+		_, err := p.Enter("k", 60*ms, node.ClaimOptions{})
 		require.ErrorContains(t, err, "not queued: a grant for the ttl 60ms would be valid for 57.4ms, and three round trips to the nodes take 90ms: use a longer ttl")
 		require.True(t, p.Contended("k")) // removes the first waiter, for which the nodes are too far away
 		require.ErrorContains(t, early.Far(), "use a longer ttl")
@@ -135,13 +135,13 @@ func TestANodeThatHasHungDoesNotSeemFarForLong(t *testing.T) {
 		p := w.process("p", 0)
 		w.stores[1].Pause()
 		w.stores[2].Pause()
-		waiter := p.enter("k", ttl, node.Terms{})
+		waiter := p.enter("k", ttl, node.ClaimOptions{})
 		time.Sleep(2 * time.Minute)
 		w.stores[1].Resume()
 		w.stores[2].Resume()
 		time.Sleep(forgotten + longestRest*usualWindow)
 		waiter.Leave()
-		again, err := p.Enter("k", ttl, node.Terms{})
+		again, err := p.Enter("k", ttl, node.ClaimOptions{})
 		require.NoError(t, err)
 		p.Return("k", p.got(again, time.Second))
 	})

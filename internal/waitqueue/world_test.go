@@ -183,8 +183,8 @@ func (w *world) processOver(name string, handoffs, queues int) *process {
 }
 
 // enter is Enter for nodes that are near.
-func (q *Queue) enter(key string, ttl time.Duration, terms node.Terms) *Waiter {
-	w, err := q.Enter(key, ttl, terms)
+func (q *Queue) enter(key string, ttl time.Duration, options node.ClaimOptions) *Waiter {
+	w, err := q.Enter(key, ttl, options)
 	if err != nil {
 		panic(err)
 	}
@@ -271,7 +271,7 @@ func (w *world) heal() {
 func (w *world) enter(processes ...*process) []*Waiter {
 	var waiters []*Waiter
 	for _, p := range processes {
-		waiters = append(waiters, p.enter("k", ttl, node.Terms{}))
+		waiters = append(waiters, p.enter("k", ttl, node.ClaimOptions{}))
 		time.Sleep(2 * ms) // in the order of their clocks
 	}
 	return waiters

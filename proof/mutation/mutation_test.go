@@ -71,7 +71,7 @@ const attempts = 3
 
 const (
 	hold      = "internal/keeper/hold.go"
-	voter     = "internal/node/voter.go"
+	handler   = "internal/node/handler.go"
 	settle    = "internal/node/settle.go"
 	poll      = "internal/quorum/poll.go"
 	clock     = "internal/clock/jump.go"
@@ -113,7 +113,7 @@ var mistakes = []mistake{
 	{"a late extension revives a lock", extending,
 		"if old < 0 || now >= clock.Instant(old) {", "if old < 0 && now < 0 {",
 		test("./internal/keeper", "TestALateQuorumRevivesNothing"), "TestALateQuorum"},
-	{"keys that an extension created count", voter,
+	{"keys that an extension created count", handler,
 		"return quorum.Reply{Vote: quorum.Refused, Err: errGone}", "return quorum.Reply{Vote: quorum.Granted}",
 		test("./internal/keeper", "TestAMissingKeyIsRefilledAndNotCounted"), "TestAMissingKey"},
 	{"one token for all attempts", acquire,
@@ -141,10 +141,10 @@ var mistakes = []mistake{
 		"	h.cancel(cause)\n", "	time.AfterFunc(100*time.Millisecond, func() { h.cancel(cause) })\n",
 		test("./internal/keeper", "TestContextEndsExactlyWithValidity"), "TestContextEnds"},
 	{"definite refusals are waited out", extending,
-		"case ballot.Denied():", "case false:",
+		"case tally.Denied():", "case false:",
 		test("./internal/keeper", "TestDefiniteRefusalsCountAfterAFailureToo"), "TestDefinite"},
 	{"a hung node is waited for", poll,
-		"	p.outcome = p.ballot.Verdict()\n", "	if b := &p.ballot; b.granted+b.refused+b.failed == p.panel.n {\n		p.outcome = b.Verdict()\n	}\n",
+		"	p.outcome = p.tally.Verdict()\n", "	if b := &p.tally; b.granted+b.refused+b.failed == p.panel.n {\n		p.outcome = b.Verdict()\n	}\n",
 		test("./internal/quorum", "TestWaitSettlesWithoutWaitingForTheSlow"), "one_hung_of_three"},
 	{"a prefix of the token is enough", "internal/redisnode/release.lua",
 		"if owner == ARGV[1] then", "if string.find(owner or '', ARGV[1], 1, true) == 1 then",
@@ -198,7 +198,7 @@ var mistakes = []mistake{
 		"	g.stage.CompareAndSwap(refusing, greeted)\n", "",
 		test("./internal/redisnode", "TestAConnectionInUseSpeaksForItself"), "TestAConnectionInUse"},
 	{"the refusals of an old round end a hold", extending,
-		"case int64(start) < h.carried.Load():", "case false:",
+		"case int64(start) < h.granted.Load():", "case false:",
 		test("./internal/keeper", "TestALateRefusalOfAnOlderRoundChangesNothing"), "not with the refusals"},
 	{"every second try is skipped through a middleware", scheduler,
 		"h.extendAgain = true // at once", "h.extendAgain = false // at once",
@@ -210,7 +210,7 @@ var mistakes = []mistake{
 		"stuck := max(shortest,", "stuck := max(time.Hour,",
 		test("./internal/keeper", "TestExtensionsThatAreStuckHoldUpNoOthers"), "TestExtensionsThatAreStuck"},
 	{"a grace costs tries", scheduler,
-		"(h.threshold-h.terms.Grace)/tries", "h.threshold/tries",
+		"(h.threshold-h.options.Grace)/tries", "h.threshold/tries",
 		test("./internal/keeper", "TestFourTriesFitBeforeTheDeadline"), "grace=40ms"},
 	{"a new hold's timer waits for the Keeper", hold,
 		"	h.arm()\n\n	k.mu.Lock()\n	defer k.mu.Unlock()\n", "	k.mu.Lock()\n	defer k.mu.Unlock()\n	h.arm()\n",
@@ -287,13 +287,13 @@ var mistakes = []mistake{
 		"token != c.Claim.Token {", "token == \"\" {",
 		replay(), "confirm_without_owner_check,_timed/P2"},
 	{"a waiter has the floor of when it came", candidate,
-		"entry.Floor = c.queue.floor()", "entry.Floor = c.terms.Floor",
+		"entry.Floor = c.queue.floor()", "entry.Floor = c.options.Floor",
 		test(".", "TestAWaiterIsNumberedAboveThoseWhoCameBeforeIt"), "TestAWaiterIsNumbered"},
 	{"a lock that is handed over keeps its fence", handoff,
-		"fenced := l.holder.Fenced() || next.terms.Floor > 0", "fenced := false",
+		"fenced := l.holder.Fenced() || next.options.Floor > 0", "fenced := false",
 		test(".", "TestEveryHolderHasAFenceOfItsOwn"), "TestEveryHolder"},
 	{"a lock that is handed over tells who held it before", handoff,
-		" && l.holder.Terms().Metadata == next.terms.Metadata", "",
+		" && l.holder.Options().Metadata == next.options.Metadata", "",
 		test(waiting, "TestAKeyIsPassedOnOnlyToTheSameMetadata"), "TestAKeyIsPassedOn"},
 	{"a waiter without a fence has the candidate of one with", localQ,
 		"c.fits(w)", "true",
@@ -414,7 +414,7 @@ var mistakes = []mistake{
 		"short := left < full/10*9", "short := full < 0",
 		test(".", "TestALockStartsWithItsFullValidity"), "handed over"},
 	{"a lock that is extended automatically starts with what is left", "fresh.go",
-		"!short || gain <= slack {\n		return terms, a.checkLasts(left, full, trip)\n", "a.auto || !short || gain <= slack {\n		return terms, nil\n",
+		"!short || gain <= slack {\n		return options, a.checkLasts(left, full, trip)\n", "a.auto || !short || gain <= slack {\n		return options, nil\n",
 		test(".", "TestATTLThatIsTooShortForTheNodesIsAnErrorThatSaysSo|TestALockThatIsHandedOverForLongStaysValid"), "TestATTLThatIsTooShort"},
 	{"a grant tells no other waiter to join again", queueLua,
 		"      prepare(skip)\n", "",

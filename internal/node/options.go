@@ -2,8 +2,8 @@ package node
 
 import "time"
 
-// Terms are what a claim asks of the nodes beside its keys. The zero Terms ask for nothing.
-type Terms struct {
+// ClaimOptions are what a claim asks of the nodes beside its keys. The zero ClaimOptions ask for nothing.
+type ClaimOptions struct {
 	Floor      int64         // the claim has a fence, which is at least this; 0: none
 	Retention  time.Duration // how long a node keeps the counters of fences that are not used
 	Quarantine time.Duration // how long a node does not vote after it has lost its data; 0: it votes at once

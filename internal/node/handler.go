@@ -2,9 +2,9 @@ package node
 
 import "github.com/redis-kit/redlock/internal/quorum"
 
-// Voter receives the reply to one command. Its methods are called without any lock of the
+// ReplyHandler receives the reply to one command. Its methods are called without any lock of the
 // Node's, and must not block for long: the replies to other commands wait.
-type Voter interface {
+type ReplyHandler interface {
 	// Sent is called when the command leaves the queue. It may never be called.
 	Sent(node int, sent quorum.Progress)
 	// Cast is called once, with the node's reply.
@@ -13,19 +13,19 @@ type Voter interface {
 
 // Joiner receives the result of a Join.
 type Joiner interface {
-	// Joined is called once, with the command and its outcome, as a Voter's Cast is.
+	// Joined is called once, with the command and its outcome, as a ReplyHandler's Cast is.
 	// Done means that the node grants the claim, as of the sending of this command.
 	Joined(node int, c *Command)
 }
 
-// cast passes the results of commands to their voters. n.mu is not held.
+// cast passes the results of commands to their handlers. n.mu is not held.
 func (n *Node) cast(commands []Command) {
 	for i := range commands {
 		switch c := &commands[i]; {
 		case c.joiner != nil:
 			c.joiner.Joined(n.index, c)
-		case c.voter != nil:
-			c.voter.Cast(n.index, c.reply())
+		case c.handler != nil:
+			c.handler.Cast(n.index, c.reply())
 		}
 	}
 }
