@@ -102,7 +102,7 @@ func TestSeveralKeysAreAllOrNone(t *testing.T) {
 	})
 	require.NoError(t, lock.Extend(t.Context(), time.Minute))
 
-	// One key of several is gone: the rest is deleted nevertheless, and it is told.
+	// One key of several is gone: Release deletes the others, and reports it.
 	for _, s := range ns.servers {
 		_, err := s.Do("DEL", "b")
 		require.NoError(t, err)
@@ -158,7 +158,7 @@ func TestErrorsNameTheNodesAndWhatTheySaid(t *testing.T) {
 	require.NotErrorIs(t, err, context.DeadlineExceeded, "no ctx of the caller's ended")
 }
 
-// The clients that Open makes, and those of a caller who did not tune his.
+// With the clients that Open makes, and with clients that the caller did not tune.
 func TestAShortContextWithHungNodesLeavesNoKey(t *testing.T) {
 	for _, tuned := range []bool{true, false} {
 		t.Run(fmt.Sprint("tuned=", tuned), func(t *testing.T) {
@@ -188,7 +188,7 @@ func TestAShortContextWithHungNodesLeavesNoKey(t *testing.T) {
 			_, err := l.Acquire(ctx, "k", time.Hour)
 			require.ErrorIs(t, err, redlock.ErrNoQuorum)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			// The ttl is an hour: what is gone within seconds was released.
+			// The ttl is an hour: a key that is gone within seconds was released.
 			since := time.Now()
 			eventually.True(t, "the healthy node's key", func() bool { return len(ns.servers[0].Keys(t)) == 0 })
 			healthy := time.Since(since)
@@ -209,8 +209,8 @@ func TestAShortContextWithHungNodesLeavesNoKey(t *testing.T) {
 	}
 }
 
-// The request ran and its reply is lost: that is neither "held by others" nor
-// may it leave a key.
+// The request ran and its reply is lost: the error does not say that the lock is held, and no key
+// is left.
 func TestALostReplyIsNeitherContentionNorAnOrphan(t *testing.T) {
 	for _, n := range []int{1, 3} {
 		t.Run(fmt.Sprint("nodes=", n), func(t *testing.T) {
@@ -301,7 +301,7 @@ func TestAKeyOfAForeignTypeIsHeldBySomebodyElse(t *testing.T) {
 	}
 }
 
-// Success may become impossible long before the node timeout.
+// An acquire ends once its validity would have passed, even if the node timeout is far longer.
 func TestAnAcquisitionDoesNotOutliveItsValidity(t *testing.T) {
 	for name, c := range map[string]struct {
 		ttl     time.Duration
@@ -451,8 +451,8 @@ func TestBadArgumentsAreRefusedBeforeAnythingIsSent(t *testing.T) {
 	require.NoError(t, held.Release(t.Context()))
 }
 
-// An attempt that had to settle split votes, or to agree on a fence, has used up some of
-// its validity.
+// An attempt that had to settle split votes, or to agree on a fence, has used up part of its
+// validity: the lock is extended before Acquire returns.
 func TestALockThatTookLongToSettleIsExtendedFirst(t *testing.T) {
 	lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(20 * ms)
@@ -466,7 +466,7 @@ func TestALockThatTookLongToSettleIsExtendedFirst(t *testing.T) {
 	})
 }
 
-// A ttl that is over before the lock could be extended is refused with the reason.
+// A ttl that ends before the lock could be extended is refused, with the reason.
 func TestATTLThatIsTooShortForTheNodesIsAnErrorThatSaysSo(t *testing.T) {
 	lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(30 * ms)
@@ -476,8 +476,8 @@ func TestATTLThatIsTooShortForTheNodesIsAnErrorThatSaysSo(t *testing.T) {
 	})
 }
 
-// Any strings are keys, but the empty one and the library's own names: they stand on the server as they
-// are, and the lock has them sorted and once each.
+// Every string is a key, except the empty one and the names that the library uses. The server has
+// the keys unchanged, and the lock has them sorted, each once.
 func FuzzKeys(f *testing.F) {
 	for _, keys := range [][3]string{
 		{"a", "b", "c"}, {"c", "b", "a"}, {"a", "a", "a"}, {"a", "b", "a"}, {"", "a", "b"}, {"a", "", ""}, {"", "", ""},

@@ -262,7 +262,7 @@ func TestACampaignThatCannotBeWonIsRefusedAtOnce(t *testing.T) {
 	})
 }
 
-// A middleware may bound each acquire, and a campaign is many of them then.
+// A middleware may limit each acquire. The campaign then makes many of them.
 func TestACampaignOutlastsAMiddlewareThatLimitsAcquires(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		acquires := 0
@@ -281,8 +281,8 @@ func TestACampaignOutlastsAMiddlewareThatLimitsAcquires(t *testing.T) {
 	})
 }
 
-// Two of three nodes die and come back empty. The leader's ctx ends, and afterwards
-// there is a leader again, and never two.
+// Two of three nodes die and come back empty. The leader's ctx ends. There is a leader again, and
+// never two.
 func TestThereIsALeaderAgainAfterTheQuorumDied(t *testing.T) {
 	const ttl = 500 * ms
 	ns := start(t, 3)

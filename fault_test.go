@@ -63,8 +63,7 @@ func TestAHungQuorumEndsTheContextBeforeAnyoneElseCanOwnTheLock(t *testing.T) {
 	require.NoError(t, lock.Release(t.Context()))
 }
 
-// The same seen from the hung nodes: what they hold after SIGCONT is ours or
-// no one's, never another's.
+// All nodes hang. The lock's keys on them are released after SIGCONT.
 func TestAllNodesHungEndsTheContextWithItsCause(t *testing.T) {
 	ns := start(t, 3)
 	l := ns.open()
@@ -86,8 +85,8 @@ func TestAllNodesHungEndsTheContextWithItsCause(t *testing.T) {
 	eventually.True(t, "no key is left", ns.empty)
 }
 
-// With a node timeout of an hour, whatever waited for the hung node would not
-// return within the test.
+// The node timeout is an hour, so a call that waited for the hung node would not return within the
+// test.
 func TestOneHungNodeDelaysNothing(t *testing.T) {
 	for _, how := range []string{"paused", "black hole"} {
 		t.Run(how, func(t *testing.T) {
@@ -217,8 +216,8 @@ func TestScriptsThatAServerForgotAreSentAgain(t *testing.T) {
 	}
 }
 
-// A node that hangs for as long as rueidis waits, while attempts go on: calls
-// and goroutines are bounded, and nothing is left when it comes back.
+// A node hangs while attempts go on: calls and goroutines are bounded, and no key is left when it is
+// back.
 func TestCallsToAHungNodeAreBounded(t *testing.T) {
 	ns := start(t, 3)
 	l := ns.open()
@@ -242,9 +241,8 @@ func TestCallsToAHungNodeAreBounded(t *testing.T) {
 	})
 }
 
-// far is healthy nodes in memory, 50 ms away, and a Locker over them. What counts here is
-// what the library does with time, and not how much a loaded machine has of it: so time is
-// virtual.
+// far runs a test of a Locker over healthy nodes in memory, 50 ms away. Time is virtual, so that the
+// result does not depend on the load of the machine.
 func far(t *testing.T, test func(t *testing.T, l *redlock.Locker)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -258,7 +256,7 @@ func far(t *testing.T, test func(t *testing.T, l *redlock.Locker)) {
 	})
 }
 
-// To be busy is not to be sick: what waits for its turn is not unanswered.
+// A busy node is not a sick one: a command that waits for its turn does not count as unanswered.
 func TestABurstIsNotAFailure(t *testing.T) {
 	far(t, func(t *testing.T, l *redlock.Locker) {
 		const burst = 10_000
@@ -280,8 +278,8 @@ func TestABurstIsNotAFailure(t *testing.T) {
 	})
 }
 
-// busy is nodes in memory, 50 ms away, that take 40 µs for each command, one after the other,
-// and a Locker over them.
+// busy returns nodes in memory, 50 ms away, that run one command after the other in 40 µs each, and
+// a Locker over them.
 func busy(t *testing.T, opts ...redlock.Option) ([]*memnode.Backend, *redlock.Locker) {
 	stores, l := inMemory(t, 3, opts...)
 	for _, s := range stores {
@@ -300,8 +298,8 @@ func busy(t *testing.T, opts ...redlock.Option) ([]*memnode.Backend, *redlock.Lo
 	return stores, l
 }
 
-// Nor is it a failure when everything has been sent, and the nodes take longer than the node
-// timeout to get through it: what they have not come to is not unanswered.
+// The same when everything has been sent, and the nodes need longer than the node timeout: a command
+// that they have not reached does not count as unanswered.
 func TestABurstThatKeepsTheNodesBusyIsNotAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const burst, ttl = 10_000, 2 * time.Second
@@ -339,7 +337,7 @@ func TestABurstThatKeepsTheNodesBusyIsNotAFailure(t *testing.T) {
 	})
 }
 
-// A node that hangs is given the node timeout and no more, however busy it was before.
+// Calls wait for a hung node for the node timeout and no longer, however busy it was before.
 func TestANodeThatHangsInABurstIsWaitedForNoLonger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const burst, ttl, timeout = 10_000, time.Minute, 100 * ms
@@ -385,8 +383,8 @@ func TestANodeThatHangsInABurstIsWaitedForNoLonger(t *testing.T) {
 	})
 }
 
-// Other masters of a Cluster are other servers: one that hangs, and the traffic
-// for it, touches nothing that they hold.
+// The masters of a Cluster are separate servers: a hung master, and the traffic for it, do not affect
+// locks on the others.
 func TestOneSickServerOfAClusterTouchesNoLockOnTheOthers(t *testing.T) {
 	cluster := redistest.StartCluster(t)
 	l, err := redlock.Open(t.Context(), []string{cluster.URL()})
@@ -509,7 +507,7 @@ func TestManyHeldLocksOverFarNodes(t *testing.T) {
 	})
 }
 
-// greets is a server that shakes hands, and answers nothing from then on.
+// greets is a server that answers the handshake and nothing else.
 type greets struct {
 	ln       net.Listener
 	wg       sync.WaitGroup
@@ -563,7 +561,7 @@ func (g *greets) serve(conn net.Conn) {
 	}
 }
 
-// readArgs reads a command as clients send it.
+// readArgs reads a command in the form that clients send.
 func readArgs(r *bufio.Reader) ([]string, error) {
 	number := func(kind string) (int, error) {
 		line, err := r.ReadString('\n')
@@ -591,8 +589,8 @@ func readArgs(r *bufio.Reader) ([]string, error) {
 	return args, nil
 }
 
-// What may have been left on a node that takes commands and answers none is
-// cleaned up when it answers, and does not pile up until then.
+// Clean-up on a node that accepts commands and answers none waits until it answers, and does not
+// grow until then.
 func TestCleaningUpOnANodeThatOnlyShakesHandsDoesNotGrow(t *testing.T) {
 	ns := start(t, 2)
 	silent := startGreeting(t)
@@ -624,8 +622,8 @@ func TestCleaningUpOnANodeThatOnlyShakesHandsDoesNotGrow(t *testing.T) {
 	assert.Less(t, second, int64(100), "only what finds out whether it answers")
 }
 
-// A proxy may lose the answer to a SET that has run, and say so in an error of
-// its own: the key is released.
+// A proxy loses the answer to a SET that has run, and answers with an error of its own: the key is
+// released.
 func TestAnErrorOfAProxyLeavesNoKey(t *testing.T) {
 	server := redistest.Start(t)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -18,8 +18,8 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// confirms is a middleware that counts the acquisitions, and those for which nodes had to
-// be asked to agree on a fence.
+// confirms is a middleware that counts the acquisitions, and those that had to ask the nodes to agree
+// on a fence.
 type confirms struct{ acquisitions, asked, granted, handed atomic.Int64 }
 
 func (c *confirms) middleware(next redlock.Handler) redlock.Handler {
@@ -91,7 +91,7 @@ func TestTheFenceIsThatOfTheLockInFn(t *testing.T) {
 	}
 }
 
-// agreed is how many nodes have counted up to exactly the fence of a lock on "k".
+// agreed returns the number of nodes whose counter for "k" is exactly the fence.
 func agreed(stores []*memnode.Backend, fence int64) (n int) {
 	for _, s := range stores {
 		if s.Counter("k") == fence {
@@ -106,7 +106,7 @@ func TestNodesThatDisagreeAgreeOnTheLargest(t *testing.T) {
 		var c confirms
 		l := open(redlock.WithFence(), redlock.WithMiddleware(c.middleware))
 		for i := range 30 {
-			// As clients may have had it whose clocks are ahead.
+			// As if clients with clocks that are ahead had used the key.
 			ahead := time.Now().Add(time.Duration(i) * time.Hour).UnixMicro()
 			stores[i%3].Count("k", ahead+5)
 			stores[(i+1)%3].Count("k", ahead+9)
@@ -122,8 +122,8 @@ func TestNodesThatDisagreeAgreeOnTheLargest(t *testing.T) {
 	})
 }
 
-// The trace that breaks uniqueness where a node that has counted further counts as one
-// that agrees: its acquisition is a straggler, and lands when the others have decided.
+// This run breaks uniqueness if a node with a higher counter counts as one that agrees: its acquire
+// command is late, and runs when the other nodes have decided.
 func TestAStragglerThatCountedFurtherMakesTheFence(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open(redlock.WithFence())
@@ -151,7 +151,7 @@ func TestAStragglerThatCountedFurtherMakesTheFence(t *testing.T) {
 	})
 }
 
-// Where nodes cannot agree before validity ends, there is no lock.
+// If the nodes cannot agree before validity ends, the acquire fails.
 func TestALockWithoutAnAgreedFenceIsNotAcquired(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		var lost atomic.Bool
@@ -253,13 +253,13 @@ func TestAWaiterIsNumberedAboveThoseWhoCameBeforeIt(t *testing.T) {
 	})
 }
 
-// A process in which some want a fence and some do not.
+// Some callers of a process want a fence and some do not.
 func TestAWaiterGetsTheFenceThatItAskedFor(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		holder, l := open(), open(redlock.WithLocalHandoff(0))
 		lock, err := holder.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
-		// The contender is made for the first in line, who leaves.
+		// The candidate is made for the first waiter, which leaves.
 		ctx, leave := context.WithCancel(t.Context())
 		gone := make(chan error, 1)
 		go func() {
@@ -332,7 +332,7 @@ func TestANodeInQuarantineIsNamedWithTheTimeWhenItVotesAgain(t *testing.T) {
 	})
 }
 
-// A lock that is held on a node that loses its data is kept: the holder sets it again.
+// A holder keeps its lock when a node loses its data: it sets the key again.
 func TestAHolderKeepsItsLockThroughAQuarantine(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l, rival := open(redlock.WithRestartGuard(time.Second, 0)), open(redlock.WithRestartGuard(time.Second, 0))
@@ -427,8 +427,8 @@ func TestAFenceOnAClusterNeedsAKeyThatItsCounterCanBeWith(t *testing.T) {
 	require.False(t, errors.As(err, &failed), "it is refused before anything is sent")
 }
 
-// A node that has forgotten for whom it voted gives its vote to no one else, a holder
-// included: what an extension sets there would count at the next one.
+// A node that has forgotten its votes gives none, not even to the holder: a key that an extension set
+// there would count as a vote at the next extension.
 func TestANodeInQuarantineGivesNoVoteThatItMayHaveGiven(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		guard := redlock.WithRestartGuard(10*time.Second, 0)
@@ -470,7 +470,7 @@ func TestANodeInQuarantineGivesNoVoteThatItMayHaveGiven(t *testing.T) {
 	})
 }
 
-// The nodes agree before an extension sets keys that it found gone: that counts nothing.
+// The nodes agree before an extension restores keys that were gone. The extension changes no counter.
 func TestAnExtensionMakesNoNodeAgreeOnAFence(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		holder, l, rival := open(), open(redlock.WithFence()), open(redlock.WithFence())
@@ -504,8 +504,8 @@ func TestAnExtensionMakesNoNodeAgreeOnAFence(t *testing.T) {
 	})
 }
 
-// A client whose clock is wrong by a century counts nothing up for the others: it is refused
-// before anything is sent.
+// A client whose clock is wrong by a century is refused before anything is sent: it must not raise
+// the counters for the others.
 func TestAFenceNeedsAClockThatCanBeRight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stores, l := inMemory(t, 3)

@@ -17,7 +17,7 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// A quorum confirms a release; the other nodes may not have begun theirs.
+// A release returns once a quorum has confirmed it. Close waits for the other nodes.
 func TestCloseWaitsForTheReleaseOnEveryNode(t *testing.T) {
 	for range 2000 {
 		stores, l := inMemory(t, 5)
@@ -153,7 +153,7 @@ func TestClientsGivenToNewStayTheCallers(t *testing.T) {
 	require.True(t, ns.empty())
 }
 
-// rueidis returns a client for one server even when it could not dial it.
+// rueidis returns a client for a single server even if it could not dial the server.
 func TestNewStartsWithAClientWhoseServerIsDown(t *testing.T) {
 	servers := redistest.StartN(t, 3)
 	servers[2].Kill()

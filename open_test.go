@@ -89,7 +89,7 @@ func TestURLsOfEveryKindAreAccepted(t *testing.T) {
 	}
 }
 
-// A node may be reached by a socket.
+// A node may be a Unix socket.
 func TestASocketOfThisMachineIsANode(t *testing.T) {
 	server := redistest.Start(t, "--unixsocket", "redis.sock", "--maxclients", "1")
 	l := lockertest.Open(t, []string{"unix://" + server.Dir() + "/redis.sock"})
@@ -127,7 +127,7 @@ func TestNodesThatAreDownAtOpenTakePartAsSoonAsTheyAnswer(t *testing.T) {
 	})
 }
 
-// The server says it once, and closes the connection.
+// The server sends its error once, and closes the connection.
 func TestAServerWithTooManyClientsIsQuoted(t *testing.T) {
 	server := redistest.Start(t, "--maxclients", "1")
 	occupied, err := net.Dial("tcp", server.Addr())
@@ -151,7 +151,7 @@ func TestAServerWithTooManyClientsIsQuoted(t *testing.T) {
 	})
 }
 
-// No ctx of the caller's has ended when a dial takes too long.
+// A dial that takes too long is no end of the caller's ctx.
 func TestTheErrorOfADialNeverReadsLikeAContexts(t *testing.T) {
 	ns := start(t, 1)
 	ns.proxies[0].BlackHole(true)

@@ -19,7 +19,7 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
-// holderOf returns who holds a lock, by the error of one who was refused it.
+// holderOf returns the metadata of the holder from the error of a refused acquire.
 func holderOf(t *testing.T, err error) string {
 	t.Helper()
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
@@ -85,8 +85,8 @@ func TestTheHolderIsWhoHasMostOfTheNodes(t *testing.T) {
 	}
 }
 
-// Goroutines of two processes, all with metadata of their own, get the lock in turn: by
-// attempts, by the queues on the nodes, and handed over. The keys always name the holder.
+// Goroutines of two processes, each with its own metadata, get the lock in turn: by attempts, by the
+// queues on the nodes, and by hand-over. The keys always name the holder.
 func TestTheMetadataOnTheNodesIsThatOfTheHolder(t *testing.T) {
 	ns := start(t, 3)
 	var all sync.WaitGroup
@@ -94,7 +94,7 @@ func TestTheMetadataOnTheNodesIsThatOfTheHolder(t *testing.T) {
 		l := ns.open()
 		for g := range 4 {
 			all.Go(func() {
-				// Two and two have the same.
+				// Two goroutines have the same.
 				metadata := fmt.Sprintf("process=%d goroutine=%d", p, g/2)
 				for range 5 {
 					lock, err := l.Acquire(t.Context(), "k", time.Minute, untilFree, redlock.WithMetadata(metadata))

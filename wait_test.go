@@ -110,8 +110,8 @@ func TestAWaiterThatGivesUpLeavesTheQueue(t *testing.T) {
 	require.NoError(t, lock.Release(t.Context()))
 }
 
-// A process that knows no queue, as those of the version before, and one that
-// does share locks safely.
+// A process without queues, like those of earlier versions, and a process with queues share locks
+// safely.
 func TestProcessesWithAndWithoutQueuesShareLocks(t *testing.T) {
 	ns := start(t, 3)
 	var inside atomic.Int64
@@ -138,8 +138,8 @@ func TestProcessesWithAndWithoutQueuesShareLocks(t *testing.T) {
 	eventually.True(t, "nothing is left", ns.empty)
 }
 
-// A foreign value in the queue's place, and a user without the right to publish:
-// waiting is by pauses then, and locks stay right.
+// Another program's value has the name of the queue, or the user may not publish: waiters poll, and
+// locks stay correct.
 func TestWithoutAQueueWaitingIsByPauses(t *testing.T) {
 	for name, spoil := range map[string]func(ns *nodes){
 		"a foreign queue": func(ns *nodes) {
@@ -214,7 +214,7 @@ func TestTheWaitIsThePolicysAndTheContextsAlone(t *testing.T) {
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
 }
 
-// A grace beyond the window takes an extension before the lock is any good.
+// A grace that is longer than the window needs an extension before the lock can be used.
 func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		var lost atomic.Bool
@@ -231,7 +231,7 @@ func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 		third := lockertest.WaitFor(open(), 10*time.Second)
 		lost.Store(true)
 		released := time.Now()
-		// Not handed over: the next in this process has a lock of its own.
+		// The lock is not handed over: the next waiter of this process gets a lock of its own.
 		require.NoError(t, lock.Release(t.Context()))
 		g := lockertest.Soon(t, second)
 		require.NoError(t, g.Err)
@@ -248,7 +248,7 @@ func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 	})
 }
 
-// What is handed over is what is left of the lock, until it is extended.
+// A lock that is handed over has its remaining validity, until it is extended.
 func TestALockThatIsHandedOverIsNoFresher(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
@@ -415,7 +415,7 @@ func TestWaitingWithTheShortestTTL(t *testing.T) {
 		time.Sleep(time.Second)
 		began := time.Now()
 		require.NoError(t, lock.Release(t.Context()))
-		// Processes take turns, but for what is handed over.
+		// Processes take turns, except where a lock is handed over.
 		for _, i := range []int{0, 2, 1, 3} {
 			g := <-waits[i]
 			require.NoError(t, g.Err)
@@ -429,7 +429,7 @@ func TestWaitingWithTheShortestTTL(t *testing.T) {
 	})
 }
 
-// One key given to AcquireAll is one key; several are asked for by pauses.
+// AcquireAll of one key waits in the queue. AcquireAll of several keys polls.
 func TestSeveralKeysAreAskedForByPauses(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		one, other := open(), open()
@@ -461,7 +461,7 @@ func TestSeveralKeysAreAskedForByPauses(t *testing.T) {
 	})
 }
 
-// A middleware that refuses what was acquired leaves it to the next waiter.
+// A lock that a middleware refuses goes to the next waiter.
 func TestALockThatAMiddlewareRefusesGoesToTheNext(t *testing.T) {
 	refused := errors.New("refused")
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
@@ -483,7 +483,7 @@ func TestALockThatAMiddlewareRefusesGoesToTheNext(t *testing.T) {
 	})
 }
 
-// Whichever way a lock comes, it is valid for what its ttl promises.
+// A lock is valid for what its ttl promises, however it was acquired.
 func TestALockStartsWithItsFullValidity(t *testing.T) {
 	const lasts, validity = 10 * time.Second, 9*time.Second + 898*ms
 	for _, trip := range []time.Duration{0, 20 * ms} {
@@ -515,7 +515,7 @@ func TestALockStartsWithItsFullValidity(t *testing.T) {
 	}
 }
 
-// What is extended automatically starts with enough for that, or not at all.
+// A lock that is extended automatically starts with enough validity for that, or not at all.
 func TestNoLockStartsThatIsLostBeforeItIsExtended(t *testing.T) {
 	for _, handoffs := range []int{32, 0} {
 		lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
@@ -561,8 +561,8 @@ func TestALockThatCannotBeExtendedToItsTTLIsNotReturned(t *testing.T) {
 	})
 }
 
-// A waiter whose ttl is too short for the nodes has no place in the queue, says so, and
-// is in no other's way.
+// A waiter whose ttl is too short for the nodes gets no place in the queue, its error says so, and it
+// delays no other waiter.
 func TestEachWaiterHasAWindowOfItsOwn(t *testing.T) {
 	lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(30 * ms)
@@ -592,7 +592,7 @@ func TestEachWaiterHasAWindowOfItsOwn(t *testing.T) {
 	})
 }
 
-// A waiter that gives up when the lock is granted leaves it to the next of its process.
+// A waiter that gives up just when it is granted the lock leaves it to the next waiter of its process.
 func TestAGrantThatComesTooLateForOneWaiterGoesToTheNextHere(t *testing.T) {
 	lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(20 * ms)

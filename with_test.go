@@ -185,8 +185,8 @@ func TestAFailedReleaseHidesNothing(t *testing.T) {
 	require.Equal(t, "done", value)
 }
 
-// A middleware must not do this; what With returns is sound all the same. The
-// race detector sees the rest.
+// A middleware must not do this. With returns a correct error all the same, and the race detector
+// finds nothing.
 func TestAMiddlewareThatDoesNotWaitForFnIsAnError(t *testing.T) {
 	ns := start(t, 1)
 	var running sync.WaitGroup
@@ -261,7 +261,7 @@ func TestNobodyElseHasTheLockDuringItsGrace(t *testing.T) {
 	}
 }
 
-// A lock that nodes have definitely refused has nothing to be graceful about.
+// A lock that the nodes have definitely refused ends at once, without its grace.
 func TestALockThatIsAnothersHasNoGrace(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
