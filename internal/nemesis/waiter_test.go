@@ -247,7 +247,7 @@ func (a *Arena) channel() string {
 		if tokens := first.([]any); len(tokens) == 1 {
 			entry, err := s.Do("HGET", "k:waiting", tokens[0].(string))
 			require.NoError(a.t, err)
-			return strings.Fields(entry.(string))[3] // see internal/node/queue.lua
+			return strings.Fields(entry.(string))[3] // see internal/redisnode/queue.lua
 		}
 	}
 	require.FailNow(a.t, "nobody waits", a.queues())
