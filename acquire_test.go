@@ -19,11 +19,11 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/lockertest"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
 func TestContendersTakeTurns(t *testing.T) {

@@ -12,10 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/lockertest"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
 // confirms is a middleware that counts the acquisitions, and those for which nodes had to

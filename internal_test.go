@@ -2,12 +2,17 @@ package redlock
 
 import (
 	"context"
+	"errors"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/redis-kit/redlock/internal/clock"
+	"github.com/redis-kit/redlock/internal/keeper"
 	"github.com/redis-kit/redlock/internal/node"
 )
 
@@ -158,4 +163,67 @@ func FuzzURL(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestALossByAJumpOfTheClockSaysSo(t *testing.T) {
+	at := time.Date(2026, 1, 2, 13, 0, 5, 0, time.UTC)
+	refused := errors.New("refused")
+	for _, c := range []struct {
+		loss keeper.Loss
+		want string
+	}{
+		{keeper.Loss{}, "not extended"},
+		{keeper.Loss{Jump: &clock.Jump{By: time.Hour + 1, At: at}}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000Z"},
+		{keeper.Loss{Jump: &clock.Jump{By: time.Hour, At: at}, Capped: true}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000Z"},
+		{keeper.Loss{Jump: &clock.Jump{By: time.Hour, At: at, Suspended: true}}, "the machine was suspended for 1h0m0s, until 13:00:05.000Z"},
+		{keeper.Loss{Jump: &clock.Jump{By: time.Hour, At: at}, Err: refused}, "the wall clock jumped ahead by 1h0m0s at 13:00:05.000Z: not extended: refused"},
+	} {
+		c.loss.Claim, c.loss.Until = &node.Claim{Keys: []string{"k"}}, at
+		err := (&Locker{}).lostError(c.loss)
+		require.EqualError(t, err, `redlock: hold "k": lock lost: valid until 13:00:05.000Z: `+c.want)
+		require.ErrorIs(t, err, ErrLost)
+		require.Equal(t, c.loss.Err != nil, errors.Is(err, refused))
+	}
+}
+
+func TestFloorsDoNotGoBackWithTheClock(t *testing.T) {
+	var f fenceClock
+	ahead := time.Now().Add(time.Hour).UnixMicro()
+	f.last.Store(ahead) // the clock has been set back by an hour since
+	require.Equal(t, ahead+1, f.next())
+	require.Equal(t, ahead+2, f.next())
+}
+
+// A clock that is far off for a while leaves nothing behind in the process.
+func TestAFloorIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f fenceClock
+		require.NoError(t, checkClock(time.Now()))
+		before := f.next()
+		require.Less(t, before, int64(maxFloor))
+		time.Sleep(time.Until(time.UnixMicro(maxFloor)))
+		require.EqualError(t, checkClock(time.Now()), "redlock: WithFence: the clock of this machine says 2112-09-17: must be before 2112-09-17")
+		require.EqualValues(t, 1<<53, f.next(), "which the nodes refuse")
+		require.Equal(t, before, f.last.Load())
+	})
+}
+
+func TestNoTwoClaimsOfAProcessHaveTheSameFloor(t *testing.T) {
+	const goroutines, each = 8, 1000
+	var f fenceClock
+	var all sync.WaitGroup
+	var mu sync.Mutex // guards seen
+	seen := make(map[int64]bool)
+	for range goroutines {
+		all.Go(func() {
+			for range each {
+				floor := f.next()
+				mu.Lock()
+				seen[floor] = true
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	require.Len(t, seen, goroutines*each)
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/eventually"
 	"github.com/redis-kit/redlock/internal/memnode"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
 )
 
 func TestALockIsHeldByAllNodesAndGoneAfterRelease(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
 // recorder is a middleware that notes what it sees.

@@ -25,9 +25,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/redistest"
-	"github.com/redis-kit/redlock/internal/transcript"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/syncbuf"
 	"github.com/redis-kit/redlock/middleware"
 )
 
@@ -43,7 +43,7 @@ var ok = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = 
 type site struct {
 	*httptest.Server
 	t   testing.TB
-	log transcript.Buffer // of the server's errors
+	log syncbuf.Buffer // of the server's errors
 }
 
 func serve(t testing.TB, h http.Handler) *site {

@@ -18,9 +18,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/lockertest"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 	"github.com/redis-kit/redlock/otelhook"
 )
 

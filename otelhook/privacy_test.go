@@ -13,8 +13,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
 // texts is everything that the hook has made, as text.

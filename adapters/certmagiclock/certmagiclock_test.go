@@ -19,9 +19,9 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/adapters/certmagiclock"
-	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/lockertest"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
 const ms = time.Millisecond

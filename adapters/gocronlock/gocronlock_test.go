@@ -16,9 +16,9 @@ import (
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/adapters/gocronlock"
-	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/lockertest"
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/lockertest"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 	"github.com/redis-kit/redlock/redlocktest"
 )
 

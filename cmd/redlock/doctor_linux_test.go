@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
 func TestDoctorFindsTheClockThatIsOff(t *testing.T) {

@@ -13,16 +13,16 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/redistest"
-	"github.com/redis-kit/redlock/internal/transcript"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/syncbuf"
 )
 
 // session is a shell with a terminal of its own, and with job control.
 type session struct {
 	t        *testing.T
 	keyboard *os.File
-	screen   transcript.Buffer
+	screen   syncbuf.Buffer
 	done     chan struct{}
 }
 

@@ -16,9 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/redistest"
-	"github.com/redis-kit/redlock/internal/transcript"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/syncbuf"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,7 +28,7 @@ type service struct {
 	t      *testing.T
 	url    string
 	client *http.Client
-	out    transcript.Buffer
+	out    syncbuf.Buffer
 	stop   func() // and waits until it has ended
 }
 

@@ -10,7 +10,7 @@ import (
 
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
 // deployment is a server or a node in memory: both must answer alike.

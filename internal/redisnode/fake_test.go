@@ -13,7 +13,7 @@ import (
 	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
-	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
 )
 
 // fake is a server that completes the handshake, and gives one answer to every other command.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
 // The nodes in memory and a real server must answer alike.

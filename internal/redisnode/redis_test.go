@@ -14,7 +14,7 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 	"github.com/redis-kit/redlock/internal/redisnode"
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
 func unreachable() rueidis.ClientOption {

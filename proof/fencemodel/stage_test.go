@@ -11,9 +11,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/memnode"
 	lib "github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
 // stage is the world of a model, built of the library: each attempt is a TryAcquireAll by a Locker

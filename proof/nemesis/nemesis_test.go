@@ -16,8 +16,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/eventually"
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 	"github.com/redis-kit/redlock/proof/history"
 )
 

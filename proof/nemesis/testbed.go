@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/redistest"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 	"github.com/redis-kit/redlock/proof/history"
 )
 

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/memnode"
+	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
 var simTicks = flag.Int("sim.ticks", fewer(100, 30), "ticks to simulate, in each of which several contenders try once")

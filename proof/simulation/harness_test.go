@@ -9,7 +9,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/redis-kit/redlock/internal/lockertest"
+	"github.com/redis-kit/redlock/internal/memnode"
+	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -49,6 +50,22 @@ func drifting(r *rand.Rand) float64 { return 0.9905 + 0.019*r.Float64() }
 func setAll(ways []*lockertest.Way, trip time.Duration) {
 	for _, w := range ways {
 		w.Set(trip)
+	}
+}
+
+// spoil gives a call one of five troubles. request and reply bound its delays.
+func spoil(f *memnode.Fault, r *rand.Rand, how int, request, reply time.Duration) {
+	switch how {
+	case 0:
+		f.LoseRequest = true
+	case 1:
+		f.LoseReply = true
+	case 2:
+		f.Reply = time.Duration(r.Int64N(int64(reply)))
+	case 3:
+		f.Request = time.Duration(r.Int64N(int64(request)))
+	case 4:
+		f.NotRun = true
 	}
 }
 

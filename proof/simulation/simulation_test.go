@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/memnode"
+	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 	"github.com/redis-kit/redlock/proof/history"
 	"github.com/redis-kit/redlock/proof/nemesis"
 )

@@ -12,9 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
-	"github.com/redis-kit/redlock/internal/lockertest"
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
 // younger returns the token of a contender that comes after all others.
@@ -291,17 +291,8 @@ func lossy(r *rand.Rand) func(memnode.Op, int) memnode.Fault {
 		mu.Lock()
 		defer mu.Unlock()
 		f := memnode.Fault{Request: time.Duration(r.Int64N(int64(ms))), Reply: time.Duration(r.Int64N(int64(ms)))}
-		switch r.IntN(50) {
-		case 0:
-			f.LoseRequest = true
-		case 1:
-			f.LoseReply = true
-		case 2:
-			f.Reply = time.Duration(r.Int64N(int64(300 * ms)))
-		case 3:
-			f.Request = time.Duration(r.Int64N(int64(100 * ms)))
-		case 4:
-			f.NotRun = true
+		if how := r.IntN(50); how < 5 {
+			spoil(&f, r, how, 100*ms, 300*ms)
 		}
 		return f
 	}

@@ -1,5 +1,5 @@
-// Package transcript has what a program under test has written so far.
-package transcript
+// Package syncbuf has a buffer for the output of a program under test.
+package syncbuf
 
 import (
 	"bytes"

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
 )
 
 func TestItWaitsNoLongerThanNeeded(t *testing.T) {

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
 )
 
 func TestMain(m *testing.M) {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/redis-kit/redlock/internal/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
 )
 
 func TestSentinelsPromoteAReplicaAndTakeTheOldMasterBack(t *testing.T) {
