@@ -37,10 +37,10 @@ func (k WaitKind) String() string {
 	return waitNames[k]
 }
 
-// wait follows an attempt that failed with a verdict. It waits for the next pause of the
-// retry policy, or until the lock is granted. From the first refusal on, the acquisition has
-// a place in the queue. wait returns the lock, or why the acquisition ends, or neither of
-// them: then it is time for the next attempt.
+// wait follows an attempt that failed with a verdict. It waits until the lock is granted, but
+// no longer than the next pause of the retry policy. From the first refusal on, the
+// acquisition has a place in the queue. wait returns the lock, or why the acquisition ends,
+// or neither of them: then it is time for the next attempt.
 func (a *acquisition) wait(ctx context.Context, verdict quorum.Verdict) (*Lock, error) {
 	select {
 	case g := <-a.waiter.Grant(): // while the nodes were asked
@@ -49,18 +49,9 @@ func (a *acquisition) wait(ctx context.Context, verdict quorum.Verdict) (*Lock, 
 		}
 	default:
 	}
-	if ended := a.locker.interruption(ctx); ended != nil {
-		return nil, a.refused().because(ended)
-	}
-	if !a.waits {
-		return nil, a.refused()
-	}
-	pause, err := a.pauses.take()
+	pause, err := a.nextPause(ctx)
 	if err != nil {
-		return nil, &opError{op: "acquire", keys: a.keys, what: err, why: a.refused()}
-	}
-	if pause == backoff.Stop {
-		return nil, a.refused()
+		return nil, err
 	}
 	if verdict == quorum.Lost {
 		a.enterQueue()
@@ -79,6 +70,24 @@ func (a *acquisition) wait(ctx context.Context, verdict quorum.Verdict) (*Lock, 
 	case <-a.locker.closing:
 	}
 	return nil, a.refused().because(a.locker.interruption(ctx))
+}
+
+// nextPause returns the pause before the next attempt, or why there is to be none.
+func (a *acquisition) nextPause(ctx context.Context) (time.Duration, error) {
+	if ended := a.locker.interruption(ctx); ended != nil {
+		return 0, a.refused().because(ended)
+	}
+	if !a.waits {
+		return 0, a.refused()
+	}
+	pause, err := a.pauses.take()
+	switch {
+	case err != nil:
+		return 0, &opError{op: "acquire", keys: a.keys, what: err, why: a.refused()}
+	case pause == backoff.Stop:
+		return 0, a.refused()
+	}
+	return pause, nil
 }
 
 // accept returns the lock that a grant makes. It returns nil if the grant came too late, and
