@@ -49,7 +49,7 @@ func runCycle(ctx context.Context, s settings) (section, error) {
 		err := withHost(func(h *host) error {
 			byNodes := make(map[int]*servers)
 			for i, setup := range cycleSetups {
-				s.log("cycle: %s, %s", networkName(rtt), setup)
+				s.logf("cycle: %s, %s", networkName(rtt), setup)
 				if byNodes[setup.nodes] == nil {
 					byNodes[setup.nodes] = startWithCluster(h, setup.nodes, rtt)
 				}
@@ -157,10 +157,10 @@ func cycleReport(rtt time.Duration, results []map[string]*cycleResult) ([]table,
 				continue
 			}
 			if r.failed > 0 {
-				times.note("%s, %s: %d of %d cycles failed.", p.name, columns[i], r.failed, r.cycles)
+				times.notef("%s, %s: %d of %d cycles failed.", p.name, columns[i], r.failed, r.cycles)
 			}
 			if r.left > 0 {
-				times.note("%s, %s: keys left on the nodes after %d cycles, for the rest of their ttl: %d.", p.name, columns[i], r.cycles, r.left)
+				times.notef("%s, %s: keys left on the nodes after %d cycles, for the rest of their ttl: %d.", p.name, columns[i], r.cycles, r.left)
 			}
 			cpu := spreadOf(r.cpu)
 			if cycleSetups[i].callers == 1 {

@@ -57,7 +57,7 @@ func runHandover(ctx context.Context, s settings) (section, error) {
 		err := withHost(func(h *host) error {
 			servers := startWithCluster(h, n, 0)
 			for _, processes := range s.processes {
-				s.log("handover: %s, %d processes", nodesName(n), processes)
+				s.logf("handover: %s, %d processes", nodesName(n), processes)
 				results, err := runOneHandover(ctx, s, servers, processes)
 				if err != nil {
 					return fmt.Errorf("%s, %d processes: %w", nodesName(n), processes, err)
@@ -231,12 +231,12 @@ func handoverReport(s settings, sec *section, t table, n, processes int, results
 			set(8, figure(float64(sent)/float64(r.holds)))
 		}
 		if r.overlaps > 0 {
-			t.note("%s: in %d of %d hand-overs the next holder was inside BEFORE the release.", row, r.overlaps, r.gaps)
+			t.notef("%s: in %d of %d hand-overs the next holder was inside BEFORE the release.", row, r.overlaps, r.gaps)
 		}
 		if r.failed > 0 {
-			t.note("%s: %d of %d releases failed, the last: %s", row, r.failed, r.gaps, r.failure)
+			t.notef("%s: %d of %d releases failed, the last: %s", row, r.failed, r.gaps, r.failure)
 		}
-		s.log("handover: %s on %s: p50 %s, p99 %s; per hold: %s", row, nodesName(n), duration(p50), duration(p99), r.sentPerHold())
+		s.logf("handover: %s on %s: p50 %s, p99 %s; per hold: %s", row, nodesName(n), duration(p50), duration(p99), r.sentPerHold())
 
 		group := fmt.Sprintf("%s, %d processes", nodesName(n), processes)
 		for _, c := range []struct {

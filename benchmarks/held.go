@@ -37,7 +37,7 @@ func runHeld(ctx context.Context, s settings) (section, error) {
 		keys := keysFor("held", 1, s.locks)[0]
 		locks := make([]*redlock.Lock, s.locks)
 
-		s.log("held: acquire %d locks", s.locks)
+		s.logf("held: acquire %d locks", s.locks)
 		goroutines, bytes, begin := runtime.NumGoroutine(), heap(), time.Now()
 		if err := acquireHeld(ctx, locker, keys, locks, s.ttl); err != nil {
 			return err
@@ -47,7 +47,7 @@ func runHeld(ctx context.Context, s settings) (section, error) {
 		perLock := float64(heap()-bytes) / float64(s.locks)
 
 		window := time.Duration(s.ttls) * s.ttl
-		s.log("held: hold them for %v", window)
+		s.logf("held: hold them for %v", window)
 		cpu, begin := cpuNow(), time.Now()
 		extensions, most, err := watchHeld(ctx, locks, s.ttl, window)
 		if err != nil {
@@ -88,10 +88,10 @@ func runHeld(ctx context.Context, s settings) (section, error) {
 		t.set("to release them, by Close", "value", closed.Round(time.Millisecond).String())
 		t.set("keys on the nodes after Close", "value", left)
 		if closeErr != nil {
-			t.note("Close said: %v", closeErr)
+			t.notef("Close said: %v", closeErr)
 		}
 		if lost > 0 {
-			t.note("%d locks were LOST.", lost)
+			t.notef("%d locks were LOST.", lost)
 		}
 		return nil
 	})

@@ -25,7 +25,7 @@ func runHotkey(ctx context.Context, s settings) (section, error) {
 		t := newTable("Hot key, "+nodesName(n), []string{"time per cycle", "ratio", "shares"})
 		err := withHost(func(h *host) error {
 			servers := startWithCluster(h, n, 0)
-			s.log("hotkey: %s", nodesName(n))
+			s.logf("hotkey: %s", nodesName(n))
 			cs, err := openAll(ctx, h, servers.deployment, waits)
 			if err != nil {
 				return err

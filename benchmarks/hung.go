@@ -35,7 +35,7 @@ func runHung(ctx context.Context, s settings) (section, error) {
 			servers := startWithCluster(h, n, 0)
 			servers.Hangs = true
 			for _, callers := range s.hungCallers {
-				s.log("hung: 1 of %d nodes, callers: %d", n, callers)
+				s.logf("hung: 1 of %d nodes, callers: %d", n, callers)
 				results, err := runOneHung(ctx, s, servers, callers)
 				if err != nil {
 					return fmt.Errorf("1 of %d nodes, callers: %d: %w", n, callers, err)
@@ -184,11 +184,11 @@ func hungReport(sec *section, n, callers int, results map[string]*hungResult) {
 		sec.chart("hung", "p99 of an acquire with one hung node (less is better)", "ratio to the healthy p99").set(p.name, title, acquire.median)
 		for phase, when := range []string{"healthy", "hung"} {
 			if r.failed[phase] > 0 {
-				t.note("%s, %s: %d of %d cycles failed.", p.name, when, r.failed[phase], r.ran[phase])
+				t.notef("%s, %s: %d of %d cycles failed.", p.name, when, r.failed[phase], r.ran[phase])
 			}
 		}
 		if r.stuck {
-			t.note("%s: calls hung until the node was back; how long they took is how long this program left it stopped.", p.name)
+			t.notef("%s: calls hung until the node was back; how long they took is how long this program left it stopped.", p.name)
 		}
 	}
 	sec.Tables = append(sec.Tables, t)

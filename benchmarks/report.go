@@ -75,7 +75,7 @@ func (t table) set(row, column, text string) {
 	t.texts[[2]string{row, column}] = text
 }
 
-func (t table) note(format string, args ...any) {
+func (t table) notef(format string, args ...any) {
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
 }
 

@@ -85,7 +85,7 @@ func quick() settings {
 	return s
 }
 
-func (s settings) log(format string, args ...any) {
+func (s settings) logf(format string, args ...any) {
 	fmt.Fprintf(s.progress, time.Now().Format("15:04:05 ")+format+"\n", args...)
 }
 
