@@ -124,13 +124,13 @@ func BenchmarkSickNode(b *testing.B) {
 // benchBoth runs both implementations of an operation. Their ctx is that of
 // the nodes: a benchmark's own ends between two of its runs, and would cut off
 // what the quorum did not wait for.
-func benchBoth(b *testing.B, run func(*testing.B, context.Context, benchOp), redlock, floor benchOp) {
-	ctx := b.Context()
-	b.Run("impl=redlock", func(b *testing.B) { run(b, ctx, redlock) })
-	b.Run("impl=floor", func(b *testing.B) { run(b, ctx, floor) })
+func benchBoth(b *testing.B, run func(*testing.B, benchOp), redlock, floor benchOp) {
+	b.Run("impl=redlock", func(b *testing.B) { run(b, redlock) })
+	b.Run("impl=floor", func(b *testing.B) { run(b, floor) })
 }
 
-func benchSerial(b *testing.B, ctx context.Context, op benchOp) {
+func benchSerial(b *testing.B, op benchOp) {
+	ctx := b.Context()
 	b.ReportAllocs()
 	keys := benchKeys(0)
 	for i := 0; b.Loop(); i++ {
@@ -140,7 +140,8 @@ func benchSerial(b *testing.B, ctx context.Context, op benchOp) {
 	}
 }
 
-func benchParallel(b *testing.B, ctx context.Context, op benchOp) {
+func benchParallel(b *testing.B, op benchOp) {
+	ctx := b.Context()
 	b.ReportAllocs()
 	perCPU := max(1, benchCallers/runtime.GOMAXPROCS(0))
 	b.SetParallelism(perCPU)

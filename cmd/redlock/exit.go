@@ -53,7 +53,7 @@ func exitCode(w io.Writer, err error) int {
 	}
 	code := codeOf(err)
 	if exit := (exitError{}); !errors.As(err, &exit) || exit.err != nil {
-		say(w, "%v", err)
+		sayf(w, "%v", err)
 	}
 	return code
 }
@@ -75,8 +75,8 @@ func codeOf(err error) int {
 	return 1
 }
 
-// say writes one line, with the tool's name in front.
-func say(w io.Writer, format string, args ...any) {
+// sayf writes one line, with the tool's name in front.
+func sayf(w io.Writer, format string, args ...any) {
 	text := strings.TrimPrefix(fmt.Sprintf(format, args...), "redlock: ")
 	_, _ = fmt.Fprintln(w, "redlock:", strings.ReplaceAll(text, "\n", "; "))
 }

@@ -305,6 +305,6 @@ func (r *run) noteExtensions(next redlock.Handler) redlock.Handler {
 func (r *run) release(lock *redlock.Lock) {
 	held := lock.Valid()
 	if err := lock.Release(context.Background()); err != nil && held {
-		say(os.Stderr, "%v; the keys expire within %v", err, r.ttl)
+		sayf(os.Stderr, "%v; the keys expire within %v", err, r.ttl)
 	}
 }

@@ -103,10 +103,10 @@ func (w *watch) stop(err error) {
 	w.kill = kill
 	left := kill.Sub(now)
 	if left <= 0 || !w.child.terminate() {
-		say(os.Stderr, "%v: the command is killed in %v", err, max(left, 0).Round(time.Millisecond))
+		sayf(os.Stderr, "%v: the command is killed in %v", err, max(left, 0).Round(time.Millisecond))
 		return
 	}
-	say(os.Stderr, "%v: SIGTERM is sent to the command, SIGKILL follows in %v", err, left.Round(time.Millisecond))
+	sayf(os.Stderr, "%v: SIGTERM is sent to the command, SIGKILL follows in %v", err, left.Round(time.Millisecond))
 }
 
 // ended is the outcome of a command that has ended.
@@ -117,7 +117,7 @@ func (w *watch) ended(c change) error {
 			return exitError{code: c.code}
 		}
 		<-w.lock.Context().Done()
-		say(os.Stderr, "%v", context.Cause(w.lock.Context()))
+		sayf(os.Stderr, "%v", context.Cause(w.lock.Context()))
 	}
 	w.child.kill() // what is left of its group
 	return exitError{exitLost, fmt.Errorf("hold %q: lock lost: the command ended by %s", w.key, c.how)}

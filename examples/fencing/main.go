@@ -82,11 +82,11 @@ func run(ctx context.Context, stdout io.Writer, args []string) error {
 	defer l.Close()
 
 	s := &show{nodes: urls, ledger: l, path: path, out: stdout, start: time.Now()}
-	s.say("1. Without a fence: the account trusts the lock alone.")
+	s.sayf("1. Without a fence: the account trusts the lock alone.")
 	if err := s.lateWrite(ctx, "plain", false); err != nil {
 		return fmt.Errorf("without a fence: %w", err)
 	}
-	s.say("2. With a fence: the account refuses a fence below the highest that it has seen.")
+	s.sayf("2. With a fence: the account refuses a fence below the highest that it has seen.")
 	if err := s.lateWrite(ctx, "fenced", true); err != nil {
 		return fmt.Errorf("with a fence: %w", err)
 	}
@@ -127,7 +127,7 @@ func (s *show) lateWrite(ctx context.Context, account string, fenced bool) error
 	if err := ann.signal(syscall.SIGSTOP); err != nil {
 		return fmt.Errorf("stop Ann: %w", err)
 	}
-	s.say("   Ann is stopped before she can write")
+	s.sayf("   Ann is stopped before she can write")
 
 	pay.Name, pay.Amount, pay.Slow = "Bob", bobPays, false
 	bob, err := start(ctx, pay)
@@ -142,7 +142,7 @@ func (s *show) lateWrite(ctx context.Context, account string, fenced bool) error
 	if err := ann.signal(syscall.SIGCONT); err != nil {
 		return fmt.Errorf("continue Ann: %w", err)
 	}
-	s.say("   Ann goes on where she was stopped")
+	s.sayf("   Ann goes on where she was stopped")
 	if err := ann.end(s.tell); err != nil {
 		return fmt.Errorf("the slow teller: %w", err)
 	}
@@ -153,16 +153,16 @@ func (s *show) lateWrite(ctx context.Context, account string, fenced bool) error
 	case err != nil:
 		return err
 	case balance == all:
-		s.say("   The account has %d: no deposit is lost.", balance)
+		s.sayf("   The account has %d: no deposit is lost.", balance)
 	default:
-		s.say("   The account has %d, not %d: a deposit is lost.", balance, all)
+		s.sayf("   The account has %d, not %d: a deposit is lost.", balance, all)
 	}
 	return nil
 }
 
-func (s *show) tell(line string) { s.say("   %s", line) }
+func (s *show) tell(line string) { s.sayf("   %s", line) }
 
-// say prints a line that begins with the time since the start.
-func (s *show) say(format string, args ...any) {
+// sayf prints a line that begins with the time since the start.
+func (s *show) sayf(format string, args ...any) {
 	fmt.Fprintf(s.out, "%7.3fs  %s\n", time.Since(s.start).Seconds(), fmt.Sprintf(format, args...))
 }

@@ -55,11 +55,11 @@ func serve(ctx context.Context, stdin io.Reader, stdout io.Writer, args []string
 	for {
 		err := t.pay(ctx, locker)
 		if stale := (*staleError)(nil); errors.As(err, &stale) {
-			t.say("is turned away, as %v, and tries again", stale)
+			t.sayf("is turned away, as %v, and tries again", stale)
 			continue
 		}
 		if errors.Is(err, redlock.ErrLost) {
-			t.say("learns it too late: %v", err)
+			t.sayf("learns it too late: %v", err)
 			return nil
 		}
 		return err
@@ -80,7 +80,7 @@ func (t *teller) pay(ctx context.Context, locker *redlock.Locker) error {
 		if !lock.Valid() {
 			return redlock.ErrLost
 		}
-		t.say("holds the lock%s and has read %d", t.fence(lock), balance)
+		t.sayf("holds the lock%s and has read %d", t.fence(lock), balance)
 		if t.Slow {
 			t.Slow = false
 			if _, err := t.in.ReadString('\n'); err != nil {
@@ -92,7 +92,7 @@ func (t *teller) pay(ctx context.Context, locker *redlock.Locker) error {
 		if err := t.write(context.WithoutCancel(ctx), balance+t.Amount, lock.Fence()); err != nil {
 			return err
 		}
-		t.say("pays in %d and has written %d", t.Amount, balance+t.Amount)
+		t.sayf("pays in %d and has written %d", t.Amount, balance+t.Amount)
 		return nil
 	}, opts...)
 }
@@ -118,6 +118,6 @@ func (t *teller) fence(lock *redlock.Lock) string {
 	return ""
 }
 
-func (t *teller) say(format string, args ...any) {
+func (t *teller) sayf(format string, args ...any) {
 	fmt.Fprintln(t.out, t.Name, fmt.Sprintf(format, args...))
 }

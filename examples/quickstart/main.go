@@ -73,7 +73,7 @@ func run(ctx context.Context, stdout io.Writer, args []string) error {
 		return fmt.Errorf("contention: %w", err)
 	}
 	if nodes == nil {
-		s.say("3. and 4. Skipped: they stop nodes, and these are yours. Run without -nodes to see them.")
+		s.sayf("3. and 4. Skipped: they stop nodes, and these are yours. Run without -nodes to see them.")
 		return nil
 	}
 	if err := s.minorityDies(ctx, nodes[2]); err != nil {
@@ -99,7 +99,7 @@ type Profile struct {
 }
 
 func (s *show) typedResult(ctx context.Context) error {
-	s.say("1. A typed result: With runs a function under a lock and returns its value.")
+	s.sayf("1. A typed result: With runs a function under a lock and returns its value.")
 	profile, err := redlock.With(ctx, s.locker, "user:123:profile", 30*time.Second,
 		func(ctx context.Context) (Profile, error) {
 			return Profile{Name: "Ada", Visits: 42}, nil
@@ -107,12 +107,12 @@ func (s *show) typedResult(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.say("   With returned %+v", profile)
+	s.sayf("   With returned %+v", profile)
 	return nil
 }
 
 func (s *show) contention(ctx context.Context) error {
-	s.say("2. Contention: two workers want one key, and try again every 20 to 40 ms.")
+	s.sayf("2. Contention: two workers want one key, and try again every 20 to 40 ms.")
 	retry := redlock.WithRetry(redlock.FixedRetry(20*time.Millisecond, 20*time.Millisecond, -1))
 	var desk sync.Mutex // only to prove that the workers never meet
 	worker := func(name string) error {
@@ -123,8 +123,8 @@ func (s *show) contention(ctx context.Context) error {
 					return errors.New("two workers at one desk")
 				}
 				defer desk.Unlock()
-				s.say("   %s begins job %d, after waiting %d ms", name, job, time.Since(asked).Milliseconds())
-				defer s.say("   %s ends job %d", name, job)
+				s.sayf("   %s begins job %d, after waiting %d ms", name, job, time.Since(asked).Milliseconds())
+				defer s.sayf("   %s ends job %d", name, job)
 				return pause(ctx, 300*time.Millisecond)
 			}, retry)
 			if err != nil {
@@ -147,57 +147,57 @@ func (s *show) contention(ctx context.Context) error {
 const ttl = 1500 * time.Millisecond
 
 func (s *show) minorityDies(ctx context.Context, node *memory.Node) error {
-	s.say("3. One node of three dies: With goes on, extending a lock of %v on the other two.", ttl)
+	s.sayf("3. One node of three dies: With goes on, extending a lock of %v on the other two.", ttl)
 	report, err := redlock.With(ctx, s.locker, "report", ttl, func(ctx context.Context) (string, error) {
 		lock, _ := redlock.FromContext(ctx)
-		s.say("   working, valid until %s", s.at(lock.Until()))
+		s.sayf("   working, valid until %s", s.at(lock.Until()))
 		if err := pause(ctx, 300*time.Millisecond); err != nil {
 			return "", err
 		}
 		node.Stop()
 		died := time.Now()
-		s.say("   %s is dead", node.URL())
+		s.sayf("   %s is dead", node.URL())
 		for range 4 {
 			if err := pause(ctx, ttl/2); err != nil {
 				return "", err
 			}
-			s.say("   working, valid until %s", s.at(lock.Until()))
+			s.sayf("   working, valid until %s", s.at(lock.Until()))
 		}
 		return fmt.Sprintf("written %.1f ttls after the node died", float64(time.Since(died))/float64(ttl)), nil
 	})
 	if err != nil {
 		return err
 	}
-	s.say("   With returned %q", report)
+	s.sayf("   With returned %q", report)
 	return nil
 }
 
 func (s *show) quorumDies(ctx context.Context, node *memory.Node) error {
-	s.say("4. A second node dies: no quorum is left, and the function is told before its lock ends.")
+	s.sayf("4. A second node dies: no quorum is left, and the function is told before its lock ends.")
 	err := redlock.Do(ctx, s.locker, "ledger", ttl, func(ctx context.Context) error {
 		lock, _ := redlock.FromContext(ctx)
-		s.say("   working, valid until %s", s.at(lock.Until()))
+		s.sayf("   working, valid until %s", s.at(lock.Until()))
 		node.Stop()
-		s.say("   %s is dead", node.URL())
+		s.sayf("   %s is dead", node.URL())
 		<-ctx.Done()
 		ended, until, cause := time.Now(), lock.Until(), context.Cause(ctx)
 		if !errors.Is(cause, redlock.ErrLost) {
 			return cause
 		}
-		s.say("   the ctx ended at %s", s.at(ended))
-		s.say("   the lock was valid until %s: %d ms were left to stop in", s.at(until), until.Sub(ended).Milliseconds())
-		s.say("   the cause, an ErrLost: %v", cause)
+		s.sayf("   the ctx ended at %s", s.at(ended))
+		s.sayf("   the lock was valid until %s: %d ms were left to stop in", s.at(until), until.Sub(ended).Milliseconds())
+		s.sayf("   the cause, an ErrLost: %v", cause)
 		return errors.New("ledger half written")
 	}, redlock.WithGrace(100*time.Millisecond))
 	if !errors.Is(err, redlock.ErrLost) {
 		return err
 	}
-	s.say("   Do returned: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	s.sayf("   Do returned: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	return nil
 }
 
-// say prints a line that begins with the time since the start.
-func (s *show) say(format string, args ...any) {
+// sayf prints a line that begins with the time since the start.
+func (s *show) sayf(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fmt.Fprintf(s.out, "%7s  %s\n", s.at(time.Now()), fmt.Sprintf(format, args...))

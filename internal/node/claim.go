@@ -86,7 +86,7 @@ func (c *Claim) Ask(t ClaimOptions) {
 	}
 }
 
-// ClaimOptions returns what the claim asks of the nodes.
+// Options returns what the claim asks of the nodes.
 func (c *Claim) Options() ClaimOptions {
 	if c.options == nil {
 		return ClaimOptions{}

@@ -14,15 +14,15 @@ import (
 // answered. A server that has not answered within timeout has failed. If ctx ends or stop is
 // closed before, Ping returns ErrUnasked.
 func (n *Node) Ping(ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
-	return n.askServers(Ping, ctx, stop, timeout)
+	return n.askServers(ctx, Ping, stop, timeout)
 }
 
 // Trust ends the quarantine of the node's server. It waits as Ping does.
 func (n *Node) Trust(ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
-	return n.askServers(Trust, ctx, stop, timeout)
+	return n.askServers(ctx, Trust, stop, timeout)
 }
 
-func (n *Node) askServers(kind Kind, ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
+func (n *Node) askServers(ctx context.Context, kind Kind, stop <-chan struct{}, timeout time.Duration) error {
 	keys := n.backend.Samples()
 	answers := make(chan error, len(keys)) // has room for all: a late one blocks no worker
 	pings := make([]*ping, len(keys))
