@@ -263,3 +263,25 @@ func (l *Locker) begin() bool {
 	l.operations.Add(1)
 	return true
 }
+
+// interruption returns what ended a wait: the closing of the Locker, ctx, or nothing.
+func (l *Locker) interruption(ctx context.Context) []error {
+	select {
+	case <-l.closing:
+		return []error{ErrClosed}
+	default:
+		return ctxErrors(ctx)
+	}
+}
+
+// ctxErrors returns ctx's error, and its cause if that says more.
+func ctxErrors(ctx context.Context) []error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(cause, err):
+		return []error{cause}
+	}
+	return []error{err, cause}
+}

@@ -99,7 +99,7 @@ const (
 
 var mistakes = []mistake{
 	{"validity counted from the end of the attempt", acquire,
-		"grant{start, start.Add(l.clock.Validity(a.ttl)),", "grant{start, l.clock.Now().Add(l.clock.Validity(a.ttl)),",
+		"start.Add(l.clock.Validity(a.ttl)),", "l.clock.Now().Add(l.clock.Validity(a.ttl)),",
 		simulation("5000"), ": P"},
 	{"validity counted from the end of the extension", extending,
 		"h.advance(start.Add(k.clock.Validity(ttl)))", "h.advance(k.clock.Now().Add(k.clock.Validity(ttl)))",
@@ -256,7 +256,7 @@ var mistakes = []mistake{
 		" && l.taken == 0", "",
 		test(waiting, "TestAWaiterThatWasTakenKeepsItsLocalQueue"), "TestAWaiterThatWasTaken"},
 	{"a lock that was lost stays the process's", "lock.go",
-		"func (o *owner) Ended() { (*Lock)(o).noteReleased() }", "func (o *owner) Ended() {}",
+		"func (o *owner) Ended() { (*Lock)(o).noteEnded() }", "func (o *owner) Ended() {}",
 		test(".", "TestThoseWhoWaitBehindALockThatIsLostGoOn"), "TestThoseWhoWait"},
 	{"what is handed over is fresher than it was", "lock.go",
 		"Until: until, Handed: true", "Until: until.Add(time.Second), Handed: true",
