@@ -67,7 +67,7 @@ type acquisition struct {
 	age     int64 // of the tokens of all its attempts; 0 before the first
 	pauses  pauses
 	waiter  *waitqueue.Waiter // its place in the queue; nil if it has none
-	tooFar  error             // why the queue refused it a place; nil if it did not
+	tooFar  error             // why the queue refused it a place, or took it back; else nil
 	last    *failure          // of the latest attempt that the nodes decided
 	skipped bool              // the latest attempt asked no node, see contendedLocally
 }

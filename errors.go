@@ -39,17 +39,17 @@ var (
 // QuorumError describes an operation that a quorum of nodes did not grant, and what
 // each node answered. Find it with [errors.As].
 //
-// It matches one of [ErrNotAcquired], [ErrNoQuorum] and [ErrNotHeld] and, if a ctx
-// ended the operation, the ctx's error. It does not match the errors of the nodes,
-// which are only in Nodes: the timeout of a node is never mistaken for the end of
-// your ctx.
+// It matches the error of this package for the outcome, such as [ErrNotAcquired],
+// [ErrNoQuorum] or [ErrNotHeld], and, if a ctx ended the operation, the ctx's error.
+// It does not match the errors of the nodes, which are only in Nodes: the timeout of
+// a node is never mistaken for the end of your ctx.
 type QuorumError struct {
 	Op    string      // "acquire", "extend", "release", "ping", "trust" or "close"
 	Keys  []string    // of the lock, sorted; none for "ping", "trust" and "close"
 	Total int         // number of nodes
 	Need  int         // how many had to grant
 	Got   int         // how many did
-	Nodes []NodeError // those that did not, in the order they were given
+	Nodes []NodeError // the nodes that did not, in the order they were given
 
 	reasons []error
 }
@@ -126,7 +126,7 @@ func (e *QuorumError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the errors that e matches: one of this package, and the ctx's
+// Unwrap returns the errors that e matches: those of this package, and the ctx's
 // error if a ctx ended the operation.
 func (e *QuorumError) Unwrap() []error { return e.reasons }
 

@@ -61,7 +61,7 @@ func (l *Lock) Context() context.Context { return l.hold.Context() }
 // shortens a lock, and never goes beyond [WithMaxHold].
 //
 // The error matches [ErrNotHeld] if the lock had ended, or if the nodes answered
-// that it is lost; it then ends at once. It matches [ErrNoQuorum] if too many nodes
+// that it is lost; the lock then ends at once. It matches [ErrNoQuorum] if too many nodes
 // failed or timed out; the lock then stays valid until [Lock.Until], as before.
 func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 	if ttl == 0 {

@@ -14,10 +14,10 @@ type Handler func(ctx context.Context, op *Op) error
 
 // Middleware wraps the handler of every operation of a [Locker]. The ctx that it
 // passes to next is the one that the next middleware sees and, for [OpHold], the one
-// that fn gets. It is called concurrently.
+// that fn gets. The Handler that it returns is called concurrently.
 //
-// It runs on the caller's goroutine for [OpAcquire], [OpHold], [OpRelease], and for
-// an [OpExtend] that comes from [Lock.Extend]. For automatic extensions and
+// A middleware runs on the caller's goroutine for [OpAcquire], [OpHold], [OpRelease], and
+// for an [OpExtend] that comes from [Lock.Extend]. For automatic extensions and
 // [OpLost] it runs on a goroutine of the Locker. There it must not block or close the
 // Locker. If it does block, it delays the extension of that lock, but never the end
 // of its context. At most about 4 000 automatic extensions run in the middleware at a time.

@@ -182,9 +182,9 @@ func WithMetadata(text string) LockOption {
 }
 
 // WithFenceRetention sets how long a node keeps the counter of a key's fences after the last
-// lock on the key was acquired. It must be longer than the ttl of every lock with a fence
-// plus the largest difference between the clocks of clients, and between [MinTTL] and
-// [MaxTTL]. All processes should use the same value. The default is 24 hours.
+// lock on the key was acquired. It must be between [MinTTL] and [MaxTTL], and longer than the
+// ttl of every lock with a fence plus the largest difference between the clocks of clients.
+// All processes should use the same value. The default is 24 hours.
 func WithFenceRetention(d time.Duration) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.retention = d; return c })
 }

@@ -13,8 +13,8 @@ import (
 // NodeStatus is the result of [Locker.Ping] for one node.
 type NodeStatus struct {
 	Node string        // its address
-	Err  error         // why it did not answer, or could not give a lock; nil if it could
-	Took time.Duration // how long its answer took, or the wait for it
+	Err  error         // why it could not grant a lock, or did not answer; nil if it could
+	Took time.Duration // how long it took to answer, or how long Ping waited
 }
 
 // Ping asks every node whether a lock could be taken there, and returns one result per
