@@ -96,7 +96,7 @@ func (a *acquisition) attempt(ctx context.Context) (*Lock, quorum.Verdict) {
 	if a.skipped = a.contendedLocally(); a.skipped {
 		return nil, quorum.Lost
 	}
-	l, lock := a.locker, a.newLock()
+	lock := a.newLock()
 	lock.claim = &lock.own
 	a.initClaim(lock.claim)
 	votes := a.collectVotes(ctx, lock)
@@ -115,7 +115,7 @@ func (a *acquisition) attempt(ctx context.Context) (*Lock, quorum.Verdict) {
 	if failed.tally == nil {
 		failed.tally = votes.poll.Tally()
 	}
-	l.nodes.Abandon(lock.claim)
+	a.locker.nodes.Abandon(lock.claim)
 	a.noteFailure(failed)
 	return nil, failed.verdict
 }

@@ -123,7 +123,7 @@ var mistakes = []mistake{
 		"return n/2 + 1", "return (n + 1) / 2",
 		simulation("5000"), ": P"},
 	{"a failed attempt is not taken back", acquire,
-		"	l.nodes.Abandon(lock.claim)\n", "",
+		"	a.locker.nodes.Abandon(lock.claim)\n", "",
 		test(".", "TestAFailedAttemptDoesNotBlockTheNext"), "TestAFailedAttempt"},
 	{"what is ambiguous is forgotten", settle,
 		"c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun)", "c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun) && false",
