@@ -19,7 +19,7 @@ type request struct {
 	keys   []string
 	ttl    time.Duration
 	config lockConfig
-	waits  bool
+	waits  bool            // it goes on after an attempt that failed
 	auto   bool            // the lock is extended automatically from its start
 	values context.Context // the lock's context has its values
 }
@@ -59,20 +59,21 @@ func (l *Locker) take(ctx context.Context, r request, op *Op) (*Lock, error) {
 	return a.run(ctx)
 }
 
-// acquisition is one request that is being carried out. It belongs to one goroutine.
+// acquisition carries out one request. It belongs to one goroutine.
 type acquisition struct {
 	request
-	locker *Locker
-	op     *Op   // nil without middleware
-	age    int64 // of the tokens of all its attempts; 0 before the first
-	pauses pauses
-	waiter *waitqueue.Waiter // its place in the queue; nil if it has none
-	tooFar error             // why it has none although it asked for one
-	last   *refusal          // of the latest attempt that was decided
-	local  bool              // since then it has made no attempt, see contendedLocally
+	locker  *Locker
+	op      *Op   // nil without middleware
+	age     int64 // of the tokens of all its attempts; 0 before the first
+	pauses  pauses
+	waiter  *waitqueue.Waiter // its place in the queue; nil if it has none
+	tooFar  error             // why the queue refused it a place, or took it back; else nil
+	last    *failure          // of the latest attempt that the nodes decided
+	skipped bool              // the latest attempt asked no node, see contendedLocally
 }
 
-// run attempts and waits by turns, until it has the lock or the wait ends (invariant 8).
+// run alternates between attempts and waits, until it has the lock or the wait ends
+// (invariant 8).
 func (a *acquisition) run(ctx context.Context) (*Lock, error) {
 	defer a.leaveQueue()
 	for {
@@ -87,48 +88,24 @@ func (a *acquisition) run(ctx context.Context) (*Lock, error) {
 	}
 }
 
-// attempt asks every node once, with a new token, and settles the votes if they are split.
-// It returns the lock, or the verdict of the nodes: they count as having refused if this
-// process holds the key or asks for it already, since then they are not asked. What a failed
-// attempt may have set is released in the background (invariant 4).
+// attempt asks every node once, with a new token. It returns the lock, or the verdict of the
+// nodes. If the process already holds the key or has a candidate for it in the nodes' queues,
+// attempt asks no node and returns Lost. What a failed attempt may have set is released in the
+// background (invariant 4).
 func (a *acquisition) attempt(ctx context.Context) (*Lock, quorum.Verdict) {
-	if a.local = a.contendedLocally(); a.local {
+	if a.skipped = a.contendedLocally(); a.skipped {
 		return nil, quorum.Lost
 	}
-	l, lock := a.locker, a.newLock()
+	lock := a.newLock()
 	lock.claim = &lock.own
 	a.initClaim(lock.claim)
-	keyTTL := l.clock.KeyTTL(a.ttl, a.config.maxHold)
-	lasts := l.keeper.Lasts(a.holdOptions())
-	timeout := l.config.timeoutOf(a.ttl)
-	// Where validity is shorter than the shortest node timeout, the attempt lasts for that
-	// timeout all the same: refusals that come late still tell who holds the lock.
-	patience := node.Patience{Timeout: timeout, Limit: max(lasts, minNodeTimeout), Stop: l.closing}
-	asking, done := a.untilGranted(ctx)
-	defer done()
-
-	start := l.clock.Now() // before the first byte is sent (invariant 1)
-	began := a.op.now()
-	poll, verdict := l.nodes.Ask(asking, lock.claim, patience, func(_ int, n *node.Node, v node.ReplyHandler) {
-		n.Acquire(lock.claim, keyTTL, v)
-	})
-	defer poll.Close()
-	var settled *quorum.Tally // the votes of the contest, if there was one
-	if verdict == quorum.Lost && contest.Split(poll) && a.settlesSplitVotes() {
-		c := contest.Attempt{
-			Nodes: l.nodes, Now: l.clock.Now, Claim: lock.claim, Start: start, Renew: a.renewal(), TTL: keyTTL,
-			Lasts: lasts, Trip: l.trip(), Patience: min(timeout, lasts),
-		}
-		verdict, settled = c.Settle(asking, l.closing, poll)
-		lock.claim, start = c.Claim, c.Start
-	}
-	a.op.attempted(began, poll, settled)
-
-	var failed *refusal
-	if verdict == quorum.Won {
-		failed = a.keep(ctx, lock, numbersOf(poll, settled), grant{start, start.Add(l.clock.Validity(a.ttl)), start.Add(lasts), WaitNone})
+	votes := a.collectVotes(ctx, lock)
+	defer votes.poll.Close()
+	var failed *failure
+	if votes.verdict == quorum.Won {
+		failed = a.startHold(ctx, lock, a.wonBy(votes))
 	} else {
-		failed = newRefusal(verdict, settled)
+		failed = newFailure(votes)
 	}
 	if failed == nil {
 		a.op.polled()
@@ -136,11 +113,118 @@ func (a *acquisition) attempt(ctx context.Context) (*Lock, quorum.Verdict) {
 		return lock, quorum.Won
 	}
 	if failed.tally == nil {
-		failed.tally = poll.Tally()
+		failed.tally = votes.poll.Tally()
 	}
-	l.nodes.Abandon(lock.claim)
-	a.refuse(failed)
+	a.locker.nodes.Abandon(lock.claim)
+	a.noteFailure(failed)
 	return nil, failed.verdict
+}
+
+// attemptVotes are the votes on one attempt.
+type attemptVotes struct {
+	poll    *quorum.Poll
+	settled *quorum.Tally // of the contest that settled a split; nil if there was none
+	verdict quorum.Verdict
+	start   clock.Instant // validity counts from here
+}
+
+// collectVotes asks every node to grant the lock's claim, and settles the votes if they are
+// split; the contest may give the lock another claim. The caller closes the poll.
+func (a *acquisition) collectVotes(ctx context.Context, lock *Lock) (votes attemptVotes) {
+	l := a.locker
+	keyTTL := l.clock.KeyTTL(a.ttl, a.config.maxHold)
+	lasts := l.keeper.Lasts(a.holdOptions())
+	timeout := l.config.timeoutOf(a.ttl)
+	// Where validity is shorter than the shortest node timeout, the attempt still lasts for
+	// that timeout: refusals that come late tell who holds the lock.
+	patience := node.Patience{Timeout: timeout, Limit: max(lasts, minNodeTimeout), Stop: l.closing}
+	asking, done := a.untilGranted(ctx)
+	defer done()
+
+	votes.start = l.clock.Now() // before the first byte is sent (invariant 1)
+	began := a.op.now()
+	votes.poll, votes.verdict = l.nodes.Ask(asking, lock.claim, patience, func(_ int, n *node.Node, reply node.ReplyHandler) {
+		n.Acquire(lock.claim, keyTTL, reply)
+	})
+	if votes.verdict == quorum.Lost && contest.Split(votes.poll) && a.settlesSplitVotes() {
+		c := contest.Attempt{
+			Nodes: l.nodes, Now: l.clock.Now, Claim: lock.claim, Start: votes.start, Renew: a.renewal(), TTL: keyTTL,
+			Lasts: lasts, Trip: l.trip(), Patience: min(timeout, lasts),
+		}
+		votes.verdict, votes.settled = c.Settle(asking, l.closing, votes.poll)
+		lock.claim, votes.start = c.Claim, c.Start
+	}
+	a.op.attempted(began, votes.poll, votes.settled)
+	return votes
+}
+
+// won describes how a quorum granted a claim.
+type won struct {
+	start   clock.Instant // of the hold
+	until   clock.Instant // the end of validity
+	fenceBy clock.Instant // the nodes must have agreed on the fence by then
+	numbers numbered      // from which the fence follows
+	how     WaitKind
+}
+
+// wonBy describes an attempt that has won its votes.
+func (a *acquisition) wonBy(votes attemptVotes) won {
+	l, start := a.locker, votes.start
+	return won{
+		start:   start,
+		until:   start.Add(l.clock.Validity(a.ttl)),
+		fenceBy: start.Add(l.keeper.Lasts(a.holdOptions())),
+		numbers: numbersOf(votes.poll, votes.settled),
+		how:     WaitNone,
+	}
+}
+
+// startHold starts the hold of a lock whose claim a quorum has granted. Before that, it agrees
+// with the nodes on the fence, and extends the claim if too little of its validity is left.
+func (a *acquisition) startHold(ctx context.Context, lock *Lock, w won) *failure {
+	l := a.locker
+	if a.config.fence {
+		// Before an extension: it sets missing keys again, and raises no counter.
+		var unconfirmed *quorum.Tally
+		lock.fence, unconfirmed = l.confirm(ctx, lock.claim, w.numbers, a.ttl, w.fenceBy, a.op)
+		if unconfirmed != nil {
+			return &failure{verdict: unconfirmed.Verdict(), tally: unconfirmed}
+		}
+		if lock.fence == 0 {
+			return &failure{verdict: quorum.Won}
+		}
+	}
+	options, err := a.freshen(ctx, lock.claim, w)
+	if err != nil || !lock.hold.Start(&lock.context, l.keeper, (*owner)(lock), lock.claim, w.start, options) {
+		return &failure{verdict: quorum.Won, why: err}
+	}
+	return nil
+}
+
+// failure is how an attempt failed.
+type failure struct {
+	verdict quorum.Verdict // Won if the nodes granted it too late
+	tally   *quorum.Tally
+	why     error // what the votes do not tell; may be nil
+}
+
+// newFailure returns the failure of an attempt that did not win its votes.
+func newFailure(votes attemptVotes) *failure {
+	f := &failure{verdict: votes.verdict, tally: votes.settled}
+	if f.verdict == quorum.Unreachable && f.tally != nil && f.tally.Verdict() != quorum.Unreachable {
+		f.why = errLeftovers
+	}
+	return f
+}
+
+var errLeftovers = errors.New("no owner has a quorum: the votes are split, as by keys that a process left when it died and that end with their ttl")
+
+// sentinel returns the error of this package that the failure matches.
+func (f *failure) sentinel() error {
+	if f.verdict == quorum.Lost {
+		return ErrNotAcquired
+	}
+	return ErrNoQuorum
 }
 
 func (a *acquisition) newLock() *Lock {
@@ -175,8 +259,8 @@ func (l *Locker) claimOptions(c lockConfig) node.ClaimOptions {
 	return t
 }
 
-// renewal returns a function that makes more claims of the acquisition. The function has
-// copies, so that the acquisition stays off the heap.
+// renewal returns a function that makes more claims of the same age. It copies what it needs
+// of the acquisition, which so stays off the heap.
 func (a *acquisition) renewal() func() *node.Claim {
 	l, r, age := a.locker, a.request, a.age
 	return func() *node.Claim {
@@ -184,91 +268,6 @@ func (a *acquisition) renewal() func() *node.Claim {
 		l.initClaim(c, &r, age)
 		return c
 	}
-}
-
-// grant says how a quorum has granted a claim.
-type grant struct {
-	start clock.Instant // of the hold
-	until clock.Instant // the end of validity
-	end   clock.Instant // by which the hold must have a fence
-	how   WaitKind
-}
-
-// keep makes lock a lock, of a claim that a quorum has granted and whose nodes have numbered
-// it n: it agrees on the fence, extends what has become too short, and starts the hold.
-func (a *acquisition) keep(ctx context.Context, lock *Lock, n numbered, g grant) *refusal {
-	l := a.locker
-	if a.config.fence {
-		// Before an extension, which sets keys where they are gone and counts nothing.
-		var unconfirmed *quorum.Tally
-		lock.fence, unconfirmed = l.confirm(ctx, lock.claim, n, a.ttl, g.end, a.op)
-		if unconfirmed != nil {
-			return &refusal{verdict: unconfirmed.Verdict(), tally: unconfirmed}
-		}
-		if lock.fence == 0 {
-			return &refusal{verdict: quorum.Won}
-		}
-	}
-	options, err := a.freshen(ctx, lock.claim, g)
-	if err != nil || !lock.hold.Start(&lock.context, l.keeper, (*owner)(lock), lock.claim, g.start, options) {
-		return &refusal{verdict: quorum.Won, why: err}
-	}
-	return nil
-}
-
-// refusal is how an attempt failed.
-type refusal struct {
-	verdict quorum.Verdict // Won if the nodes granted it too late
-	tally   *quorum.Tally
-	why     error // what the votes do not tell; may be nil
-}
-
-// newRefusal returns the refusal of an attempt that did not win. settled has the votes of
-// the contest, nil if there was none.
-func newRefusal(verdict quorum.Verdict, settled *quorum.Tally) *refusal {
-	f := &refusal{verdict: verdict, tally: settled}
-	if verdict == quorum.Unreachable && settled != nil && settled.Verdict() != quorum.Unreachable {
-		f.why = errLeftovers
-	}
-	return f
-}
-
-var errLeftovers = errors.New("no owner has a quorum: the votes are split, as by keys that a process left when it died and that end with their ttl")
-
-func (f *refusal) reason() error {
-	if f.verdict == quorum.Lost {
-		return ErrNotAcquired
-	}
-	return ErrNoQuorum
-}
-
-// interruption returns what ended a wait: the closing of the Locker, ctx, or nothing.
-func (l *Locker) interruption(ctx context.Context) []error {
-	if l.isClosing() {
-		return []error{ErrClosed}
-	}
-	return ctxErrors(ctx)
-}
-
-func (l *Locker) isClosing() bool {
-	select {
-	case <-l.closing:
-		return true
-	default:
-		return false
-	}
-}
-
-// ctxErrors returns ctx's error, and its cause if that says more.
-func ctxErrors(ctx context.Context) []error {
-	err, cause := ctx.Err(), context.Cause(ctx)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(cause, err):
-		return []error{cause}
-	}
-	return []error{err, cause}
 }
 
 // lockConfig returns the Locker's configuration with the options of one lock applied.
@@ -317,7 +316,7 @@ func (l *Locker) lockKeys(ctx context.Context, keys []string, fence bool) ([]str
 	return keys, l.checkNotHeld(ctx, keys)
 }
 
-// checkNotHeld refuses keys of which ctx holds one already.
+// checkNotHeld returns an error if ctx already holds one of the keys.
 func (l *Locker) checkNotHeld(ctx context.Context, keys []string) error {
 	for lock, ok := FromContext(ctx); ok; lock, ok = FromContext(lock.context.values) {
 		if lock.locker != l || !lock.Valid() {

@@ -16,26 +16,26 @@ import (
 // lead gets the ctx that [With] gives to its function. If leadership is lost the ctx ends,
 // with a cause that matches [ErrLost], before another process can lead (see the conditions
 // in the package documentation). lead should then return soon: until it does, this process
-// does not campaign again. lead runs once for each time that this process is elected, and
-// should begin with a look at what other leaders have done. [FromContext] returns its lock.
+// does not campaign again. lead runs once each time this process is elected, and should
+// first check what earlier leaders have done. Inside lead, [FromContext] returns the lock.
 //
 // Campaign returns
 //
-//   - what lead returned, nil or an error, if the lock had not been lost by then. So lead
+//   - lead's result, nil or an error, if the lock was not lost before lead returned: lead
 //     resigns by returning.
 //   - an error that matches ctx's, if ctx ended while this process did not lead, or after
-//     it lost the lock. If ctx ends while it leads, it leads on until lead returns.
+//     it lost the lock. If ctx ends while this process leads, it leads until lead returns.
 //   - an error that matches [ErrClosed], if the [Locker] was closed.
-//   - at once, an error that waiting does not change: a bad argument, [ErrAlreadyHeld], or
-//     the refusal of a middleware.
+//   - at once, an error that no wait would cure: a bad argument, [ErrAlreadyHeld], or the
+//     refusal of a middleware.
 //
-// What lead returns after the lock was lost is not returned, but middleware sees it.
+// If the lock was lost before lead returned, Campaign drops lead's result. Middleware sees it.
 //
 // While another process leads, and while so many nodes are down that there is no quorum,
-// Campaign tries again after the pauses of the retry policy ([WithRetry]). A policy that has
-// ended begins again; one without any pause, such as [NoRetry], pauses for a second. A
-// campaign keeps its place in the nodes' queues. It reports nothing while it waits; ask
-// [Locker.Ping] whether the nodes answer.
+// Campaign tries again after the pauses of the retry policy ([WithRetry]). When the policy
+// ends, it starts over; a policy without any pause, such as [NoRetry], pauses for a second.
+// A campaign keeps its place in the nodes' queues. It reports nothing while it waits; use
+// [Locker.Ping] to see whether the nodes answer.
 //
 // When the leader resigns, the next one leads at once. When its process dies, the next one
 // leads after the leader's ttl.
@@ -49,7 +49,7 @@ func Campaign(ctx context.Context, l *Locker, key string, ttl time.Duration, lea
 	}
 	policy := endlessly(config.retry)
 	opts = append(slices.Clip(opts), WithRetry(policy))
-	var pauses backoff.BackOff // of the campaigns since this process led last
+	var pauses backoff.BackOff // between campaigns since this process last led
 	for {
 		var lock *Lock
 		err := Do(ctx, l, key, ttl, func(ctx context.Context) error {
@@ -71,8 +71,9 @@ func Campaign(ctx context.Context, l *Locker, key string, ttl time.Duration, lea
 	}
 }
 
-// campaignsAgain reports whether a campaign goes on. lock is nil if it was not won. An
-// error of lead's own may match ErrLost too, so the lock itself is asked.
+// campaignsAgain reports whether Campaign tries again after err. lock is nil if this process was
+// not elected. Because lead's own error may match ErrLost too, campaignsAgain also checks the
+// lock's context.
 func campaignsAgain(lock *Lock, err error) bool {
 	if lock == nil {
 		return errors.Is(err, ErrNotAcquired) || errors.Is(err, ErrNoQuorum)
@@ -80,8 +81,8 @@ func campaignsAgain(lock *Lock, err error) bool {
 	return errors.Is(err, ErrLost) && errors.Is(context.Cause(lock.Context()), ErrLost)
 }
 
-// pauseCampaign pauses a campaign, of which err is the latest result. If ctx ends or the Locker is
-// closed, it returns err, joined with what ended the pause.
+// pauseCampaign pauses a campaign whose latest result is err. If ctx ends or the Locker is
+// closed, it returns err, joined with the reason.
 func (l *Locker) pauseCampaign(ctx context.Context, pause time.Duration, err error) error {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -102,7 +103,7 @@ func (l *Locker) pauseCampaign(ctx context.Context, pause time.Duration, err err
 	return err
 }
 
-// endlessly returns a policy that begins again when p ends.
+// endlessly returns a policy that starts over when p ends.
 func endlessly(p RetryPolicy) RetryPolicy {
 	return func() backoff.BackOff {
 		pauses := p()
@@ -121,7 +122,7 @@ func (e endless) NextBackOff() time.Duration {
 		e.Reset()
 		d = e.BackOff.NextBackOff()
 	}
-	if d == backoff.Stop { // there is no pause
+	if d == backoff.Stop { // the policy has no pause
 		d = time.Second
 	}
 	return d

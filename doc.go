@@ -18,10 +18,10 @@
 //
 // # What is promised
 //
-// An owner that has set a key of the lock's name on more than half of the nodes
-// holds the lock. The lock is valid until the ttl has passed since the start of
-// that attempt, less an allowance for clocks that drift. If clocks run within that
-// allowance, and no node loses its data, the holds of one key do not overlap.
+// An owner that has set the lock's key on more than half of the nodes holds the
+// lock. The lock is valid for the ttl from the start of that attempt, less an
+// allowance for clock drift. If clocks run within that allowance, and no node
+// loses its data, the holds of one key do not overlap.
 //
 // A node that crashes and comes back without its last writes votes twice. Keep
 // it away for longer than the longest ttl plus twice the clock skew, or have
@@ -36,8 +36,8 @@
 // [WithFence] gives that check a number to compare, [Lock.Fence]. If one acquire
 // of a key returned before another was called, the later one has the larger
 // fence, even after pauses, expiry or clock jumps. The resource must refuse a
-// fence below the highest that it has seen. docs/guarantees.md says what this rests
-// on, and has examples of such resources in SQL, behind HTTP and in files.
+// fence below the highest that it has seen. docs/guarantees.md has the conditions,
+// and examples of such resources in SQL, behind HTTP and in files.
 //
 // # How a lock ends
 //
@@ -54,10 +54,10 @@
 // late: its contexts may look alive while another process owns the lock.
 // [Lock.Valid] looks at the clock and does not depend on the timer.
 //
-// Time is the monotonic clock of the process. If the wall clock is set ahead, by
-// NTP for example, the validity of every lock ends that much sooner. A suspended
-// machine looks the same from inside. The cause of the loss says so. Setting the
-// clock back changes nothing.
+// Validity is measured by the monotonic clock of the process. If the wall clock is
+// set ahead, by NTP for example, the validity of every lock ends that much sooner:
+// a machine that was suspended looks the same from inside. The cause of the loss
+// reports the jump. Setting the clock back changes nothing.
 //
 // # Middleware
 //

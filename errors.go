@@ -18,7 +18,7 @@ var (
 	// quorum of the nodes, or may have one.
 	ErrNotAcquired = errors.New("redlock: lock not acquired")
 	// ErrNoQuorum means that so many nodes failed or timed out that there was no
-	// decision, or that keys which processes left when they died leave no quorum.
+	// decision, or that keys left by processes that died make a quorum impossible.
 	ErrNoQuorum = errors.New("redlock: no quorum of nodes")
 	// ErrLost means that the lock ended before it was released. The cause of the
 	// lock's context matches it too.
@@ -39,17 +39,17 @@ var (
 // QuorumError describes an operation that a quorum of nodes did not grant, and what
 // each node answered. Find it with [errors.As].
 //
-// It matches the error that says what follows ([ErrNotAcquired], [ErrNoQuorum],
-// [ErrNotHeld]) and, if a ctx ended the operation, the ctx's error. The errors of
-// the nodes are in Nodes only, and do not match: the timeout of a node is never
-// mistaken for the end of your ctx.
+// It matches the error of this package for the outcome, such as [ErrNotAcquired],
+// [ErrNoQuorum] or [ErrNotHeld], and, if a ctx ended the operation, the ctx's error.
+// It does not match the errors of the nodes, which are only in Nodes: the timeout of
+// a node is never mistaken for the end of your ctx.
 type QuorumError struct {
 	Op    string      // "acquire", "extend", "release", "ping", "trust" or "close"
 	Keys  []string    // of the lock, sorted; none for "ping", "trust" and "close"
 	Total int         // number of nodes
 	Need  int         // how many had to grant
 	Got   int         // how many did
-	Nodes []NodeError // those that did not, in the order they were given
+	Nodes []NodeError // the nodes that did not, in the order they were given
 
 	reasons []error
 }
@@ -69,8 +69,8 @@ func (e NodeError) Unwrap() error { return e.Err }
 // HeldError is the error of a node on which another owner holds a key. Find it with
 // [errors.As], in the [NodeError] of a [QuorumError].
 type HeldError struct {
-	// Metadata is the owner's text by [WithMetadata]. It is empty if the owner has none, or
-	// if the node was not asked for it.
+	// Metadata is the owner's text from [WithMetadata]. It is empty if the owner has none,
+	// or if the node was not asked for it.
 	Metadata string
 }
 
@@ -126,7 +126,7 @@ func (e *QuorumError) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the errors that e matches: one of this package's, and the ctx's
+// Unwrap returns the errors that e matches: those of this package, and the ctx's
 // error if a ctx ended the operation.
 func (e *QuorumError) Unwrap() []error { return e.reasons }
 
@@ -145,7 +145,7 @@ func isSentinel(err error) bool {
 
 var errUnanswered = errors.New("not waited for")
 
-// quorumError describes a tally that a quorum did not grant, or not in time.
+// quorumError describes votes that made no quorum, or made it too late.
 func (l *Locker) quorumError(op string, keys []string, tally *quorum.Tally, reasons ...error) *QuorumError {
 	e := &QuorumError{
 		Op:      op,
@@ -180,8 +180,8 @@ func nodeError(err error) error {
 }
 
 // lostError is the cause with which a lost lock's context ends. It is made before the
-// context ends, and may hold an error of a middleware, whose Error method may block. So its
-// text is only made when it is asked for (invariant 2).
+// context ends, and may hold an error of a middleware, whose Error method may block. So only
+// Error makes the text (invariant 2).
 type lostError struct {
 	keys  []string
 	until time.Time
@@ -203,7 +203,7 @@ func (l *Locker) lostError(loss keeper.Loss) error {
 	}
 	if loss.Jump != nil {
 		how := jumped(loss.Jump)
-		if e.err != nil { // an extension would have been in time but for both
+		if e.err != nil { // the jump and the failed extension ended the lock together
 			how += ": " + e.how
 		}
 		e.how = how
@@ -234,7 +234,7 @@ func (e *lostError) Unwrap() []error {
 	return []error{ErrLost, e.err}
 }
 
-// opError is why an operation failed that was not decided by a tally.
+// opError is the error of an operation that failed for another reason than its votes.
 type opError struct {
 	op   string
 	keys []string
@@ -265,13 +265,12 @@ func (e *opError) Unwrap() []error {
 	return []error{e.what, e.why}
 }
 
-// opErrorf returns an [opError] with this text, which stands after the operation and its
-// keys.
+// opErrorf returns an [opError] whose text follows the operation and its keys.
 func opErrorf(op string, keys []string, format string, args ...any) error {
 	return &opError{op: op, keys: keys, what: fmt.Errorf(format, args...)}
 }
 
-// bare is an error's text without the prefix that the error has around it.
+// bare returns an error's text without the package prefix, for use inside another error.
 func bare(err error) string { return strings.TrimPrefix(err.Error(), "redlock: ") }
 
 func clockTime(t time.Time) string { return t.Format("15:04:05.000Z07:00") }
@@ -283,8 +282,8 @@ func quoted(keys []string) string {
 	return fmt.Sprintf("%q", keys)
 }
 
-// argumentError returns an error that says what an argument was and what is accepted, where
-// no operation on keys was asked for.
+// argumentError returns the error for an argument outside an operation on keys. Its text says
+// what the argument was and what is accepted.
 func argumentError(format string, args ...any) error {
 	return fmt.Errorf("redlock: "+format, args...)
 }

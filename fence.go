@@ -29,8 +29,8 @@ import (
 func (l *Lock) Fence() int64 { return l.fence }
 
 // fenceClock hands out lower bounds for fences, their floors: the wall clock in microseconds,
-// never decreasing within a process. So nodes agree on the fence of a key whose counter some
-// of them do not have.
+// never decreasing within a process. With a floor, the nodes agree on a fence even if some of
+// them lack the key's counter.
 type fenceClock struct{ last atomic.Int64 }
 
 // maxFloor bounds the floors, and so the year that a clock may show, to 2112. A floor near
@@ -47,8 +47,8 @@ func checkClock(now time.Time) error {
 	return argumentError("WithFence: the clock of this machine says %s: must be before %s", now.UTC().Format(time.DateOnly), time.UnixMicro(maxFloor).UTC().Format(time.DateOnly))
 }
 
-// next returns a floor. If the wall clock has become wrong since checkClock, it returns one
-// that the nodes refuse, and later floors do not depend on it.
+// next returns a floor. If the wall clock has gone wrong since checkClock, next returns a floor
+// that the nodes refuse, and on which no later floor depends.
 func (f *fenceClock) next() int64 {
 	for {
 		now, last := time.Now().UnixMicro(), f.last.Load()
@@ -62,7 +62,7 @@ func (f *fenceClock) next() int64 {
 	}
 }
 
-// numbered tells how the nodes that granted a claim have numbered it.
+// numbered holds the numbers that the nodes gave a claim when they granted it.
 type numbered struct {
 	fence  int64  // the largest
 	agreed uint64 // the nodes, as bits, whose counter was exactly that
@@ -82,13 +82,13 @@ func (n *numbered) has(node int) bool { return n.agreed&(1<<node) != 0 }
 func (n *numbered) count() int { return bits.OnesCount64(n.agreed) }
 
 // confirm returns the fence of a claim that a quorum has granted: the largest number, once
-// a quorum of nodes holds the claim and has counted up to exactly that. A node that has
-// counted further makes its own the fence (the strict confirm: without it two holders could
-// share one). As a rule the nodes agree, and none is asked. It returns 0 if the nodes do not
-// agree before the deadline, with the votes if a round failed.
+// a quorum of nodes holds the claim and has counted up to exactly that number. If a node has
+// counted further, its number becomes the fence (the strict confirm: without it two holders
+// could share a fence). The nodes usually agree, and then none is asked. confirm returns 0 if
+// the nodes do not agree before the deadline, with the votes if a round failed.
 //
-// All nodes that have not agreed are asked, also those whose grant is still to come: the
-// grant travels before the question.
+// confirm asks every node that has not agreed, even one whose grant is still to come: the
+// command that acquires was sent before the question.
 func (l *Locker) confirm(ctx context.Context, claim *node.Claim, n numbered, ttl time.Duration, deadline clock.Instant, op *Op) (int64, *quorum.Tally) {
 	need := l.nodes.Need()
 	for n.count() < need {
@@ -98,11 +98,11 @@ func (l *Locker) confirm(ctx context.Context, claim *node.Claim, n numbered, ttl
 		}
 		began, agreed := op.now(), n
 		patience := node.Patience{Timeout: l.config.timeoutOf(ttl), Limit: left, Stop: l.closing}
-		poll, verdict := l.nodes.Ask(ctx, claim, patience, func(i int, to *node.Node, v node.ReplyHandler) {
+		poll, verdict := l.nodes.Ask(ctx, claim, patience, func(i int, to *node.Node, reply node.ReplyHandler) {
 			if agreed.has(i) {
-				v.Cast(i, quorum.Reply{Vote: quorum.Granted, Fence: agreed.fence})
+				reply.Cast(i, quorum.Reply{Vote: quorum.Granted, Fence: agreed.fence})
 			} else {
-				to.Confirm(claim, max(agreed.fence, claim.Options().Floor), v)
+				to.Confirm(claim, max(agreed.fence, claim.Options().Floor), reply)
 			}
 		})
 		n = numbersOf(poll, nil)
@@ -117,8 +117,8 @@ func (l *Locker) confirm(ctx context.Context, claim *node.Claim, n numbered, ttl
 }
 
 // numbersOf returns how the nodes that granted a claim have numbered it so far: by the votes of
-// a contest, or of the poll where there was none. One without a number has granted the claim
-// to an earlier ask, and has yet to say.
+// a contest, or of the poll where there was none. A vote without a number says only that
+// the node had granted the claim before; confirm asks that node for its number.
 func numbersOf(poll *quorum.Poll, settled *quorum.Tally) (n numbered) {
 	count := func(tally *quorum.Tally) {
 		for i, r := range tally.Replies {
@@ -135,7 +135,7 @@ func numbersOf(poll *quorum.Poll, settled *quorum.Tally) (n numbered) {
 	return n
 }
 
-// numbersOfGrant is tally for a grant of the nodes' queues.
+// numbersOfGrant is numbersOf for a grant of the nodes' queues.
 func numbersOfGrant(g waitqueue.Grant) (n numbered) {
 	for i, fence := range g.Fences {
 		if fence > 0 {

@@ -12,7 +12,7 @@ import (
 // that it may have forgotten has ended: for maxTTL + 2 × skew, by the node's clock, from the
 // first acquire after it came back. maxTTL is the longest ttl of any lock on these nodes: a
 // longer one is an error. skew bounds how far the clocks of the nodes may jump and, for
-// fences, how far those of clients may be wrong. All processes must set the same.
+// fences, how far those of clients may be wrong. All processes must use the same values.
 //
 // Without it, a node that crashes and comes back without its last writes votes twice: two
 // clients can hold one lock. The guard sees restarts, failovers to a replica, and FLUSHALL:
@@ -50,11 +50,12 @@ func (g restartGuard) check() error {
 // TrustNodes ends the quarantine of every node. The caller vouches that no lock is held that
 // a node could have forgotten. Call it once when a deployment with [WithRestartGuard] is new, or
 // when all processes that could hold a lock have been stopped for longer than the longest
-// ttl; never as a reaction to a [QuarantineError]. Without it, each node votes once its
+// ttl; never as a reaction to a [QuarantineError]. Without the call, each node votes once its
 // quarantine is over.
 //
-// It waits for every node, for no longer than the node timeout. If any did not answer, the
-// error is a [QuorumError] that names it and matches [ErrNoQuorum]; the others vote at once.
+// TrustNodes waits for every node, for no longer than the node timeout ([WithNodeTimeout]).
+// If a node did not answer, the error is a [QuorumError] that names the node and matches
+// [ErrNoQuorum]; the nodes that answered vote at once.
 func (l *Locker) TrustNodes(ctx context.Context) error {
 	_, err := l.askEach(ctx, "trust", (*node.Node).Trust, l.nodes.Len())
 	return err

@@ -20,8 +20,8 @@ import (
 // when its [Locker] is closed. It never becomes valid again.
 type Lock struct {
 	locker  *Locker
-	claim   *node.Claim // its own, or one that was handed over
-	own     node.Claim
+	claim   *node.Claim // &own, or another claim: of a grant, or of the previous holder
+	own     node.Claim  // of an attempt
 	hold    keeper.Hold
 	config  lockConfig
 	ttl     time.Duration
@@ -57,11 +57,11 @@ func (l *Lock) Valid() bool { return l.hold.Valid() }
 func (l *Lock) Context() context.Context { return l.hold.Context() }
 
 // Extend makes the lock valid for at least ttl from now, less the drift
-// allowance. A ttl of 0 is the one that the lock was acquired with. Extend never
+// allowance. A ttl of 0 means the ttl that the lock was acquired with. Extend never
 // shortens a lock, and never goes beyond [WithMaxHold].
 //
 // The error matches [ErrNotHeld] if the lock had ended, or if the nodes answered
-// that it is lost; it then ends at once. It matches [ErrNoQuorum] if too many nodes
+// that it is lost; the lock then ends at once. It matches [ErrNoQuorum] if too many nodes
 // failed or timed out; the lock then stays valid until [Lock.Until], as before.
 func (l *Lock) Extend(ctx context.Context, ttl time.Duration) error {
 	if ttl == 0 {
@@ -119,7 +119,7 @@ func (l *Lock) notExtended(tally *quorum.Tally) *QuorumError {
 
 // AutoExtend starts to extend the lock by its ttl whenever less than threshold
 // remains of its validity. It goes on until the lock ends, [Lock.StopAutoExtend]
-// is called or [WithMaxHold] is reached. A threshold of 0 is that of
+// is called or [WithMaxHold] is reached. A threshold of 0 means that of
 // [WithExtendThreshold], by default two thirds of the ttl. Any other must be below
 // the ttl and above the grace. The error matches [ErrNotHeld] if the lock has ended.
 func (l *Lock) AutoExtend(threshold time.Duration) error {
@@ -142,11 +142,11 @@ func (l *Lock) StopAutoExtend() { l.hold.StopAuto() }
 
 // Release ends the lock and deletes its keys where they still hold its token. It
 // returns as soon as a quorum has confirmed, and waits for silent nodes no longer
-// than the node timeout. What failed is tried again in the background, until it
-// succeeds or the ttl has passed.
+// than the node timeout ([WithNodeTimeout]). Where the release failed, it is retried in
+// the background, until it succeeds or the ttl has passed.
 //
-// Only the values of ctx are used, not its end, so a release works under a ctx
-// that has ended.
+// Release uses the values of ctx and ignores its end, so it works under a ctx that
+// has ended.
 //
 // Release is idempotent: later calls wait for the first and return its error. A middleware
 // must not call Release on the lock being released: it would deadlock. The error matches
@@ -176,17 +176,18 @@ func (l *Lock) release(op *Op) error {
 		return l.notHeld("release")
 	}
 	defer l.locker.operations.Done()
-	if l.handOver() {
+	if l.handOver() { // to a waiter of this process
 		return nil
 	}
+	// To any process: each node gives its vote to the first candidate in its queue.
 	if !l.hold.End(ErrReleased) {
 		l.hold.Done()
 		return l.notHeld("release")
 	}
 	began := op.now()
 	patience := node.Patience{Timeout: l.locker.config.timeoutOf(l.ttl), Limit: l.ttl}
-	poll, verdict := l.locker.nodes.Ask(context.Background(), l.claim, patience, func(_ int, n *node.Node, v node.ReplyHandler) {
-		n.Release(l.claim, v)
+	poll, verdict := l.locker.nodes.Ask(context.Background(), l.claim, patience, func(_ int, n *node.Node, reply node.ReplyHandler) {
+		n.Release(l.claim, reply)
 	})
 	defer poll.Close()
 	op.recordPoll(began, poll)
@@ -200,8 +201,8 @@ func (l *Lock) release(op *Op) error {
 	return l.locker.quorumError("release", l.Keys(), tally, ErrNoQuorum)
 }
 
-// cause returns why the lock ended. Only call it for a lock that has ended or is no longer
-// valid.
+// cause returns the cause with which the lock's context ended. It blocks until then: call it
+// only for a lock that is no longer valid.
 func (l *Lock) cause() error {
 	l.hold.Expire() // Valid goes by the clock; the timer may not have run yet
 	<-l.Context().Done()
@@ -233,19 +234,20 @@ func (c heldContext) Value(key any) any {
 	return c.values.Value(key)
 }
 
-// owner is a Lock as its [keeper.Owner]. So the methods for the Keeper are none of Lock's.
+// owner implements [keeper.Owner] for a Lock, and keeps the methods that the Keeper calls out
+// of Lock's API.
 type owner Lock
 
 func (o *owner) Cause(loss keeper.Loss) error { return o.locker.lostError(loss) }
 
-func (o *owner) Ended() { (*Lock)(o).noteReleased() }
+func (o *owner) Ended() { (*Lock)(o).noteEnded() }
 
 func (o *owner) Extend() error { return (*Lock)(o).extendDue() }
 
 func (o *owner) Lost() { (*Lock)(o).tellLost() }
 
-// queued returns the queue that the lock takes part in, nil if there is none.
-func (l *Lock) queued() *waitqueue.Queue {
+// waitQueue returns the queue that the lock takes part in, or nil.
+func (l *Lock) waitQueue() *waitqueue.Queue {
 	if len(l.claim.Keys) > 1 {
 		return nil
 	}
@@ -254,27 +256,29 @@ func (l *Lock) queued() *waitqueue.Queue {
 
 // noteHeld tells the queue that an attempt has acquired the lock.
 func (l *Lock) noteHeld() {
-	q := l.queued()
+	q := l.waitQueue()
 	if q == nil {
 		return
 	}
 	q.Hold(l.Key(), l.claim)
-	if l.Context().Err() != nil { // it ended before that, and noteReleased found nothing
-		l.noteReleased()
+	if l.Context().Err() != nil { // it ended before Hold, and noteEnded found nothing
+		l.noteEnded()
 	}
 }
 
-// noteReleased tells the queue that the lock is no longer held.
-func (l *Lock) noteReleased() {
-	if q := l.queued(); q != nil {
+// noteEnded tells the queue that the lock is no longer held.
+func (l *Lock) noteEnded() {
+	if q := l.waitQueue(); q != nil {
 		q.Released(l.Key(), l.claim)
 	}
 }
 
-// handOver passes a lock that is being released to another goroutine of this process that
-// waits for it. It reports false if there is none.
+// handOver passes a lock that is being released to the next waiter of this process, if it may
+// have the lock ([waitqueue.Queue.Next]). It reports false if not. Then a process whose own
+// callers wait has joined the nodes' queues already, to compete with other processes for the
+// release that follows.
 func (l *Lock) handOver() bool {
-	q := l.queued()
+	q := l.waitQueue()
 	if q == nil {
 		return false
 	}
@@ -309,9 +313,9 @@ func (l *Lock) keep(until time.Time) bool {
 	return true
 }
 
-// leaveKept ends the locks whose keys are to outlive the Locker, but not their claims, so that
-// the keys stay until their ttl is over. It returns the locks. The Locker is closed, so none
-// is added.
+// leaveKept ends the locks whose keys must outlive the Locker, and returns them. It does not end
+// their claims, so the keys stay until their ttl is over. The Locker is closed, so no lock is
+// added.
 func (l *Locker) leaveKept() (left []*Lock) {
 	l.mu.Lock()
 	kept := l.kept

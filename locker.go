@@ -33,15 +33,15 @@ type Locker struct {
 
 	fenceClock fenceClock
 
-	panicked atomic.Pointer[PanicError] // the first
+	panicked atomic.Pointer[PanicError] // the first on a goroutine of the Locker
 
 	closing chan struct{} // closed when Close begins
 	mu      sync.Mutex    // guards closed, kept, and operations.Add
 	closed  bool
-	kept    map[*Lock]time.Time // the locks whose keys Close leaves on the nodes, if it is called before that time
-	// operations are those under way. Close waits for them. An Add that comes
-	// while Close waits would be a race: begin adds under mu, and only while
-	// closed is false, so every Add comes before the Wait.
+	kept    map[*Lock]time.Time // until when Close must leave a lock's keys on the nodes, see leasthold
+	// operations counts the operations under way; Close waits for them. An Add during
+	// that Wait would be a race. begin adds under mu, and only while closed is false, so
+	// every Add comes before the Wait.
 	operations sync.WaitGroup
 }
 
@@ -56,16 +56,16 @@ type Locker struct {
 // one key over several connections, where they can overtake each other and leave
 // a key behind until its ttl has passed.
 //
-// A server that says that it is a replica, or loads its data, is sent QUIT, at most once a
-// second, so that the client dials its address again: an endpoint may point to another
-// server by now. Other users of the client notice a broken connection then.
+// The Locker sends QUIT to a server that reports being a replica or loading its data, at
+// most once a second. The client then dials the address again, which may lead to another
+// server by now. Other users of the client see a broken connection.
 //
 // A node may be down when the process starts, as with Open. For a single server, set
 // ForceSingleClient: if the server cannot be dialled, [rueidis.NewClient] then returns both an
 // error and a client, which dials again when it is used. Give that client to New, unless it
 // is nil: the node takes part as soon as it answers. For a Sentinel group or a Cluster that
 // cannot be reached there is no client: try again, or use Open. Never leave a node out: the
-// quorum would be that of fewer nodes.
+// quorum would be computed from fewer nodes.
 //
 // New returns an error if two clients have an address in common, even with
 // different databases: that server would vote twice.
@@ -76,7 +76,7 @@ func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
 		if client == nil || value.Kind() == reflect.Pointer && value.IsNil() {
 			return nil, argumentError("nodes[%d] is nil: must be a client", i)
 		}
-		if value.Comparable() { // a client of the caller's own type may not be
+		if value.Comparable() { // a type of the caller's may be incomparable
 			if j := slices.Index(nodes[:i], client); j >= 0 {
 				return nil, argumentError("nodes[%d] and nodes[%d] are the same client: a node votes once", j, i)
 			}
@@ -100,10 +100,10 @@ func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
 	return newLocker(config, voters), nil
 }
 
-// voter is a deployment with the name that errors give it.
+// voter is the backend of one node, with the name that errors give the node.
 type voter struct {
-	name  string
-	store node.Backend
+	name    string
+	backend node.Backend
 }
 
 func newLocker(config lockerConfig, voters []voter) *Locker {
@@ -115,7 +115,7 @@ func newLocker(config lockerConfig, voters []voter) *Locker {
 	}
 	nodes := make([]*node.Node, len(voters))
 	for i, v := range voters {
-		nodes[i] = node.New(i, v.name, v.store, !config.noQueue)
+		nodes[i] = node.New(i, v.name, v.backend, !config.noQueue)
 	}
 	l.nodes = node.NewNodes(nodes...)
 	l.keeper = keeper.New(keeper.Config{Nodes: l.nodes, Clock: l.clock, Middleware: l.chain != nil})
@@ -151,14 +151,15 @@ func configure(nodes int, opts []Option) (lockerConfig, error) {
 // those that end in :waiters, :waiting or :fence, and redlock:guard.
 //
 // The lock is valid for at least nine tenths of the ttl less the drift allowance
-// ([WithDriftFactor]), or for all but one round trip where that takes longer. It is not
-// extended unless [Lock.AutoExtend] is called. [With] does that and releases the lock too.
+// ([WithDriftFactor]). Where a round trip takes more than the last tenth, it is valid for all
+// but one round trip. It is not extended unless [Lock.AutoExtend] is called. [With] extends
+// and releases it automatically.
 //
-// The error matches [ErrNotAcquired] if another owner holds the lock, or may, and
-// [ErrNoQuorum] if none can: so many nodes failed or timed out that there was no decision,
-// or processes that died have left keys on too many nodes. If ctx ended the wait, it matches
-// ctx's error too. It matches [ErrAlreadyHeld] if ctx already holds the key, and [ErrClosed]
-// after [Locker.Close]. A [QuorumError] has each node's answer.
+// The error matches [ErrNotAcquired] if another owner holds the lock, or may hold it. It
+// matches [ErrNoQuorum] if so many nodes failed or timed out that there was no decision, or
+// if keys left by processes that died make a quorum impossible. If ctx ended the wait, it
+// matches ctx's error too. It matches [ErrAlreadyHeld] if ctx already holds the key, and
+// [ErrClosed] after [Locker.Close]. A [QuorumError] has each node's answer.
 func (l *Locker) Acquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl, waits: true}, opts)
 }
@@ -186,14 +187,14 @@ func (l *Locker) TryAcquireAll(ctx context.Context, keys []string, ttl time.Dura
 // connections that [Open] made. Nothing of the Locker is left running when it
 // returns. Closing again does nothing and does not wait.
 //
-// Close waits for nodes for as long as they answer. It gives up a node that has
+// Close waits for a node for as long as it answers. It gives up on a node that has
 // been silent for the node timeout ([WithNodeTimeout]; 1 s by default). If rueidis
 // is dialling a silent address, Close also waits until that dial gives up, 1 s by
 // default; several Sentinels are dialled one after the other.
 //
-// The error matches [ErrNoQuorum] if so many nodes were given up that keys may
-// remain on a quorum; they expire by their ttl. If a middleware panicked on one of
-// the Locker's goroutines, the error has the first [PanicError].
+// The error matches [ErrNoQuorum] if Close gave up on so many nodes that keys may
+// remain on a quorum; those keys expire by their ttl. If a middleware panicked on one
+// of the Locker's goroutines, the error matches the first [PanicError].
 func (l *Locker) Close() error {
 	l.mu.Lock()
 	if l.closed {
@@ -203,24 +204,20 @@ func (l *Locker) Close() error {
 	l.closed = true
 	l.mu.Unlock()
 	close(l.closing) // ends waits for locks and for nodes
-	// Held locks end before Close waits for a node (invariant 10). From here on no attempt
-	// becomes a lock.
+	// Held locks end before Close waits for a node (invariant 10).
 	var telling sync.WaitGroup
 	for _, lock := range l.leaveKept() {
 		if l.chain != nil {
 			telling.Go(func() { lock.tellLost() })
 		}
 	}
-	l.keeper.Close(ErrClosed)
-	// Operations that are under way still use the nodes and the queue.
-	l.operations.Wait()
-	// Leaving the queues sends commands to the nodes.
+	l.keeper.Close(ErrClosed) // from here on no attempt becomes a lock
+	l.operations.Wait()       // they still use the nodes and the queue
 	if l.queue != nil {
-		l.queue.Close()
+		l.queue.Close() // leaving the queues still sends commands to the nodes
 	}
-	// By now every command has been handed to the nodes.
 	err := l.closeNodes()
-	// Rounds of extensions end when their nodes do. Their middleware may panic until then.
+	// Rounds of extensions end when the nodes close. Their middleware may panic until then.
 	l.keeper.Wait()
 	telling.Wait()
 	if panicked := l.panicked.Load(); panicked != nil {
@@ -252,7 +249,7 @@ func (l *Locker) closeNodes() error {
 	return l.quorumError("close", nil, tally, ErrNoQuorum)
 }
 
-// begin registers an operation, for which Close then waits. The operation ends
+// begin registers an operation, so that Close waits for it. The caller ends the operation
 // with l.operations.Done. begin reports false if the Locker is closed.
 func (l *Locker) begin() bool {
 	l.mu.Lock()
@@ -262,4 +259,26 @@ func (l *Locker) begin() bool {
 	}
 	l.operations.Add(1)
 	return true
+}
+
+// interruption returns what ended a wait: the closing of the Locker, ctx, or nothing.
+func (l *Locker) interruption(ctx context.Context) []error {
+	select {
+	case <-l.closing:
+		return []error{ErrClosed}
+	default:
+		return ctxErrors(ctx)
+	}
+}
+
+// ctxErrors returns ctx's error, and its cause if that says more.
+func ctxErrors(ctx context.Context) []error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(cause, err):
+		return []error{cause}
+	}
+	return []error{err, cause}
 }

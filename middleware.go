@@ -14,15 +14,15 @@ type Handler func(ctx context.Context, op *Op) error
 
 // Middleware wraps the handler of every operation of a [Locker]. The ctx that it
 // passes to next is the one that the next middleware sees and, for [OpHold], the one
-// that fn gets. It is called concurrently.
+// that fn gets. The Handler that it returns is called concurrently.
 //
-// It runs on the caller's goroutine for [OpAcquire], [OpHold], [OpRelease], and for
-// an [OpExtend] that comes from [Lock.Extend]. For automatic extensions and
+// A middleware runs on the caller's goroutine for [OpAcquire], [OpHold], [OpRelease], and
+// for an [OpExtend] that comes from [Lock.Extend]. For automatic extensions and
 // [OpLost] it runs on a goroutine of the Locker. There it must not block or close the
 // Locker. If it does block, it delays the extension of that lock, but never the end
-// of its context. At most about 4 000 automatic extensions are in the middleware at a time.
-// Those that take far longer than others, as when a middleware blocks, do not count, and
-// delay no extension of another lock for long.
+// of its context. At most about 4 000 automatic extensions run in the middleware at a time.
+// An extension that takes far longer than the rest, as when a middleware blocks, does not
+// count toward that limit, so it does not delay the extensions of other locks for long.
 //
 // A middleware that returns an error without calling next refuses the operation.
 // Only a release cannot be refused: the lock ends anyway. If a middleware returns an
@@ -33,10 +33,10 @@ type Handler func(ctx context.Context, op *Op) error
 // lock: With releases it, ends fn's ctx and returns an error.
 //
 // A panic reaches the caller, after the lock has been released. On a goroutine of the
-// Locker a panic would end the process, so it becomes an error there: a [PanicError],
-// which the middleware further out gets from next. So put the one that logs first. If
-// the panic kept an extension from being tried and the lock is then lost, the cause of
-// the loss has the PanicError. [Locker.Close] returns the first of them.
+// Locker a panic would end the process, so there it becomes a [PanicError], which next
+// returns to the middleware further out: put the logging middleware first. If a panic
+// prevented an extension and the lock is then lost, the cause of the loss matches the
+// PanicError. [Locker.Close] returns the first PanicError.
 type Middleware func(next Handler) Handler
 
 // PanicError is a panic of a [Middleware] on a goroutine of the [Locker]: in an
@@ -53,7 +53,7 @@ func (e *PanicError) Error() string {
 }
 
 // WithMiddleware wraps every operation of the [Locker]. The first middleware is the
-// outermost. The option can be given several times; it adds to what is there:
+// outermost. If the option is given several times, each appends to the chain:
 //
 //	WithMiddleware(a, b), WithMiddleware(c)
 //
@@ -68,8 +68,8 @@ func WithMiddleware(middleware ...Middleware) Option {
 	})
 }
 
-// chain returns the handler of all operations, or nil without middleware: each operation
-// then runs without an [Op], which would be an allocation.
+// chain returns the handler of all operations. Without middleware it is nil, and operations run
+// without an [Op], which would cost an allocation.
 func chain(middleware []Middleware) Handler {
 	if len(middleware) == 0 {
 		return nil
@@ -107,13 +107,13 @@ func (l *Lock) recovered(kind Kind, err *error) {
 	}
 }
 
-// acquireThrough runs take inside the middleware. If a middleware fails or panics after
-// the lock was acquired, the lock is released.
+// acquireThrough runs take inside the middleware. If a middleware returns an error or panics
+// after the lock was acquired, the lock is released.
 func (l *Locker) acquireThrough(ctx context.Context, r request) (*Lock, error) {
 	op := &Op{Kind: OpAcquire, Keys: r.keys, TTL: r.ttl, locker: l, run: runAcquire, request: r}
-	kept := false
+	returned := false
 	defer func() {
-		if !kept && op.acquired != nil {
+		if !returned && op.acquired != nil {
 			op.acquired.drop()
 		}
 	}()
@@ -123,7 +123,7 @@ func (l *Locker) acquireThrough(ctx context.Context, r request) (*Lock, error) {
 	if op.acquired == nil {
 		return nil, opErrorf("acquire", r.keys, "a middleware returned nil, and there is no lock: it must call next, and return its error")
 	}
-	kept = true
+	returned = true
 	return op.acquired, nil
 }
 
@@ -146,8 +146,8 @@ func (l *Lock) op(kind Kind, ttl time.Duration, run Handler) *Op {
 // through runs an operation on the lock inside the middleware.
 func (l *Lock) through(ctx context.Context, op *Op) error { return l.locker.chain(ctx, op) }
 
-// notRun returns the error of an operation that no middleware refused, but that was not run
-// either.
+// notRun returns the error of an operation for which a middleware returned nil but did not call
+// next.
 func (l *Lock) notRun(op *Op) error {
 	return opErrorf(op.Kind.String(), op.Keys, "a middleware returned nil without calling next")
 }
@@ -164,12 +164,12 @@ func runLost(_ context.Context, op *Op) error { return op.Lock.cause() }
 // drop ends the lock, if it has not ended, and releases its keys in the background.
 func (l *Lock) drop() {
 	if !l.locker.begin() {
-		return // Close ends it
+		return // Close ends the lock
 	}
 	defer l.locker.operations.Done()
 	if l.hold.End(ErrReleased) {
 		l.locker.nodes.Abandon(l.claim)
-		l.noteReleased()
+		l.noteEnded()
 	}
 	l.hold.Done()
 }
@@ -203,5 +203,5 @@ func runDue(_ context.Context, op *Op) error {
 func (l *Lock) tellLost() {
 	op := l.op(OpLost, l.ttl, runLost)
 	op.background = true
-	_ = l.through(l.Context(), op) // the cause, which the middleware has seen
+	_ = l.through(l.Context(), op) // returns the cause of the loss, which the middleware has seen
 }

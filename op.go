@@ -24,7 +24,7 @@ const (
 	// OpRelease is a [Lock.Release], including the one at the end of [With].
 	OpRelease
 	// OpLost is the notice that a lock ended without being released: it was lost, or its
-	// [Locker] was closed. The handler returns the cause. It cannot prevent it.
+	// [Locker] was closed. next returns the cause. A middleware cannot prevent the loss.
 	OpLost
 )
 
@@ -44,8 +44,8 @@ func (k Kind) String() string {
 type Op struct {
 	Kind Kind
 	Keys []string
-	// TTL is the ttl that is asked for. For OpAcquire and OpExtend, a middleware may
-	// change it before it calls next.
+	// TTL is the requested ttl. For OpAcquire and OpExtend, a middleware may change it
+	// before it calls next.
 	TTL time.Duration
 	// Lock is nil for OpAcquire until it has succeeded.
 	Lock *Lock
@@ -63,7 +63,7 @@ type Op struct {
 	run        Handler // carries the operation out, as the innermost handler
 	request    request // OpAcquire
 	acquired   *Lock   // OpAcquire: must be released if the chain fails
-	ran        bool    // OpExtend: it was tried; no middleware prevented it
+	ran        bool    // OpExtend: it was tried: no middleware prevented it
 	background bool    // it runs on a goroutine of the Locker
 	first      [1]Try  // where Tries begins: most operations need no more
 }
@@ -89,7 +89,7 @@ const (
 	// VoteSilent means that there was no answer when the operation ended. The other nodes
 	// may have decided it before this one could answer.
 	VoteSilent VoteKind = iota
-	// VoteUnasked means that there was nothing to ask the node. That is not a failure.
+	// VoteUnasked means that the operation had no question for the node. That is not a failure.
 	VoteUnasked
 	// VoteGranted means that the node did what it was asked to.
 	VoteGranted
@@ -100,7 +100,7 @@ const (
 	VoteFailed
 )
 
-// maxTries bounds the rounds that are kept of an endless wait.
+// maxTries bounds Op.Tries: a wait may make any number of attempts.
 const maxTries = 100
 
 // The methods below record an operation for the middleware. Without middleware op is nil

@@ -29,12 +29,12 @@ import (
 //
 // Anything that is not exactly such a URL is an error, before any name is resolved: a
 // connection string of another library, a host that is neither a name nor an IP address,
-// a parameter that rueidis would ignore. The error quotes nothing of it.
+// a parameter that rueidis would ignore. The error never quotes the URL.
 //
-// Open succeeds while nodes are down, even all of them. They take part within a second
-// of answering. So does a server that has taken over an address, once the one before says
-// that it is a replica. Open waits until each node has been dialled once, or until ctx's
-// deadline. Dialling a silent node takes 1 s, unless its URL has a dial_timeout. Open fails
+// Open succeeds while nodes are down, even all of them. A node takes part within a second
+// of answering again. If another server has taken over the address, it takes part once its
+// predecessor reports being a replica. Open waits until each node has been dialled once, or
+// until ctx's deadline. Dialling a silent node takes 1 s, unless its URL has a dial_timeout. Open fails
 // if ctx is cancelled, or has already ended.
 func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 	config, err := configure(len(urls), opts)
@@ -53,16 +53,16 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, argumentError("open: nothing was tried: %w", errors.Join(ctxErrors(ctx)...))
 	}
-	stores := make([]*redisnode.Redis, len(options))
+	backends := make([]*redisnode.Redis, len(options))
 	voters := make([]voter, len(options))
 	for i, option := range options {
-		stores[i] = redisnode.Dial(option)
-		voters[i] = voter{redisnode.Name(option.InitAddress), stores[i]}
+		backends[i] = redisnode.Dial(option)
+		voters[i] = voter{redisnode.Name(option.InitAddress), backends[i]}
 	}
 	l := newLocker(config, voters)
-	for _, s := range stores {
+	for _, b := range backends {
 		select {
-		case <-s.Tried():
+		case <-b.Tried():
 			continue
 		case <-ctx.Done():
 		}
@@ -90,16 +90,16 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 //   - a DialCtxFn that dials as rueidis does, and remembers what a server says when it
 //     refuses a connection, unless o has a DialFn.
 //
-// Leave ConnLifetime at 0. When a connection reaches it and the server does not answer
-// within a second, rueidis sends the commands again: those of a lock may then have set a
-// key that another owner is said to hold, and that stays for its ttl. A server that has
-// become a replica is dialled again without it, see [New].
+// Leave ConnLifetime at 0. When a connection reaches its lifetime and the server does not
+// answer within a second, rueidis sends the commands again. If the first copy has set the
+// key, the answer to the second may name another owner, and the key stays for its ttl. No
+// lifetime is needed to leave a server that has become a replica, see [New].
 func Tune(o rueidis.ClientOption) rueidis.ClientOption {
 	o.AlwaysPipelining = true
 	o.DisableAutoPipelining = false
 	o.PipelineMultiplex = -1
 	o.DisableCache = true
-	// rueidis would not see through it to set the option on the socket.
+	// Not with DisableTCPNoDelay: rueidis could not set that option on the wrapped socket.
 	if o.DialCtxFn == nil && o.DialFn == nil && !o.DisableTCPNoDelay {
 		o.DialCtxFn = redisnode.Attentive(nil)
 	}
@@ -140,7 +140,7 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 		if j, addr, ok := occupied.occupy(i, o.InitAddress, o.Sentinel.MasterSet); !ok {
 			return nil, argumentError("urls[%d] and urls[%d] are the same node, %s: a node votes once", j, i, addr)
 		}
-		if o.DialCtxFn != nil { // that of a socket
+		if o.DialCtxFn != nil { // a Unix socket
 			o.DialCtxFn = redisnode.Attentive(o.DialCtxFn)
 		}
 		options[i] = Tune(o)
@@ -148,8 +148,8 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 	return options, nil
 }
 
-// sites maps addresses to nodes. It finds two nodes that are the same server, which
-// fails as a whole however many databases it has.
+// sites maps addresses to nodes. It finds two nodes on the same server: different databases
+// of one server fail together.
 type sites map[string]int
 
 // occupy notes the addresses of node i. If another node has one of them, occupy reports
@@ -166,8 +166,8 @@ func (s sites) occupy(i int, addrs []string, group string) (before int, addr str
 }
 
 // site returns one spelling for all the ways to write an address. All addresses of this
-// machine are the same site. So two servers that listen on the same port, one on ::1
-// only and one on 127.0.0.1 only, are taken for one.
+// machine are the same site. So it takes two servers that listen on the same port, one only
+// on ::1 and one only on 127.0.0.1, for one.
 func site(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil || strings.HasPrefix(addr, "/") {

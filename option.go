@@ -22,10 +22,10 @@ type LockOption interface {
 type lockerConfig struct {
 	drift       float64
 	nodeTimeout time.Duration
-	timeoutSet  bool // if not, the node timeout is in proportion to the ttl
+	timeoutSet  bool // otherwise the node timeout is in proportion to the ttl
 	middleware  []Middleware
-	noQueue     bool // WithoutWaitQueue
-	handoff     int
+	noQueue     bool          // WithoutWaitQueue
+	handoff     int           // most consecutive hand-overs
 	retention   time.Duration // of the counters of fences
 	guard       restartGuard
 	keyPrefix   string
@@ -69,8 +69,8 @@ func WithDriftFactor(f float64) Option {
 }
 
 // WithNodeTimeout sets how long an operation waits for a node that does not answer. A
-// node that hangs delays an operation only if the others cannot decide it. The timeout
-// must be above 0. The default is a quarter of the lock's ttl, but at least 50 ms and at
+// node that hangs delays an operation only if the rest of the nodes cannot decide it. The
+// timeout must be above 0. The default is a quarter of the lock's ttl, but at least 50 ms and at
 // most 1 s.
 func WithNodeTimeout(d time.Duration) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig {
@@ -80,37 +80,38 @@ func WithNodeTimeout(d time.Duration) Option {
 }
 
 // WithoutWaitQueue turns the queues on the nodes off. By default, an acquire that waits
-// for a lock on one key also joins a queue that each node keeps for that key. It is granted
-// the lock as soon as it is released, in the order of arrival. Without the queues it only
-// asks again after each pause of its [RetryPolicy]. A Cluster keeps no queues, nor does a
+// for a lock on one key also joins a queue that each node keeps for that key. A release
+// grants the lock to the first in the queues at once. Without the queues, an acquire only
+// tries again after each pause of its [RetryPolicy]. A Cluster keeps no queues, nor does a
 // node that does not let its user publish and subscribe (see SECURITY.md).
 //
-// The queue of the key k is kept in the keys k:waiters and k:waiting, which no lock can
-// have. A ttl below about three round trips to the nodes has no place in a queue, and the
-// error says so. While a process queues for a lock, it is never free: [Locker.TryAcquire],
-// [Locker.AcquireAll] of several keys and Lockers without queues rarely get it.
+// Each node keeps the queue of the key k in the keys k:waiters and k:waiting, which no lock
+// can have. An acquire whose ttl is below about three round trips to the nodes cannot queue,
+// and its error says so. While a process queues for a lock, the lock is never free:
+// [Locker.TryAcquire], [Locker.AcquireAll] of several keys and Lockers without queues rarely
+// get it.
 func WithoutWaitQueue() Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.noQueue = true; return c })
 }
 
 // WithLocalHandoff sets how many consecutive times a released lock is handed over to another
 // waiting goroutine of this process, without asking the nodes, before other processes have
-// their turn. Consecutive hand-overs also end after 100 ms. If the nodes then say that no
-// other process waits, they begin again. n must not be negative; 0 means never. The default
-// is 32. Each holder has a [Lock] of its own, and the one before is released.
+// their turn. Consecutive hand-overs also end after 100 ms. If the nodes then answer that no
+// other process waits, the hand-overs begin again. n must not be negative; 0 means never.
+// The default is 32. Each holder has a [Lock] of its own: the previous holder's is released.
 func WithLocalHandoff(n int) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.handoff = n; return c })
 }
 
 // WithKeyPrefix puts prefix in front of every key, to keep the locks of one application apart
 // from everything else on the nodes. [Lock.Key], [Lock.Keys], Op.Keys and errors
-// have the whole key, as it is on the nodes. All processes that contend for a lock must use
-// the same prefix. The default, the empty string, is no prefix.
+// show the whole key, as it is on the nodes. All processes that contend for a lock must use
+// the same prefix. The default, the empty string, means no prefix.
 //
 // Nothing is added to the prefix: end it with a separator, as in "app:". On a Cluster, a
-// prefix with a hash tag, such as "{app}:", puts all locks into one slot. [Locker.AcquireAll]
-// then takes any of them together, but one server has all the load. With any other prefix
-// the hash tags of the keys themselves count, as before.
+// prefix with a hash tag, such as "{app}:", puts all locks into one slot.
+// [Locker.AcquireAll] can then acquire any of them together, but one server has all the load.
+// With any other prefix, the hash tags of the keys themselves decide, as without a prefix.
 func WithKeyPrefix(prefix string) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.keyPrefix = prefix; return c })
 }
@@ -155,7 +156,7 @@ func WithMaxHold(d time.Duration) LockOption {
 // every node, in the key {k}:fence, or k:fence if k has a hash tag, which no lock can
 // have. On a Cluster, k must have no closing brace but that of a hash tag.
 //
-// A lock with a fence is acquired by a script, and in one round trip as a rule. It is never
+// A script acquires a lock with a fence, usually in one round trip. Such a lock is never
 // handed over inside the process ([WithLocalHandoff]), as each holder needs a fence of its
 // own.
 func WithFence() LockOption {
@@ -171,18 +172,19 @@ func WithFence() LockOption {
 // is not enough to release the lock, which takes the random part of the value.
 //
 // A waiter in a queue always learns the holder's metadata. So does a single attempt on
-// nodes that [Open] has connected to, from Redis 7.0 on. On others it does if it runs a
-// script: with metadata, a fence, several keys or [WithRestartGuard]. Set the option for the
-// whole [Locker], with what tells processes apart. Inside the process a lock is handed
-// over ([WithLocalHandoff]) only to one with the same metadata.
+// nodes that [Open] has connected to, from Redis 7.0 on. On other nodes a single attempt
+// learns it only if it runs a script: with metadata, a fence, several keys or
+// [WithRestartGuard]. Set the option for the whole [Locker], to text that tells processes
+// apart: inside a process, a lock is handed over ([WithLocalHandoff]) only to a waiter with
+// the same metadata.
 func WithMetadata(text string) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.metadata = text; return c })
 }
 
 // WithFenceRetention sets how long a node keeps the counter of a key's fences after the last
-// lock on the key was acquired. It must be longer than the ttl of every lock with a
-// fence plus the time by which clocks of clients may differ. All processes should set the
-// same. The default is 24 hours.
+// lock on the key was acquired. It must be between [MinTTL] and [MaxTTL], and longer than the
+// ttl of every lock with a fence plus the largest difference between the clocks of clients.
+// All processes should use the same value. The default is 24 hours.
 func WithFenceRetention(d time.Duration) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.retention = d; return c })
 }
@@ -229,8 +231,8 @@ func (c lockConfig) check() error {
 	return nil
 }
 
-// checkTimes refuses a ttl that is out of range, and options that do not fit the ttl and the
-// validity that it gives.
+// checkTimes refuses a ttl that is out of range, and options that do not fit the ttl or its
+// validity.
 func (c lockConfig) checkTimes(ttl, validity time.Duration) error {
 	switch {
 	case outOfRange(ttl):

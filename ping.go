@@ -13,31 +13,31 @@ import (
 // NodeStatus is the result of [Locker.Ping] for one node.
 type NodeStatus struct {
 	Node string        // its address
-	Err  error         // why it did not answer, or could not give a lock; nil if it could
-	Took time.Duration // how long its answer took, or the wait for it
+	Err  error         // why it could not grant a lock, or did not answer; nil if it could
+	Took time.Duration // how long it took to answer, or how long Ping waited
 }
 
 // Ping asks every node whether a lock could be taken there, and returns one result per
 // node, in the order given. It asks all of them at once, and waits for silent ones no longer
 // than the node timeout ([WithNodeTimeout]; 1 s by default). No middleware runs.
 //
-// It sends a script that the server runs only if scripts may write there, and that neither
-// reads nor writes. The script goes over the connection that the locks use, and waits its turn
-// as their commands do. So a node fails if it does not know or allow EVALSHA, is a replica,
-// has no memory left, cannot save or lacks the replicas that it requires. Ping does not check
-// the user's rights to keys, nor the restart guard's quarantine.
+// Ping sends a script that neither reads nor writes, but that the server runs only if scripts
+// may write there. The script uses the connection of the locks' commands, and waits its turn
+// among them. A node fails if it does not know or allow EVALSHA, is a replica, has no memory left, cannot
+// save or lacks the replicas that it requires. Ping does not check the user's rights to keys,
+// nor the restart guard's quarantine.
 //
 // A Cluster counts as answering once every master known to own slots has answered, a
 // Sentinel group once its master has.
 //
 // The error is nil if a quorum of nodes answered. Otherwise it is a [QuorumError] that
-// matches [ErrNoQuorum] and, if ctx ended the wait, ctx's error; the statuses are there
+// matches [ErrNoQuorum] and, if ctx ended the wait, ctx's error; Ping returns the statuses
 // too. After [Locker.Close] the error matches [ErrClosed].
 func (l *Locker) Ping(ctx context.Context) ([]NodeStatus, error) {
 	return l.askEach(ctx, "ping", (*node.Node).Ping, l.nodes.Need())
 }
 
-// askEach asks every node, and waits for the answer of each. It fails if fewer than need
+// askEach asks every node, and waits for each answer. It fails if fewer than need nodes
 // answered.
 func (l *Locker) askEach(ctx context.Context, op string, ask func(*node.Node, context.Context, <-chan struct{}, time.Duration) error, need int) ([]NodeStatus, error) {
 	if !l.begin() {

@@ -18,8 +18,8 @@ import (
 type RetryPolicy func() backoff.BackOff
 
 // FixedRetry returns a policy that pauses for delay plus a random part of jitter.
-// It allows max more attempts after the first; if max is negative, as many as ctx
-// allows. A negative delay or jitter counts as 0. No pause is longer than the longest
+// It allows max more attempts after the first; a negative max means no limit. A
+// negative delay or jitter counts as 0. No pause is longer than the longest
 // [time.Duration].
 func FixedRetry(delay, jitter time.Duration, max int) RetryPolicy {
 	pause := fixed{delay: atLeast(delay, 0), jitter: atLeast(jitter, 0)}
@@ -34,8 +34,8 @@ func FixedRetry(delay, jitter time.Duration, max int) RetryPolicy {
 
 // ExponentialRetry returns a policy that pauses for a random time below a bound. The
 // bound starts at initial and doubles with each attempt, up to max: "full jitter"
-// (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). It
-// goes on until ctx ends. An initial below 1 ms counts as 1 ms, and a max below
+// (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/). The
+// policy goes on until ctx ends. An initial below 1 ms counts as 1 ms, and a max below
 // initial as initial.
 func ExponentialRetry(initial, max time.Duration) RetryPolicy {
 	initial = atLeast(initial, time.Millisecond)
@@ -56,15 +56,15 @@ func NoRetry() RetryPolicy {
 	return func() backoff.BackOff { return &backoff.StopBackOff{} }
 }
 
-// pauses are those of one acquisition, by its policy. Its BackOff is made for the first.
+// pauses yields the pauses of one acquisition.
 type pauses struct {
 	policy  RetryPolicy
-	backoff backoff.BackOff
+	backoff backoff.BackOff // made by policy for the first pause
 	next    time.Duration
-	peeked  bool // next is the next pause
+	peeked  bool // next is valid
 }
 
-// peek returns the pause that take is to return. It is [backoff.Stop] if there is none.
+// peek returns the pause that take will return: [backoff.Stop] if there is none.
 func (p *pauses) peek() (time.Duration, error) {
 	if p.backoff == nil {
 		if p.backoff = p.policy(); p.backoff == nil {

@@ -39,11 +39,11 @@ func (k WaitKind) String() string {
 
 // wait follows an attempt that failed with a verdict. It waits until the lock is granted, but
 // no longer than the next pause of the retry policy. From the first refusal on, the
-// acquisition has a place in the queue. wait returns the lock, or why the acquisition ends,
-// or neither of them: then it is time for the next attempt.
+// acquisition has a place in the queue. wait returns the lock if it was granted, an error if
+// the acquisition ends, and neither when it is time for the next attempt.
 func (a *acquisition) wait(ctx context.Context, verdict quorum.Verdict) (*Lock, error) {
 	select {
-	case g := <-a.waiter.Grant(): // while the nodes were asked
+	case g := <-a.waiter.Grant(): // it came during the attempt
 		if lock := a.accept(ctx, g); lock != nil {
 			return lock, nil
 		}
@@ -60,7 +60,7 @@ func (a *acquisition) wait(ctx context.Context, verdict quorum.Verdict) (*Lock, 
 	defer a.op.waited(began)
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	select { // whichever is first; the policy's pause is the fallback of a grant that is lost
+	select { // the policy's pause is the fallback for a grant that is lost
 	case g := <-a.waiter.Grant():
 		return a.accept(ctx, g), nil
 	case <-timer.C:
@@ -69,29 +69,29 @@ func (a *acquisition) wait(ctx context.Context, verdict quorum.Verdict) (*Lock, 
 	case <-ctx.Done():
 	case <-a.locker.closing:
 	}
-	return nil, a.refused().because(a.locker.interruption(ctx))
+	return nil, a.notAcquired().because(a.locker.interruption(ctx))
 }
 
-// nextPause returns the pause before the next attempt, or why there is to be none.
+// nextPause returns the pause before the next attempt, or an error if there is no next attempt.
 func (a *acquisition) nextPause(ctx context.Context) (time.Duration, error) {
 	if ended := a.locker.interruption(ctx); ended != nil {
-		return 0, a.refused().because(ended)
+		return 0, a.notAcquired().because(ended)
 	}
 	if !a.waits {
-		return 0, a.refused()
+		return 0, a.notAcquired()
 	}
 	pause, err := a.pauses.take()
 	switch {
 	case err != nil:
-		return 0, &opError{op: "acquire", keys: a.keys, what: err, why: a.refused()}
+		return 0, &opError{op: "acquire", keys: a.keys, what: err, why: a.notAcquired()}
 	case pause == backoff.Stop:
-		return 0, a.refused()
+		return 0, a.notAcquired()
 	}
 	return pause, nil
 }
 
-// accept returns the lock that a grant makes. It returns nil if the grant came too late, and
-// the grant then goes to the next waiter.
+// accept makes a lock of a grant. It returns nil if the grant came too late; the grant then
+// goes to the next waiter.
 func (a *acquisition) accept(ctx context.Context, g waitqueue.Grant) *Lock {
 	a.waiter = nil
 	how := WaitGranted
@@ -100,7 +100,7 @@ func (a *acquisition) accept(ctx context.Context, g waitqueue.Grant) *Lock {
 	}
 	lock := a.newLock()
 	lock.claim = g.Claim
-	failed := a.keep(ctx, lock, numbersOfGrant(g), grant{a.locker.clock.Now(), g.Until, g.Until, how})
+	failed := a.startHold(ctx, lock, won{start: a.locker.clock.Now(), until: g.Until, fenceBy: g.Until, numbers: numbersOfGrant(g), how: how})
 	if failed != nil {
 		a.locker.queue.Return(a.keys[0], g)
 		return nil
@@ -114,14 +114,14 @@ func (a *acquisition) queues() bool {
 	return a.locker.queue != nil && a.waits && len(a.keys) == 1
 }
 
-// contendedLocally reports whether this process holds the key, or asks the nodes for it
-// already in their queues, so that an attempt would be pointless or out of turn.
+// contendedLocally reports whether this process holds the key, or has a candidate for it in
+// the nodes' queues. An attempt would then be pointless, or out of turn.
 func (a *acquisition) contendedLocally() bool {
 	return a.queues() && a.locker.queue.Contended(a.keys[0])
 }
 
-// settlesSplitVotes reports whether split votes are settled at once, since no queue follows
-// in which they would be.
+// settlesSplitVotes reports whether the attempt must settle split votes itself, because no
+// queue follows that would settle them.
 func (a *acquisition) settlesSplitVotes() bool {
 	if !a.queues() || !a.locker.queue.Enabled() {
 		return true
@@ -137,7 +137,7 @@ func (a *acquisition) enterQueue() {
 	}
 }
 
-// checkQueue notes whether the queue has failed, and whether it has dropped the acquisition.
+// checkQueue notes whether the queue has failed, and whether the queue has removed the waiter.
 func (a *acquisition) checkQueue() {
 	if a.waiter == nil {
 		return
@@ -148,14 +148,15 @@ func (a *acquisition) checkQueue() {
 	}
 }
 
-// leaveQueue gives up the place in the queue. A grant that has come goes to the next waiter.
+// leaveQueue gives up the place in the queue. A grant that has already come goes to the next
+// waiter.
 func (a *acquisition) leaveQueue() {
 	if a.waiter != nil {
 		a.waiter.Leave()
 	}
 }
 
-// untilGranted returns a ctx that also ends once the lock is granted, since an attempt must
+// untilGranted returns a ctx that also ends once the lock is granted, so that an attempt does
 // not keep a grant waiting. The caller calls done when the attempt is over.
 func (a *acquisition) untilGranted(ctx context.Context) (asking context.Context, done func()) {
 	if a.waiter == nil {
@@ -172,30 +173,31 @@ func (a *acquisition) untilGranted(ctx context.Context) (asking context.Context,
 
 var errHeldHere = errors.New("not asked: this process holds it")
 
-// refuse notes how an attempt failed. One that was interrupted says less than an earlier one
-// that was decided.
-func (a *acquisition) refuse(failed *refusal) {
+// noteFailure notes how an attempt failed. An interrupted attempt says less than an earlier
+// one that the nodes decided, and does not replace it.
+func (a *acquisition) noteFailure(failed *failure) {
 	if failed.verdict != quorum.Pending || a.last == nil {
 		a.last = failed
 	}
 }
 
-// refused returns the error of the latest attempt, with what has become known since without
-// an attempt: this process holds the key, or has a place in the nodes' queues.
-func (a *acquisition) refused() *QuorumError {
+// notAcquired returns the error of an acquisition that ends without the lock: each node's
+// vote on the latest attempt, or its later answer to the candidate that this process has in
+// the queues.
+func (a *acquisition) notAcquired() *QuorumError {
 	l, last := a.locker, a.last
 	if last == nil {
-		last = &refusal{verdict: quorum.Lost, tally: quorum.NewTally(l.nodes.Len())}
+		last = &failure{verdict: quorum.Lost, tally: quorum.NewTally(l.nodes.Len())}
 	}
 	tally := last.tally
 	if a.queues() {
 		tally = quorum.NewTally(l.nodes.Len())
 		for i, known := range l.queue.Replies(a.keys[0], errHeldHere) {
-			tally.Cast(i, latest(known, last.tally.Replies[i], a.local))
+			tally.Cast(i, latestReply(known, last.tally.Replies[i], a.skipped))
 		}
 	}
-	reason := last.reason()
-	if a.local && tally.Verdict() == quorum.Unreachable {
+	reason := last.sentinel()
+	if a.skipped && tally.Verdict() == quorum.Unreachable {
 		reason = ErrNoQuorum
 	}
 	reasons := []error{reason}
@@ -207,10 +209,11 @@ func (a *acquisition) refused() *QuorumError {
 	return l.quorumError("acquire", a.keys, tally, reasons...)
 }
 
-// latest returns what a node said last: what is known of it now, if no attempt was made
-// since; else the vote of the attempt, with the owner's metadata if only the queue learned it.
-func latest(known, voted quorum.Reply, local bool) quorum.Reply {
-	if local && known.Vote != quorum.Awaited || voted.Vote == quorum.Awaited && known.Vote == quorum.Refused {
+// latestReply returns a node's latest reply. If the latest attempt was skipped, that is what
+// the queue knows. Otherwise it is the vote on the attempt, with the owner's metadata if only
+// the queue has learned it.
+func latestReply(known, voted quorum.Reply, skipped bool) quorum.Reply {
+	if skipped && known.Vote != quorum.Awaited || voted.Vote == quorum.Awaited && known.Vote == quorum.Refused {
 		if metadata := node.Metadata(known.Owner); known.Err == errHeldHere && metadata != "" {
 			known.Err = &node.Owned{Metadata: metadata}
 		}

@@ -44,7 +44,7 @@ func Do(ctx context.Context, l *Locker, key string, ttl time.Duration, fn func(c
 }
 
 // FromContext returns the lock that ctx belongs to: that of the innermost [With], or
-// the [Lock] whose [Lock.Context] ctx comes from. It reports false if there is none.
+// the [Lock] whose [Lock.Context] is ctx or a parent of it. It reports false if there is none.
 func FromContext(ctx context.Context) (*Lock, bool) {
 	lock, ok := ctx.Value(lockKey{}).(*Lock)
 	return lock, ok
@@ -67,11 +67,16 @@ func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duratio
 		lock.hold.Auto(lock.config.thresholdOf(lock.ttl))
 	}
 	fnCtx, cancel := context.WithCancelCause(context.WithValue(ctx, lockKey{}, lock))
-	lock.hold.Bind(cancel)
-	if l.chain == nil {
-		value, err = fn(fnCtx)
-		return value, lostBefore(lock, err)
+	lock.hold.Bind(cancel) // the end of the hold ends fnCtx
+	if l.chain != nil {
+		return holdThrough(fnCtx, lock, fn)
 	}
+	value, err = fn(fnCtx)
+	return value, lostBefore(lock, err)
+}
+
+// holdThrough runs fn inside the middleware.
+func holdThrough[T any](fnCtx context.Context, lock *Lock, fn func(context.Context) (T, error)) (T, error) {
 	var run outcome[T]
 	op := lock.op(OpHold, lock.ttl, func(ctx context.Context, _ *Op) (err error) {
 		run.begin()
@@ -80,7 +85,7 @@ func with[T any](ctx context.Context, l *Locker, keys []string, ttl time.Duratio
 		value, err = fn(ctx)
 		return lostBefore(lock, err)
 	})
-	err = lock.through(fnCtx, op)
+	err := lock.through(fnCtx, op)
 	value, begun, running := run.take()
 	switch {
 	case err != nil:
@@ -96,14 +101,14 @@ func (l *Locker) noFunction(keys ...string) error {
 	return opErrorf("hold", l.prefix(slices.Clone(keys)), "fn is nil: must be a function")
 }
 
-// outcome carries fn's value past the middleware. If a middleware returns before next does,
-// fn may still be running when With returns its error ([Middleware] promises that error). fn
-// would then write a variable that With reads, so its value goes here, under a mutex.
+// outcome carries fn's value past the middleware. A middleware that returns before next does
+// leaves fn running when With returns ([Middleware] promises an error for that). So fn's
+// value is written and read under a mutex.
 type outcome[T any] struct {
 	mu      sync.Mutex // guards what follows
-	value   T
-	begun   bool
-	running int
+	value   T          // of the latest call of fn
+	begun   bool       // fn was called
+	running int        // calls of fn that have not returned
 }
 
 func (o *outcome[T]) begin() {
@@ -136,7 +141,7 @@ func lostBefore(lock *Lock, err error) error {
 	switch {
 	case errors.Is(lost, ErrReleased) && !errors.Is(lost, ErrLost):
 		return err // fn released it itself
-	case !errors.Is(lost, ErrLost): // closed
+	case !errors.Is(lost, ErrLost): // the Locker was closed
 		lost = &opError{op: "hold", keys: lock.claim.Keys, what: ErrLost, why: lost}
 	}
 	if err == nil || errors.Is(lost, err) {

@@ -1,7 +1,6 @@
-// Package clock is the one clock by which validity is measured: monotonic time, which also
-// goes forward by the time for which the machine was suspended and by each step ahead of the
-// wall clock. It never goes back. So validity ends sooner after a step, and never later
-// (invariant 1).
+// Package clock measures validity. Its time is the monotonic time, plus the time for which the
+// machine was suspended, plus each step ahead of the wall clock. It never goes back. So after a
+// step, validity ends sooner and never later (invariant 1).
 package clock
 
 import (
@@ -29,11 +28,11 @@ func (i Instant) Sub(j Instant) time.Duration { return time.Duration(i - j) }
 
 // Clock tells the time, and how long a lock is valid by it. It is safe for concurrent use.
 //
-// Linux tells exactly how long it was suspended. On other systems, and where a hypervisor
-// stopped the whole machine, only the wall clock shows it, once it has been set right. That
-// cannot be told from any other step ahead.
+// Linux reports exactly how long the machine was suspended. On other systems, and where a
+// hypervisor stopped the whole machine, only the wall clock shows the suspension, once it has
+// been corrected. Such a correction looks like any other step ahead.
 //
-// The wall clock's steps are measured from the last look. Were they measured from the
+// The steps of the wall clock are measured from the last look. If they were measured from the
 // beginning, a wall clock that had been set back by an hour would hide a suspension of less
 // than an hour.
 type Clock struct {
@@ -41,7 +40,7 @@ type Clock struct {
 	last  atomic.Pointer[reckoning]
 }
 
-// New returns a Clock. drift is the part of a ttl by which the clocks of nodes and clients
+// New returns a Clock. drift is the fraction of a ttl by which the clocks of nodes and clients
 // may drift apart.
 func New(drift float64) *Clock {
 	c := &Clock{drift: drift}
@@ -49,9 +48,9 @@ func New(drift float64) *Clock {
 	return c
 }
 
-// Now returns the current instant, by the monotonic and the wall clock, which are all that
-// is cheap to read. A suspension that the wall clock does not show, since it was set back by
-// as much, is seen by Check.
+// Now returns the current instant. It reads the monotonic and the wall clock, which are cheap
+// to read. It misses a suspension that the wall clock does not show because it was set back by
+// as much; Check finds it.
 func (c *Clock) Now() Instant {
 	last, now := c.last.Load(), time.Now()
 	if i, ok := last.instant(look{mono: now, wall: now.Round(0), slept: last.slept}); ok {
@@ -60,7 +59,7 @@ func (c *Clock) Now() Instant {
 	return c.reckon(steady)
 }
 
-// Check is Now by all clocks.
+// Check is Now, but reads all clocks.
 func (c *Clock) Check() Instant {
 	if now, ok := c.last.Load().instant(see()); ok {
 		return now
@@ -68,14 +67,14 @@ func (c *Clock) Check() Instant {
 	return c.reckon(steady)
 }
 
-// Observe is Now by a reading of the monotonic and of the wall clock that the caller made,
-// on a machine that was not suspended. Tests step the clocks with it.
+// Observe is Now by the caller's readings of the monotonic and the wall clock, on a machine
+// that was not suspended. Tests step the clocks with it.
 func (c *Clock) Observe(mono, wall time.Time) Instant {
 	return c.reckon(func() look { return look{mono: mono, wall: wall, slept: c.last.Load().slept} })
 }
 
-// Time returns the instant as a time with a monotonic reading. For an instant that a jump
-// skipped it is the time of the jump. Only the last jump is known.
+// Time returns the instant as a time with a monotonic reading. For an instant that the last
+// jump skipped, it returns the time of the jump. Earlier jumps are forgotten.
 func (c *Clock) Time(i Instant) time.Time {
 	r := c.last.Load()
 	switch {
@@ -87,7 +86,7 @@ func (c *Clock) Time(i Instant) time.Time {
 	return r.mono.Add(i.Sub(r.at))
 }
 
-// Margin is the part of validity that is left to timers that fire late, beside the drift
+// Margin is what validity loses in addition to the drift, for timers that fire late
 // (https://redis.io/docs/latest/develop/use/patterns/distributed-locks/).
 const Margin = 2 * time.Millisecond
 
@@ -98,11 +97,11 @@ func (c *Clock) Validity(ttl time.Duration) time.Duration {
 }
 
 // KeyTTL returns the ttl to set on the keys so that a lock is valid for the smaller of
-// Validity(ttl) and most. A most of 0 is no limit.
+// Validity(ttl) and most. A most of 0 means no limit.
 func (c *Clock) KeyTTL(ttl, most time.Duration) time.Duration {
 	if most <= 0 || most >= c.Validity(ttl) {
 		return ttl
 	}
-	// Validity's inverse, and a millisecond for what is rounded.
+	// The inverse of Validity, plus a millisecond for rounding.
 	return min(ttl, time.Duration(math.Ceil(float64(most+Margin)/(1-c.drift)))+time.Millisecond)
 }

@@ -2,14 +2,14 @@ package clock
 
 import "time"
 
-// Jump is time that passed while the monotonic clock stood still, or that may have.
+// Jump is time that passed, or may have passed, while the monotonic clock stood still.
 type Jump struct {
 	By        time.Duration
 	At        time.Time // when it was seen
 	Suspended bool      // the machine was suspended; otherwise its wall clock was set ahead
 }
 
-// Jumped returns the end of what the last jump skipped, which differs after each jump.
+// Jumped returns the instant to which the last jump went. It changes with each jump.
 func (c *Clock) Jumped() Instant { return c.last.Load().to }
 
 // Skipped returns the last jump if it skipped the instant, and otherwise nil.
@@ -23,11 +23,11 @@ func (c *Clock) Skipped(i Instant) *Jump {
 }
 
 const (
-	// gain is the smallest step that counts as a jump. Smaller ones are not lost: they
-	// count once they add up to it.
+	// gain is the smallest step that counts as a jump. Smaller steps are not lost: they count
+	// once they add up to gain.
 	gain = time.Millisecond
 	// slack bounds how far the wall clock may seem to fall back although it was not set: the
-	// clocks are read one after the other, and some tick only every 16 ms. If it were 0,
+	// clocks are read one after the other, and some tick only every 16 ms. If slack were 0,
 	// each reading that is a little late would make the next one a gain, and these gains
 	// would add up.
 	slack = 20 * time.Millisecond
@@ -37,7 +37,7 @@ const (
 type look struct {
 	mono  time.Time     // its monotonic reading counts
 	wall  time.Time     // has no monotonic reading
-	slept time.Duration // how long the machine was suspended, since an origin of its own
+	slept time.Duration // how long the machine has been suspended, see slept
 }
 
 func see() look {
@@ -45,7 +45,7 @@ func see() look {
 	return look{mono: now, wall: now.Round(0), slept: slept()}
 }
 
-// steady returns a look with which another look agrees. A single one is wrong if this
+// steady returns a look that agrees with the look before it. A single look is wrong if this
 // goroutine, or the machine, was stopped between two of its readings.
 func steady() look {
 	l := see()
@@ -59,8 +59,8 @@ func steady() look {
 	return l
 }
 
-// since returns what has passed by the monotonic clock, how long the machine was suspended
-// besides, and how far the wall clock was set ahead of both.
+// since returns the time that has passed by the monotonic clock, how long the machine was
+// suspended in addition, and how far the wall clock was set ahead of the sum.
 func (l look) since(before look) (passed, slept, stepped time.Duration) {
 	passed = l.mono.Sub(before.mono)
 	slept = l.slept - before.slept
@@ -73,14 +73,14 @@ type reckoning struct {
 	look
 	at       Instant // of the look
 	jump     Jump    // the last
-	from, to Instant // what it skipped: the instants after from, up to to
+	from, to Instant // it skipped the instants after from, up to to
 }
 
 // instant returns the instant of a look. It reports false if the look finds a clock out of
 // step.
 func (r *reckoning) instant(l look) (Instant, bool) {
 	passed, slept, stepped := l.since(r.look)
-	// A look from before r is not news.
+	// A look from before r tells nothing new.
 	steps := passed >= 0 && (slept >= gain || stepped >= gain || stepped < -slack)
 	return r.at.Add(passed), !steps
 }
@@ -88,7 +88,7 @@ func (r *reckoning) instant(l look) (Instant, bool) {
 // next returns the reckoning that follows a look that found a clock out of step.
 func (r *reckoning) next(l look) *reckoning {
 	passed, slept, stepped := l.since(r.look)
-	if slept < gain { // not yet counted, so still to be
+	if slept < gain { // not counted now, so a later look must count it
 		slept, l.slept = 0, r.slept
 	}
 	if stepped < gain {
@@ -104,9 +104,9 @@ func (r *reckoning) next(l look) *reckoning {
 	return n
 }
 
-// reckon returns the current instant by looks of its own, which it takes after it has read
-// the last reckoning: otherwise it could take a wall clock from before a step for one that
-// was set back since.
+// reckon returns the current instant. It reads the last reckoning before it takes its own look.
+// In the other order, it could take a look from before a step for a wall clock that was set
+// back since.
 func (c *Clock) reckon(see func() look) Instant {
 	for {
 		last := c.last.Load()

@@ -13,10 +13,9 @@ const (
 
 // slept returns how long the machine has been suspended since it was started. During a
 // suspension CLOCK_BOOTTIME goes on and CLOCK_MONOTONIC does not, and neither can be set.
-// Both are read here, and not one of them by time.Now: that is another clock under
-// testing/synctest.
+// slept reads both itself: under testing/synctest, time.Now is another clock.
 //
-// CLOCK_BOOTTIME is read first, so that a pause between the two is not taken for a
+// CLOCK_BOOTTIME is read first, so that a pause between the two readings does not look like a
 // suspension.
 func slept() time.Duration {
 	boot, ok := read(clockBoottime)
@@ -27,7 +26,7 @@ func slept() time.Duration {
 	return boot - mono
 }
 
-// read is a system call that never blocks: the scheduler need not know of it.
+// read makes a system call that never blocks, so the scheduler need not know of it.
 func read(clock uintptr) (time.Duration, bool) {
 	var t syscall.Timespec
 	_, _, failed := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, clock, uintptr(unsafe.Pointer(&t)), 0)

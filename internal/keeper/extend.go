@@ -23,13 +23,13 @@ func (h *Hold) Auto(threshold time.Duration) {
 // StopAuto stops what Auto started.
 func (h *Hold) StopAuto() { h.Auto(0) }
 
-// Extend extends the hold once, now, to ttl from now. It waits for timeout per node, see
-// [quorum.Poll.Wait], and no longer than the hold is valid. It returns what the nodes said,
-// and whether the hold was extended.
+// Extend extends the hold once, to ttl from now. It waits for timeout per node, see
+// [quorum.Poll.Wait], and no longer than the hold is valid. It returns the votes, and whether
+// the hold was extended.
 func (h *Hold) Extend(ctx context.Context, ttl, timeout time.Duration) (*quorum.Tally, bool) {
 	k := h.keeper
 	start := k.clock.Now() // before the first byte is sent (invariant 1)
-	// If the hold has ended since, the nodes say so themselves, at once.
+	// If the hold has ended since, the nodes refuse at once, and need no patience.
 	patience := node.Patience{Timeout: timeout, Limit: max(h.left(start), clock.Margin)}
 	poll, verdict := k.askToExtend(ctx, node.Extension{Claim: h.claim, TTL: h.keyTTL(start, ttl), Due: h.deadlineTime()}, patience)
 	tally := poll.Tally()
@@ -37,9 +37,9 @@ func (h *Hold) Extend(ctx context.Context, ttl, timeout time.Duration) (*quorum.
 	return tally, h.settle(start, ttl, verdict, tally)
 }
 
-// ExtendClaim extends a claim that is valid until the given instant, and that no Hold keeps
-// yet, by the ttl of options. It returns the end of its validity then, or 0 if the nodes did
-// not extend it in time.
+// ExtendClaim extends a claim that has no Hold yet, and is valid until the given instant, by
+// the ttl of options. It returns the new end of validity, or 0 if the nodes did not extend the
+// claim in time.
 func (k *Keeper) ExtendClaim(ctx context.Context, claim *node.Claim, options HoldOptions, until clock.Instant, timeout time.Duration) clock.Instant {
 	start := k.clock.Now() // before the first byte is sent (invariant 1)
 	patience := node.Patience{Timeout: timeout, Limit: until.Sub(start)}
@@ -54,18 +54,18 @@ func (k *Keeper) ExtendClaim(ctx context.Context, claim *node.Claim, options Hol
 // askToExtend sends an extension to every node and waits for the verdict.
 func (k *Keeper) askToExtend(ctx context.Context, e node.Extension, p node.Patience) (*quorum.Poll, quorum.Verdict) {
 	p.Stop = k.stop
-	slots := make([]node.PendingExtension, k.config.Nodes.Len()) // not the hold's: a poll's votes must all be cast
-	return k.config.Nodes.Ask(ctx, e.Claim, p, func(i int, n *node.Node, v node.ReplyHandler) {
-		n.Extend(node.Extension{Pending: &slots[i], Claim: e.Claim, TTL: e.TTL, Due: e.Due, Handler: v})
+	pending := make([]node.PendingExtension, k.config.Nodes.Len()) // not Hold.pending, where a later extension replaces this one: every vote of a poll must be cast
+	return k.config.Nodes.Ask(ctx, e.Claim, p, func(i int, n *node.Node, reply node.ReplyHandler) {
+		n.Extend(node.Extension{Pending: &pending[i], Claim: e.Claim, TTL: e.TTL, Due: e.Due, Handler: reply})
 	})
 }
 
-// ExtendDue extends a hold by ttl, as part of an Owner.Extend, and waits for the result, but
-// no longer than until the next try is due. A quorum that comes later counts all the same.
+// ExtendDue extends a hold by ttl, as part of an Owner.Extend, and waits for the result until
+// the next try is due. A quorum that comes later still counts.
 func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Tally, bool) {
 	k := h.keeper
 	k.mu.Lock()
-	patience := h.retry()
+	patience := h.retryPause()
 	r := h.newRound(k.clock.Now(), ttl)
 	r.settled = make(chan struct{})
 	k.mu.Unlock()
@@ -83,13 +83,13 @@ func (h *Hold) ExtendDue(ttl time.Duration) (*quorum.Tally, bool) {
 		waited = false
 	}
 	k.mu.Lock()
-	k.endTurn(h) // the caller's middleware may run on: it does not count
+	k.endTurn(h) // a middleware may still run after this: that time is not part of the turn
 	k.mu.Unlock()
 	return r.outcome(patience, waited)
 }
 
-// settle applies the result of an extension and reports whether the deadline now is the one
-// it asked for. tally is needed only if a quorum did not grant the extension.
+// settle applies the result of an extension. It reports whether the hold is now valid for as
+// long as the extension asked. tally is needed only if a quorum did not grant the extension.
 func (h *Hold) settle(start clock.Instant, ttl time.Duration, verdict quorum.Verdict, tally *quorum.Tally) bool {
 	k := h.keeper
 	if verdict != quorum.Won {
@@ -98,9 +98,9 @@ func (h *Hold) settle(start clock.Instant, ttl time.Duration, verdict quorum.Ver
 			// Outdated: a quorum has extended the hold since.
 		case tally.Denied():
 			// So many nodes answered that they do not hold our key that no quorum is
-			// left, whatever the others say: the hold is over now (invariant 2). A node
-			// whose key was set again counts among them, since another owner may have
-			// held it in between (invariant 3).
+			// left, whatever the rest answer: the hold is over now (invariant 2). A node
+			// that has set the key again counts as one of them, since another owner may
+			// have held the key in between (invariant 3).
 			h.lose(tally)
 		default:
 			h.failed.Store(&failure{start: start, tally: tally})
@@ -114,7 +114,7 @@ func (h *Hold) settle(start clock.Instant, ttl time.Duration, verdict quorum.Ver
 	}
 	storeMax(&h.extended, start)
 	k.mu.Lock()
-	if ttl >= h.options.TTL { // a shorter one does not complete the start
+	if ttl >= h.options.TTL { // a shorter ttl does not complete the extension at the start
 		h.startPause = 0
 	}
 	k.reschedule(h, start)
@@ -122,14 +122,14 @@ func (h *Hold) settle(start clock.Instant, ttl time.Duration, verdict quorum.Ver
 	return true
 }
 
-// storeMax sets latest to start, unless it is later already.
+// storeMax sets latest to start, unless latest is later.
 func storeMax(latest *atomic.Int64, start clock.Instant) {
 	for old := latest.Load(); int64(start) > old && !latest.CompareAndSwap(old, int64(start)); {
 		old = latest.Load()
 	}
 }
 
-// keyTTL returns the ttl that an extension which starts then sets on the keys.
+// keyTTL returns the ttl that an extension from start sets on the keys.
 func (h *Hold) keyTTL(start clock.Instant, ttl time.Duration) time.Duration {
 	if h.max == clock.Never {
 		return ttl
@@ -137,9 +137,9 @@ func (h *Hold) keyTTL(start clock.Instant, ttl time.Duration) time.Duration {
 	return max(h.keeper.clock.KeyTTL(ttl, h.max.Sub(start)), time.Millisecond)
 }
 
-// advance moves the end of validity to until, unless the hold has ended or
-// should have (invariant 1), and never back. It reports whether the hold is
-// valid until then, or for as long as its options let it be.
+// advance moves the end of validity forward to until, unless the hold has ended or its
+// deadline has passed (invariant 1). It reports whether the hold is valid until then, or for
+// as long as MaxHold allows.
 //
 // The deadline may pass between the look at the clock and the swap. If the timer
 // has ended the hold by then, the swap fails. If the timer is late, the swap

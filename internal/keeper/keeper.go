@@ -1,6 +1,19 @@
-// Package keeper keeps the locks that one Locker holds. It ends each at its deadline, by a
-// timer of its own, and extends those that are to be extended. A held lock costs no
-// goroutine (invariant 11).
+// Package keeper keeps the locks that one Locker holds. Each lock has a timer that ends it at
+// its deadline. The Keeper extends the locks that ask for it. A held lock costs no goroutine
+// (invariant 11).
+//
+// The way of a lock that loses its quorum, in reading order:
+//
+//   - Hold.Auto (extend.go) schedules the lock. Keeper.run (keeper.go) calls startDue
+//     (schedule.go), which starts a round for each lock that is due. With middleware, the
+//     owner starts the round when it is its turn (turns.go).
+//   - dispatch (round.go) sends the round to every node. The votes come to round.Cast, and
+//     Hold.settle (extend.go) applies the result.
+//   - If so many nodes answered that they do not hold the lock that no quorum is left, settle
+//     calls Hold.lose (hold.go). If nodes are silent, the deadline stays where it is, and the
+//     lock's timer calls Hold.fire, and so Expire.
+//   - Both end in endKeepingClaim, which ends the contexts: the hold's own, and the one that
+//     With has bound by Hold.Bind. afterLoss then cleans up.
 //
 // A hold's validity is one atomic word, written by compare-and-swap only. The Keeper's mutex
 // guards when a hold is extended next; nothing blocks and no user code runs while it is held.
@@ -16,11 +29,11 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// tick is how often the clocks are compared while a lock is held: a timer does not see that
-// the machine was suspended.
+// tick is the pause between two comparisons of the clocks while a lock is held: a timer does
+// not see that the machine was suspended.
 const tick = time.Second
 
-// Config is what a Keeper works with.
+// Config configures a Keeper.
 type Config struct {
 	Nodes *node.Nodes
 	Clock *clock.Clock
@@ -34,7 +47,7 @@ type Owner interface {
 	// Cause makes the error with which the ctx of a lost hold ends. It must not block
 	// (invariant 2).
 	Cause(l Loss) error
-	// Ended is called when the hold has ended without being released. It must not block.
+	// Ended is called after the hold has ended without being released. It must not block.
 	Ended()
 	// Extend is called, with Config.Middleware, for each automatic extension that is due, on
 	// a goroutine of its own and at most once at a time. It calls Hold.ExtendDue, or returns
@@ -48,9 +61,9 @@ type Owner interface {
 type Keeper struct {
 	config Config
 	clock  *clock.Clock
-	wake   chan struct{} // has room for one: the loop looks at everything again
+	wake   chan struct{} // has room for one; wakes the loop
 	stop   chan struct{}
-	// running are the goroutines: the loop, and those of Owner.Extend and Owner.Lost.
+	// running counts the goroutines: the loop, and those of Owner.Extend and Owner.Lost.
 	running sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows, and the holds' scheduling
@@ -95,12 +108,12 @@ func (k *Keeper) Close(cause error) {
 	k.mu.Unlock()
 	for _, h := range k.all() {
 		if h.end(cause) {
-			h.lost(0)
+			h.afterLoss(0)
 		}
 		h.Done()
 	}
 	k.mu.Lock()
-	for len(k.holds) > 0 { // those that are ending elsewhere
+	for len(k.holds) > 0 { // other goroutines are ending these holds
 		k.emptied.Wait()
 	}
 	k.mu.Unlock()
@@ -125,7 +138,7 @@ func (k *Keeper) Wait() { k.running.Wait() }
 func (k *Keeper) run() {
 	timer := time.NewTimer(tick)
 	defer timer.Stop()
-	var jumped clock.Instant // as the clock began, even if this goroutine starts late
+	var jumped clock.Instant // 0, as for a new clock, even if this goroutine starts late
 	for {
 		now := k.clock.Check()
 		if last := k.clock.Jumped(); last != jumped {
@@ -142,8 +155,8 @@ func (k *Keeper) run() {
 	}
 }
 
-// expireAll ends the holds that have expired although their timers have not fired: timers do
-// not see that the wall clock jumped.
+// expireAll ends the holds whose deadline has passed but whose timers have not fired: a timer
+// does not see that the wall clock jumped.
 func (k *Keeper) expireAll() {
 	for _, h := range k.all() {
 		h.Expire()

@@ -10,9 +10,8 @@ import (
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
-// round is one extension of one hold, on all nodes. It counts for as long as the hold is
-// valid, whatever the result of later rounds: a quorum that comes late still counts from the
-// start of its own round.
+// round is one extension of one hold, on all nodes. It counts while the hold is valid,
+// whatever the result of later rounds: a late quorum counts from the start of its own round.
 type round struct {
 	hold  *Hold
 	start clock.Instant
@@ -20,9 +19,9 @@ type round struct {
 
 	mu       sync.Mutex // guards what follows
 	tally    *quorum.Tally
-	sent     uint64        // the nodes to which it has been sent, as bits
-	extended bool          // the hold was extended by it
-	settled  chan struct{} // closed when it is won or cannot be; nil if no goroutine waits
+	sent     uint64        // the nodes, as bits, to which the round has been sent
+	extended bool          // the round extended the hold
+	settled  chan struct{} // closed when the round is won or lost; nil if no goroutine waits
 }
 
 var _ node.ReplyHandler = (*round)(nil)
@@ -30,15 +29,15 @@ var _ node.ReplyHandler = (*round)(nil)
 // newRound makes a round the latest of its hold. k.mu is held.
 func (h *Hold) newRound(start clock.Instant, ttl time.Duration) *round {
 	nodes := h.keeper.config.Nodes.Len()
-	if h.slots == nil {
-		h.slots = make([]node.PendingExtension, nodes)
+	if h.pending == nil {
+		h.pending = make([]node.PendingExtension, nodes)
 	}
 	h.round = &round{hold: h, start: start, ttl: ttl, tally: quorum.NewTally(nodes)}
 	return h.round
 }
 
-// dispatch sends the rounds to every node. Where the round before of a hold has
-// not been sent yet, the new one takes its place.
+// dispatch sends the rounds to every node. A round replaces the previous one of its hold on
+// each node to which that has not been sent yet.
 func (k *Keeper) dispatch(rounds ...*round) {
 	batch := make([]node.Extension, len(rounds))
 	for j, r := range rounds {
@@ -46,7 +45,7 @@ func (k *Keeper) dispatch(rounds ...*round) {
 	}
 	for i, n := range k.config.Nodes.All() {
 		for j, r := range rounds {
-			batch[j].Pending = &r.hold.slots[i]
+			batch[j].Pending = &r.hold.pending[i]
 		}
 		n.Extend(batch...)
 	}
@@ -59,14 +58,14 @@ func (r *round) Sent(node int, _ quorum.Progress) {
 	r.sent |= 1 << node
 }
 
-// Cast implements node.ReplyHandler. The vote that carries the round has its result applied. So does
-// the vote after which it can no longer be won, and each later one.
+// Cast implements node.ReplyHandler. It applies the result of the round when a vote wins it,
+// when a vote makes a quorum impossible, and at each later vote.
 func (r *round) Cast(node int, reply quorum.Reply) {
 	r.mu.Lock()
 	before := r.tally.Verdict()
 	r.tally.Cast(node, reply)
 	verdict := r.tally.Verdict()
-	if before == quorum.Won || verdict == quorum.Pending {
+	if before == quorum.Won || verdict == quorum.Pending { // applied already, or undecided
 		r.mu.Unlock()
 		return
 	}
@@ -84,8 +83,8 @@ func (r *round) Cast(node int, reply quorum.Reply) {
 	}
 }
 
-// giveUp notes a round that is still open after a time as its hold's latest
-// failure.
+// giveUp notes a round that is still undecided after a time as its hold's latest failure. The
+// round may yet be won.
 func (r *round) giveUp(after time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,9 +93,9 @@ func (r *round) giveUp(after time.Duration) {
 	}
 }
 
-// outcome returns the votes of a round that a goroutine waits for, and whether the hold was
-// extended by it. If waited, its whole time has passed, and the nodes that have not answered
-// have failed.
+// outcome returns the votes of a round, and whether it extended the hold, for the goroutine
+// that has waited for it. waited says that it waited for the whole time: the nodes that have
+// not answered then count as failed.
 func (r *round) outcome(after time.Duration, waited bool) (*quorum.Tally, bool) {
 	r.mu.Lock()
 	if r.tally.Verdict() == quorum.Pending {
@@ -107,7 +106,7 @@ func (r *round) outcome(after time.Duration, waited bool) (*quorum.Tally, bool) 
 		return r.close(after), false
 	}
 	r.mu.Unlock()
-	<-r.settled // at once: the goroutine of the vote that settled it applies the result
+	<-r.settled // soon: the goroutine that cast the deciding vote is applying the result
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.tally.Clone(), r.extended

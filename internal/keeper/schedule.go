@@ -7,35 +7,34 @@ import (
 	"github.com/redis-kit/redlock/internal/clock"
 )
 
-// tries is how often an extension is tried before validity ends: the first when
-// the threshold is reached, the others spread over what remains until the
-// deadline.
+// tries is the number of times an extension is tried before the deadline: first when the
+// threshold is reached, then at equal intervals until the deadline.
 const tries = 4
 
-// startDue starts a round for each hold that is due, and returns when to look
-// again.
+// startDue starts a round for each hold that is due, or has its owner start it. It returns
+// when to look again.
 func (k *Keeper) startDue(now clock.Instant) clock.Instant {
 	var rounds []*round
 	k.mu.Lock()
 	for len(k.schedule) > 0 && k.schedule[0].due <= now {
 		h := k.schedule[0]
-		h.due = now.Add(h.retry()) // unless it is extended before
+		h.due = now.Add(h.retryPause()) // unless it is extended before
 		heap.Fix(&k.schedule, 0)
 		switch {
 		case k.closed:
 		case !k.config.Middleware || h.startPause > 0:
 			if h.round != nil {
-				h.round.giveUp(h.retry())
+				h.round.giveUp(h.retryPause())
 			}
 			rounds = append(rounds, h.newRound(now, h.options.TTL))
-		case h.queued: // it is still to be extended
+		case h.queued: // it still waits for its turn
 		case h.extending:
-			h.extendAgain = true // at once when this one is over
+			h.extendAgain = true // at once when this extension is over
 		default:
-			k.begin(h)
+			k.awaitTurn(h)
 		}
 	}
-	turns := k.takeTurns(now)
+	look := k.startTurns(now)
 	k.planned = clock.Never
 	if len(k.holds) > 0 {
 		k.planned = now.Add(tick)
@@ -43,7 +42,7 @@ func (k *Keeper) startDue(now clock.Instant) clock.Instant {
 	if len(k.schedule) > 0 {
 		k.planned = min(k.planned, k.schedule[0].due)
 	}
-	k.planned = min(k.planned, turns)
+	k.planned = min(k.planned, look)
 	next := k.planned
 	k.mu.Unlock()
 	if len(rounds) > 0 {
@@ -52,16 +51,16 @@ func (k *Keeper) startDue(now clock.Instant) clock.Instant {
 	return next
 }
 
-// retry returns the time from one try to the next.
-func (h *Hold) retry() time.Duration {
+// retryPause returns the time between two tries.
+func (h *Hold) retryPause() time.Duration {
 	if h.startPause > 0 {
 		return h.startPause
 	}
 	return max((h.threshold-h.options.Grace)/tries, time.Millisecond)
 }
 
-// reschedule sets when h is extended next, given its validity and when its last
-// extension started. k.mu is held.
+// reschedule sets the time of h's next extension, from its deadline and the start of its last
+// extension (0: none to consider). k.mu is held.
 func (k *Keeper) reschedule(h *Hold, last clock.Instant) {
 	deadline := h.deadline.Load()
 	if h.threshold == 0 && h.startPause == 0 || deadline < 0 || clock.Instant(deadline).Add(h.options.Grace) >= h.max {
@@ -73,8 +72,8 @@ func (k *Keeper) reschedule(h *Hold, last clock.Instant) {
 	if h.startPause > 0 {
 		h.due = k.clock.Now()
 	}
-	if last > 0 { // with a threshold near the ttl, extensions would follow each other at once
-		h.due = max(h.due, last.Add(h.retry()))
+	if last > 0 { // with a threshold near the ttl, extensions would follow without a pause
+		h.due = max(h.due, last.Add(h.retryPause()))
 		h.unqueue()
 	}
 	if h.index < 0 {
@@ -91,7 +90,7 @@ func (k *Keeper) unschedule(h *Hold) {
 	}
 }
 
-// plan makes the loop look at due at the latest. k.mu is held.
+// plan has the loop look no later than due. k.mu is held.
 func (k *Keeper) plan(due clock.Instant) {
 	if due >= k.planned {
 		return
@@ -100,31 +99,11 @@ func (k *Keeper) plan(due clock.Instant) {
 	k.look()
 }
 
-// look makes the loop look now.
+// look has the loop look now.
 func (k *Keeper) look() {
 	select {
 	case k.wake <- struct{}{}:
 	default:
-	}
-}
-
-// extendThrough has the owner extend a hold that is due, and again if it is due again by
-// then.
-func (k *Keeper) extendThrough(h *Hold) {
-	defer func() { // also if a middleware ends its goroutine
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		k.endTurn(h)
-		again := h.extendAgain && !h.ended() && !k.closed
-		h.extending, h.extendAgain = false, false
-		if again {
-			k.begin(h)
-			k.look()
-		}
-	}()
-	start := k.clock.Now()
-	if err := h.owner.Extend(); err != nil {
-		h.failed.Store(&failure{start: start, err: err})
 	}
 }
 

@@ -6,43 +6,43 @@ import (
 	"github.com/redis-kit/redlock/internal/clock"
 )
 
-// Owner.Extend waits on a goroutine of its own for the nodes to answer, since it may wait
-// for anything else besides. When a hundred thousand holds are due, most of these goroutines
-// would wait only until their extension may be sent: a node takes three pipelines of 512 at a
-// time. So no more than maxTurns are started before others have ended, and the rest of the
-// holds wait without one. That bound does not depend on how many are held.
+// Owner.Extend runs on a goroutine of its own, because a middleware in it may wait for
+// anything. When a hundred thousand holds are due, most of these goroutines would only wait
+// until their extension may be sent: a node takes three pipelines of 512 at a time. So at most
+// maxTurns run at once, and the other holds wait for their turn without a goroutine. The bound
+// does not depend on the number of holds.
 //
-// But what a middleware does is up to the user, and a node may hang. Neither may hold up
-// the extensions of other holds, so one that takes far longer than others did is stuck, and
-// no longer counts. However many are, maxTurns others are started in that time.
+// A middleware may block, and a node may hang. Neither may delay the extensions of other
+// holds: a turn that takes far longer than turns usually do is stuck, and no longer counts. So
+// however many turns are stuck, maxTurns others start in that time.
 const (
 	maxTurns  = 4096
-	shortest  = 250 * time.Millisecond // before which none is stuck
-	overtaken = 4                      // how often others end in the time after which one is
+	shortest  = 250 * time.Millisecond // no turn is stuck before
+	overtaken = 4                      // a turn is stuck after so many times the usual length
 )
 
-// taken is the turn that a hold has.
-type taken struct {
+// turn is the turn of one hold.
+type turn struct {
 	since clock.Instant
 	over  bool
 }
 
-// turns are those of a Keeper. Its mutex guards them.
+// turns bounds the extensions through owners. Keeper.mu guards it.
 type turns struct {
-	most    int           // maxTurns, but for tests
-	taken   []*taken      // as they were taken, some of which may be over
-	count   int           // that are not
-	usual   time.Duration // how long those took that were not stuck, the last ones most
-	waiting []*Hold       // for a turn, in the order in which they became due; some are no longer queued
+	most    int           // maxTurns, except in tests
+	taken   []*turn       // in the order in which they began; some may be over
+	count   int           // of the turns in taken that are not over
+	usual   time.Duration // moving average of the length of turns that were not stuck
+	waiting []*Hold       // in the order in which they became due; some are no longer queued
 }
 
-// begin has h extended through its owner, as soon as it is its turn. k.mu is held.
-func (k *Keeper) begin(h *Hold) {
+// awaitTurn queues h, which its owner extends when it is its turn. k.mu is held.
+func (k *Keeper) awaitTurn(h *Hold) {
 	h.extending, h.queued = true, true
 	k.turns.waiting = append(k.turns.waiting, h)
 }
 
-// unqueue takes back what begin did, if it is not its turn yet. k.mu is held.
+// unqueue undoes awaitTurn, unless the turn has begun. k.mu is held.
 func (h *Hold) unqueue() {
 	if h.queued {
 		h.extending, h.queued = false, false
@@ -50,8 +50,8 @@ func (h *Hold) unqueue() {
 	h.extendAgain = false
 }
 
-// takeTurns starts what waits for its turn, and returns when to look again. k.mu is held.
-func (k *Keeper) takeTurns(now clock.Instant) clock.Instant {
+// startTurns starts the extensions whose turn it is, and returns when to look again. k.mu is held.
+func (k *Keeper) startTurns(now clock.Instant) clock.Instant {
 	t := &k.turns
 	stuck := max(shortest, overtaken*t.usual)
 	for len(t.taken) > 0 && (t.taken[0].over || now.Sub(t.taken[0].since) >= stuck) {
@@ -72,7 +72,7 @@ func (k *Keeper) takeTurns(now clock.Instant) clock.Instant {
 			continue
 		}
 		h.queued = false
-		h.turn = &taken{since: now}
+		h.turn = &turn{since: now}
 		t.taken = append(t.taken, h.turn)
 		t.count++
 		k.running.Go(func() { k.extendThrough(h) })
@@ -85,14 +85,34 @@ func (k *Keeper) takeTurns(now clock.Instant) clock.Instant {
 	return t.taken[0].since.Add(stuck)
 }
 
-func (t *turns) end(taken *taken) {
+// extendThrough has the owner extend a hold, and extend it again if it has become due again by
+// then.
+func (k *Keeper) extendThrough(h *Hold) {
+	defer func() { // also if a middleware ends its goroutine
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.endTurn(h)
+		again := h.extendAgain && !h.ended() && !k.closed
+		h.extending, h.extendAgain = false, false
+		if again {
+			k.awaitTurn(h)
+			k.look()
+		}
+	}()
+	start := k.clock.Now()
+	if err := h.owner.Extend(); err != nil {
+		h.failed.Store(&failure{start: start, err: err})
+	}
+}
+
+func (t *turns) end(taken *turn) {
 	if !taken.over {
 		taken.over = true
 		t.count--
 	}
 }
 
-// endTurn lets another hold have the turn of h. k.mu is held.
+// endTurn ends the turn of h, so that the next hold has one. k.mu is held.
 func (k *Keeper) endTurn(h *Hold) {
 	if t := &k.turns; !h.turn.over {
 		t.usual += (k.clock.Now().Sub(h.turn.since) - t.usual) / 64

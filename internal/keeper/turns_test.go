@@ -77,7 +77,7 @@ func TestExtensionsThatAreStuckHoldUpNoOthers(t *testing.T) {
 					all.Add(1)
 					defer all.Done()
 					if _, is := stuck.Load(h); is && silent {
-						time.Sleep(h.retry()) // as ExtendDue waits for nodes that say nothing
+						time.Sleep(h.retryPause()) // as ExtendDue waits for nodes that say nothing
 					} else if is {
 						<-over
 					}

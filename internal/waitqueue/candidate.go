@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	// usualWindow is the window, the time for which a grant sets a key, unless the ttl is
-	// shorter or the nodes are far away: a process that is stopped keeps the key no longer.
+	// usualWindow is the usual window: the time for which a grant sets a key. It bounds how
+	// long a stopped process keeps the key. The window is shorter if the ttl is, and longer if
+	// the nodes are far away.
 	usualWindow = 500 * time.Millisecond
 	// joinWindow is the number of joins after which a late vote is ignored.
 	joinWindow = 64
@@ -20,40 +21,40 @@ const (
 // allNodes is a set of nodes, as bits, that contains them all.
 const allNodes = ^uint64(0)
 
-// candidate stands in the nodes' queues for the first waiter of one key. Its claim changes:
-// it gives up what it has been granted by releasing the claim, and goes on with another one
-// of the same age. The Queue's mutex guards it.
+// candidate stands in the nodes' queues for the first waiter of one key. Its claim changes: to
+// give up votes, it releases the claim, and goes on with another one of the same age. The
+// Queue's mutex guards it.
 type candidate struct {
 	queue   *Queue
 	local   *localQueue
 	options node.ClaimOptions
 	ttl     time.Duration // of the waiter that it was made for
 	order   int64         // the wall clock when the process began to wait, in ms
-	since   clock.Instant // the same by the Keeper's clock
+	since   clock.Instant // the same moment by queue.clock
 	ended   bool
 
 	claim      *node.Claim
 	window     time.Duration // of the claim: it never changes under one token, see renew
 	base       int64         // the number of the last join before the claim's first
-	votesSince clock.Instant // since then the claim has had votes, void ones too; 0 if it has none
+	votesSince clock.Instant // since then the claim has had votes, valid or void; 0 if it has none
 
 	number int64                     // of the last join
 	sent   [joinWindow]clock.Instant // when each join was sent, by number
 	states []nodeState               // by node
-	holder string                    // token of the owner that was found to hold the key
-	ceded  uint64                    // nodes, as bits, whose votes the candidate left to the holder
+	holder string                    // token of the owner that recheck found to have a quorum; empty if none
+	ceded  uint64                    // nodes, as bits, that the candidate does not join: it left their votes to the holder
 
 	phase    phase
 	timer    *time.Timer   // runs onTimer
-	due      clock.Instant // when it does, unless the candidate rests
+	due      clock.Instant // when the timer fires, unless the candidate rests
 	pause    time.Duration // until the next recheck
-	rechecks int           // in this phase
+	rechecks int           // number of rechecks in this phase
 	restEnd  clock.Instant // the latest end of a rest
 	outage   bool          // the rest is for nodes that could not be reached
 }
 
-// startCandidate starts the localQueue's candidate for w, of the age that order and since
-// give. q.mu is held.
+// startCandidate starts the localQueue's candidate for w. order and since say when the process
+// began to wait. q.mu is held.
 func startCandidate(w *Waiter, order int64, since clock.Instant) {
 	q := w.queue
 	c := &candidate{
@@ -69,13 +70,13 @@ func startCandidate(w *Waiter, order int64, since clock.Instant) {
 }
 
 // renew releases the claim and goes on with another one of the same age, which keeps its
-// place in the queues. It returns the nodes, as bits, that had a valid vote for the claim.
-// (A command that gave the key up and kept the claim could be late: a node that runs it
-// after it has granted the claim again would take the key from its holder.)
+// place in the queues. It returns the nodes, as bits, whose votes for the old claim were
+// valid. (The token must change: a release that reused it could run late, after the node had
+// granted the token again, and delete the holder's key.)
 //
-// The window changes with the claim only: a node keeps the number of the join that was made
-// last, but the window of the join that arrived last. So with two windows under one token
-// the validity of a vote could be overestimated. q.mu is held.
+// The window changes only with the claim: a node keeps the number of the join that was sent
+// last, but the window of the join that arrived last. So with two windows under one token,
+// the candidate could overestimate the validity of a vote. q.mu is held.
 func (c *candidate) renew() (votedFor uint64) {
 	q := c.queue
 	if old := c.claim; old != nil {
@@ -87,7 +88,7 @@ func (c *candidate) renew() (votedFor uint64) {
 	c.claim.Ask(c.options)
 	c.window, _ = q.windowOf(c.ttl)
 	c.base, c.votesSince = c.number, 0
-	c.phase, c.rechecks = calm, 0 // not enterCalm: if the next claim fares no better, the pause goes on growing
+	c.phase, c.rechecks = calm, 0 // not enterCalm, so that the pause goes on growing if the next claim fares no better
 	for i := range c.states {
 		c.states[i].reset()
 	}
@@ -95,12 +96,12 @@ func (c *candidate) renew() (votedFor uint64) {
 	return votedFor
 }
 
-// fits reports whether w can use what the candidate is granted.
+// fits reports whether w can use a grant to the candidate.
 func (c *candidate) fits(w *Waiter) bool {
 	if c.options.Metadata != w.options.Metadata || c.options.Floor == 0 && w.options.Floor > 0 {
 		return false
 	}
-	// The key is set for no longer than w asks for, and for as long as w can use.
+	// A grant must not set the key for longer than w asks for, nor for less than w can use.
 	window, _ := c.queue.windowOf(w.ttl)
 	return c.window <= w.ttl && (c.ttl >= w.ttl || c.window >= window)
 }
@@ -111,8 +112,8 @@ func (c *candidate) joinAll() {
 	c.join(allNodes)
 }
 
-// join joins the queues of some nodes, given as bits. q.mu is held, and the calls are made
-// after it is released.
+// join joins the queues of some nodes, given as bits. q.mu is held; the joins are sent after it
+// is released.
 func (c *candidate) join(nodes uint64) {
 	q, now := c.queue, c.queue.clock.Now()
 	nodes = c.joinable(nodes, now)
@@ -139,9 +140,9 @@ func (c *candidate) join(nodes uint64) {
 	})
 }
 
-// joinable returns which of the nodes are to be joined now. A node that has not answered for
-// a window is not: the calls would renew grants of which nothing is heard (invariant 13). A
-// candidate that rests joins none.
+// joinable returns those of the nodes that the candidate may join now. It may not join a node
+// that has not answered for a window: the joins would renew grants without the candidate
+// hearing of them (invariant 13). A candidate that rests joins no node.
 func (c *candidate) joinable(nodes uint64, now clock.Instant) (joinable uint64) {
 	for i := range c.states {
 		if c.phase != resting && nodes&^c.ceded&(1<<i) != 0 && !c.overdue(i, now) {
@@ -151,7 +152,7 @@ func (c *candidate) joinable(nodes uint64, now clock.Instant) (joinable uint64) 
 	return joinable
 }
 
-// entry returns the candidate's entry in the nodes' queues, as of its last join.
+// entry returns the candidate's entry in the nodes' queues for its latest join.
 func (c *candidate) entry(now clock.Instant) *node.Entry {
 	entry := &node.Entry{
 		Number: c.number, Order: c.order, Waited: now.Sub(c.since), Channel: c.queue.channel, Window: c.window,
@@ -163,7 +164,7 @@ func (c *candidate) entry(now clock.Instant) *node.Entry {
 	return entry
 }
 
-// refresh joins a node again, unless it owes an answer.
+// refresh joins a node again, unless an answer of the node is outstanding.
 func (c *candidate) refresh(i int) {
 	if len(c.states[i].unanswered) == 0 {
 		c.join(1 << i)
@@ -182,8 +183,8 @@ func (c *candidate) Joined(i int, command *node.Command) {
 	}
 }
 
-// noteAnswer notes that a join is answered, under whatever claim it was made, and how long
-// the node took.
+// noteAnswer notes the answer to a join, of this claim or an earlier one, and how long the
+// node took.
 func (c *candidate) noteAnswer(i int, command *node.Command) {
 	s, number := &c.states[i], command.Entry.Number
 	s.unanswered = slices.DeleteFunc(s.unanswered, func(n int64) bool { return n == number })
@@ -207,8 +208,8 @@ func (c *candidate) noteOutcome(i int, command *node.Command) {
 	}
 }
 
-// noteRefusal notes that another owner has the node's vote, and sets the timer earlier if
-// the candidate is near the front of the queue.
+// noteRefusal notes that another owner has the node's vote. It sets the timer earlier if the
+// candidate has come nearer to the front of the queue.
 func (c *candidate) noteRefusal(i int, command *node.Command) {
 	s := &c.states[i]
 	s.voidBelow, s.rank = max(s.voidBelow, command.Entry.Number), max(command.Rank, 0)
@@ -220,16 +221,17 @@ func (c *candidate) noteRefusal(i int, command *node.Command) {
 		c.wake(beat) // the candidate is nearer to the front than at its last join
 	}
 	if c.rank() <= 1 && command.Held >= 0 && command.Held < c.heartbeat() && c.phase == calm {
-		c.wake(command.Held + time.Millisecond) // a holder that has died wakes no waiter
+		c.wake(command.Held + time.Millisecond) // the key may expire: a dead holder wakes no waiter
 	}
 }
 
-// heard takes a node's push. A user who may only publish could repeat the push of another
-// node; but each node has its own nonce, and the fence is checked as in an answer.
+// heard handles a node's push. A Redis user that may only publish could replay the push of
+// one node on another: so the claim gives each node a nonce of its own. The fence is checked
+// as in an answer.
 func (c *candidate) heard(i int, p node.Push) {
 	switch {
 	case p.Nonce != c.states[i].nonce: // not from this node, or not to this claim
-	case p.Number == 0: // the candidate is to join again; a recent join will do
+	case p.Number == 0: // the node asks the candidate to join again; a recent join will do
 		if c.queue.clock.Now().Sub(c.states[i].lastJoin) >= c.window/2 {
 			c.refresh(i)
 		}

@@ -9,26 +9,29 @@ import (
 )
 
 const (
-	// batchTime bounds the time for which a lock is handed over inside the process before
-	// other processes have their turn.
+	// batchTime bounds how long a lock is handed over inside the process before other
+	// processes have their turn.
 	batchTime = 100 * time.Millisecond
-	// maxSkipped bounds the number of consecutive batches that end without a question.
+	// maxSkipped bounds the number of consecutive batches that end without a question to the
+	// nodes.
 	maxSkipped = 15
-	// handoffMargin is what a hand-over takes in addition to the round trips of an extension.
+	// handoffMargin is the time that a hand-over takes in addition to the round trips of an
+	// extension.
 	handoffMargin = 2 * time.Millisecond
 )
 
 // handoffBatch is the consecutive hand-overs of a key inside the process. At its end other
 // processes have their turn.
 //
-// A turn takes two calls to every node, one after the other, even if no other process
-// waits. So the nodes are asked first, and another batch begins if a quorum of them answers
-// that its queue is empty. This decides only who is next, and no lock's safety rests on it.
+// To give other processes their turn takes two calls to every node, one after the other, even
+// if no other process waits. So the holder first asks the nodes whether their queues are
+// empty (queuesAreEmpty). If a quorum answers yes, another batch begins. This decides only
+// which waiter is next; no lock's safety depends on it.
 //
-// Another process that has joined a quorum of the nodes waits for one batch at most: one
-// of the nodes that answer has that process in its queue. A node may answer that its queue
-// is empty just before the process joins it. But the question was sent before that, and the
-// new batch counts from the question.
+// Another process that has joined a quorum of the nodes waits for one batch at most: one of
+// the nodes that answer has that process in its queue. If a node answers that its queue is
+// empty just before the process joins it, the question was sent before the join, and the new
+// batch counts from the question.
 type handoffBatch struct {
 	handed int       // number of hand-overs
 	since  time.Time // start of the batch; zero if it has not begun
@@ -39,14 +42,14 @@ func (b handoffBatch) done(handoffs int, now time.Time) bool {
 	return b.handed >= handoffs || b.handed > 0 && now.Sub(b.since) >= batchTime
 }
 
-// askBackoff decides which batches of a localQueue end with a question to the nodes. While
-// other processes wait, the question costs a round trip for nothing, so it becomes rare.
+// askBackoff decides which batches of a localQueue end with that question. While other
+// processes wait, the question costs a round trip for nothing, so it becomes rare.
 type askBackoff struct {
-	skip int // batches that are still to end without a question
-	last int // value of skip after the last question
+	skip int // number of batches to come that end without a question
+	last int // value of skip after the latest question
 }
 
-// due reports whether the batch that ends now does so with a question.
+// due reports whether the batch that ends now ends with a question.
 func (b *askBackoff) due() bool {
 	if b.skip == 0 {
 		return true
@@ -67,8 +70,11 @@ func (b *askBackoff) answered(empty bool) {
 // It returns nil if no caller waits, if it is the turn of other processes, or if the waiter
 // needs a new token (for a fence, or for other metadata) or a shorter ttl than the keys
 // still have. left is the rest of the lock's validity; it must suffice to extend the lock
-// (invariant 12). After nil the claim is no longer the holder, and a candidate has joined
-// the nodes' queues: that must come before the release.
+// (invariant 12).
+//
+// When Next returns nil, the claim is no longer the key's holder here, and a candidate has
+// joined the nodes' queues for a waiter of this process. The caller then releases the claim:
+// the candidate must be in the queues by then.
 //
 // At the end of a batch Next may ask the nodes whether other processes wait. Then it blocks
 // until they answer.
@@ -82,8 +88,8 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 	return w
 }
 
-// nextInBatch is Next without a question. If the nodes have to be asked, it decides nothing
-// and returns the localQueue.
+// nextInBatch is Next without a question. If the nodes have to be asked first, it leaves the
+// decision to nextAfterAnswer, and returns the localQueue.
 func (q *Queue) nextInBatch(key string, claim *node.Claim, left time.Duration) (w *Waiter, undecided *localQueue) {
 	q.mu.Lock()
 	defer q.unlock()
@@ -94,7 +100,7 @@ func (q *Queue) nextInBatch(key string, claim *node.Claim, left time.Duration) (
 		case q.questionDue(l, left):
 			undecided = l
 		default:
-			q.endTurn(l)
+			q.clearHolder(l)
 		}
 	}
 	return w, undecided
@@ -114,7 +120,7 @@ func (q *Queue) nextAfterAnswer(l *localQueue, claim *node.Claim, left time.Dura
 	}
 	w := q.take(l, left-time.Since(asked))
 	if w == nil {
-		q.endTurn(l)
+		q.clearHolder(l)
 	}
 	return w
 }
@@ -149,16 +155,16 @@ func (q *Queue) passable(l *localQueue, left time.Duration) bool {
 	return q.lasts(next, left) && !fenced && l.holder.Options().Metadata == next.options.Metadata
 }
 
-// lasts reports whether a key that is set for left can be passed to w: for no longer than w
-// asks for, and for long enough to be extended (invariant 12). q.mu is held.
+// lasts reports whether a key that is valid for left can be passed to w: left is no longer than
+// w asks for, and long enough to extend the lock (invariant 12). q.mu is held.
 func (q *Queue) lasts(w *Waiter, left time.Duration) bool {
 	return left <= w.ttl && left > 3*q.trip()+handoffMargin
 }
 
-// questionDue reports whether the batch is done and the nodes are to be asked whether other
-// processes wait. The keys are set for left. If that is short, a turn is better, since its
-// grant is fresh: with holds that are handed over at once, the lock would end before it is
-// extended. q.mu is held.
+// questionDue reports whether the batch is done and the holder must ask the nodes whether other
+// processes wait. If left, the rest of the key's validity, is short, the turn of other
+// processes is better, because its grant is fresh: with one short hold after another, the lock
+// would end before an extension. q.mu is held.
 func (q *Queue) questionDue(l *localQueue, left time.Duration) bool {
 	if !q.passable(l, left) || !q.enabled || q.handoffs == 0 || !l.batch.done(q.handoffs, time.Now()) {
 		return false
@@ -169,15 +175,15 @@ func (q *Queue) questionDue(l *localQueue, left time.Duration) bool {
 // queuesAreEmpty reports whether a quorum of the nodes answers that its queue is empty. It
 // waits for no longer than a batch lasts.
 func (q *Queue) queuesAreEmpty(claim *node.Claim) bool {
-	poll, verdict := q.nodes.Ask(context.Background(), claim, node.Patience{Timeout: batchTime, Limit: batchTime}, func(_ int, n *node.Node, v node.ReplyHandler) {
-		n.Look(claim, v)
+	poll, verdict := q.nodes.Ask(context.Background(), claim, node.Patience{Timeout: batchTime, Limit: batchTime}, func(_ int, n *node.Node, reply node.ReplyHandler) {
+		n.Look(claim, reply)
 	})
 	defer poll.Close()
 	return verdict == quorum.Won
 }
 
-// passOn gives a grant whose waiter has left to the next waiter here, or returns it to the
-// nodes if that waiter cannot use it.
+// passOn gives a grant whose waiter has left to the next waiter of this process, or returns it
+// to the nodes if that waiter cannot use it.
 func (q *Queue) passOn(key string, g Grant) {
 	if !q.giveToNext(key, g) {
 		q.Return(key, g)

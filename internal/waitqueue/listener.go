@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// idleTimeout is how long the subscriptions stay open after the last candidate.
+	// idleTimeout is how long the subscriptions stay open after the last candidate has ended.
 	idleTimeout = 30 * time.Second
 	// resubscribe is the pause before a node is subscribed to again. It doubles with each
 	// failure, up to longestResubscribe.
@@ -34,7 +34,7 @@ type listener struct {
 	closed     bool
 }
 
-// subscribe subscribes to the nodes for a candidate, which ends with unsubscribe.
+// subscribe subscribes to the nodes for a candidate. The candidate ends with unsubscribe.
 func (l *listener) subscribe() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -55,8 +55,8 @@ func (l *listener) subscribe() {
 	}
 }
 
-// unsubscribe is the end of a candidate. After the last one the subscriptions end, with
-// idleTimeout.
+// unsubscribe notes the end of a candidate. The subscriptions end idleTimeout after the last
+// one.
 func (l *listener) unsubscribe() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -6,12 +6,13 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// localQueue is the queue inside the process for one key, and the holder of the key if that
-// is this process. It is created when the first caller waits: most held locks need none.
+// localQueue is the process's own queue for one key. It also has the claim that holds the key,
+// if this process holds it. It is created when the first caller waits: most held locks need
+// none.
 type localQueue struct {
 	key       string
 	waiters   waiterList
-	taken     int           // Waiters that Next has taken
+	taken     int           // number of Waiters that Next has taken
 	holder    *node.Claim   // of this Locker; nil if it does not hold the key
 	candidate *candidate    // nil while there is a holder, or no waiter
 	restBound time.Duration // upper bound of the candidate's last rest; 0 once it has won
@@ -45,15 +46,16 @@ func (q *Queue) localQueueOf(key string, claim *node.Claim) *localQueue {
 	return nil
 }
 
-// endTurn notes that the holder holds the key no longer. A candidate joins the nodes'
+// clearHolder notes that this process no longer holds the key. A candidate then joins the nodes'
 // queues for the first waiter. q.mu is held.
-func (q *Queue) endTurn(l *localQueue) {
+func (q *Queue) clearHolder(l *localQueue) {
 	l.holder, l.batch = nil, handoffBatch{}
 	q.updateCandidate(l)
 }
 
-// updateCandidate starts, replaces or ends the candidate, as the first waiter needs it. It
-// removes waiters for whose ttl the nodes are too far away by now. q.mu is held.
+// updateCandidate starts, replaces or ends the candidate, as the first waiter needs. It first
+// removes waiters at the front whose ttl has become too short for the nodes' distance. q.mu is
+// held.
 func (q *Queue) updateCandidate(l *localQueue) {
 	if l.holder != nil || q.closed || !q.enabled {
 		q.withdraw(l)
@@ -70,8 +72,8 @@ func (q *Queue) updateCandidate(l *localQueue) {
 	q.withdraw(l)
 }
 
-// ensureCandidate keeps the candidate if it fits w. Otherwise it starts one for w, of the
-// same age: the process has waited that long. q.mu is held.
+// ensureCandidate keeps the candidate if it fits w. Otherwise it starts another one of the
+// same age for w: the process has waited that long. q.mu is held.
 func (q *Queue) ensureCandidate(l *localQueue, w *Waiter) {
 	switch c := l.candidate; {
 	case c == nil:

@@ -8,36 +8,36 @@ import (
 
 // nodeState is what a candidate knows of one node.
 type nodeState struct {
-	nonce      string        // what pushes of this node to this claim carry
-	lastJoin   clock.Instant // when the last join was sent to it
-	unanswered []int64       // numbers of the joins without an answer, in order, under any claim
+	nonce      string        // pushes of this node to this claim carry it
+	lastJoin   clock.Instant // when the last join was sent to the node
+	unanswered []int64       // numbers of the joins without an answer, in order, of any claim
 	rank       int           // number of candidates before this one
 	vote       int64         // the highest join number that a grant has carried; 0 if none
 	fence      int64         // of the latest grant; 0 without a fence
 	voidBelow  int64         // votes with a lower number are void
 	owner      string        // token of the owner that has the node's vote, by the answer to the last join; empty if not known
-	lastOwner  string        // owner, kept until the next answer
+	lastOwner  string        // like owner, but kept until the next answer
 	err        error         // of the last join
 	unknown    bool          // the last join may have run, and been granted
 }
 
-// reset forgets what is known under the claim. Joins without an answer, the rank and what
-// is reported to the caller stay.
+// reset forgets the state of the old claim, for a new one. Joins without an answer, the rank,
+// and what is reported to the caller stay.
 func (s *nodeState) reset() {
 	s.nonce, s.vote, s.fence, s.voidBelow, s.owner, s.unknown = rand.Text()[:16], 0, 0, 0, "", false
 }
 
-// voted reports whether the node has voted for the claim, and not denied it since.
+// voted reports whether the node has voted for the claim and has not refused it since.
 func (s *nodeState) voted() bool { return s.vote > 0 && s.vote >= s.voidBelow }
 
-// overdue reports whether a node has owed an answer for longer than a window.
+// overdue reports whether the node has left a join unanswered for longer than a window.
 func (c *candidate) overdue(i int, now clock.Instant) bool {
 	unanswered := c.states[i].unanswered
 	return len(unanswered) > 0 && (unanswered[0] <= c.number-joinWindow || now.Sub(c.sent[unanswered[0]%joinWindow]) > c.window)
 }
 
-// unreachable reports whether so many nodes have failed, or do not answer, that no quorum
-// is possible.
+// unreachable reports whether so many nodes have failed, or are overdue, that no quorum is
+// possible.
 func (c *candidate) unreachable(now clock.Instant) bool {
 	failed := 0
 	for i, s := range c.states {

@@ -1,27 +1,30 @@
 // Package waitqueue queues callers for held locks. Within a process, callers queue per
-// key, first come, first served (localQueue). For the first of them, one candidate per key
+// key, first come, first served (localQueue). For the first caller, one candidate per key
 // joins the queue that each node keeps for the key. A release gives the node's vote to the
 // first candidate in that node's queue, and the node pushes the vote at once. A candidate
 // with a quorum of votes holds the key, and gives it to the first caller of its localQueue.
 //
-// The way of a waiting key, in reading order:
+// The way of a key from its release to the next waiter in another process, in reading order:
 //
 //   - Queue.Enter (queue.go) adds a Waiter to its key's localQueue and starts a candidate
 //     for it (localqueue.go).
-//   - candidate.join (candidate.go) sends joins. A node's vote comes as the answer, to
-//     candidate.Joined, or as a push, through listener.go and Queue.heard to candidate.heard.
+//   - candidate.join (candidate.go) sends joins. The node runs join.lua: its queue now has
+//     the candidate.
+//   - The holder's process releases the key by leave.lua, which gives the node's vote to the
+//     first candidate and pushes it. The push comes through listener.go and Queue.heard to
+//     candidate.heard. A vote may also come as the answer to a join, to candidate.Joined.
 //   - candidate.count (votes.go) counts the valid votes. With a quorum, candidate.win gives
-//     the key to the Waiter (waiter.go).
+//     the key to the Waiter (waiter.go), for which acquisition.wait of package redlock waits.
 //   - Until then the candidate's timer (timer.go) joins again, gives way to others or rests.
 //   - A holder that releases may pass the key on inside the process instead (handoff.go).
 //
 // A candidate does not see when a node grants its vote. The vote carries the number of the
-// candidate's last join that the node had run, and the candidate knows when it sent that
-// join: the grant came later. So a vote is valid for the window from the sending of the join
+// last of the candidate's joins that the node had run. The candidate knows when it sent that
+// join, and the grant came later. So a vote is valid for the window from the sending of the join
 // whose number it carries, whether it comes as an answer or as a push, in time or late
-// (invariant 1). It is void once a later join was answered otherwise. No node's clock is
-// read, and nothing rests on a push that arrives, or on a queue that exists, is complete or
-// is in order (invariant 8).
+// (invariant 1). It is void once a later join has been refused. No node's clock is read.
+// Correctness depends on no push, and on no queue being there, complete or in order
+// (invariant 8).
 package waitqueue
 
 import (
@@ -39,15 +42,15 @@ import (
 type Queue struct {
 	clock    *clock.Clock
 	nodes    *node.Nodes
-	enabled  bool // enough nodes keep queues for a candidate to win
-	handoffs int  // hand-overs per batch
-	floor    func() int64
-	channel  string
+	enabled  bool         // enough nodes keep queues for a candidate to win
+	handoffs int          // hand-overs per batch
+	floor    func() int64 // returns a lower bound for a fence
+	channel  string       // where the nodes push votes for this Queue
 	listener listener
 
-	// mu guards what follows, and everything in each localQueue, Waiter and candidate. While
-	// it is held nothing is sent, and of other mutexes only listener.mu and Node.mu are taken.
-	// What must run without it is deferred to unlock.
+	// mu guards what follows, and everything in each localQueue, Waiter and candidate. A
+	// goroutine that holds it sends nothing, and takes only listener.mu and Node.mu. It defers
+	// to unlock what must run without mu.
 	mu         sync.Mutex
 	deferred   []func()
 	running    int                    // goroutines that run deferred functions
@@ -57,7 +60,7 @@ type Queue struct {
 	candidates map[string]*candidate  // by token
 	trips      []trip                 // by node
 	closed     bool
-	warned     bool
+	warned     bool // Waiter.Failure has returned an error
 }
 
 // New returns a Queue that allows at most handoffs consecutive local hand-overs of a key.
@@ -90,9 +93,9 @@ func New(c *clock.Clock, nodes *node.Nodes, handoffs int, floor func() int64) *Q
 // Enabled reports whether enough nodes keep queues for a waiter to be granted a key.
 func (q *Queue) Enabled() bool { return q.enabled }
 
-// Enter adds a waiter for the key, which is to be held for ttl. If the options have a floor,
-// the granted claim has a fence. It returns an error if the nodes are so far away that a
-// grant for this ttl would end before it is of use (invariant 13).
+// Enter adds a waiter that wants the key for ttl. If the options have a floor, the granted
+// claim has a fence. Enter returns an error if the nodes are so far away that a grant for this
+// ttl would end before the lock could be extended (invariant 13).
 func (q *Queue) Enter(key string, ttl time.Duration, options node.ClaimOptions) (*Waiter, error) {
 	q.mu.Lock()
 	defer q.unlock()
@@ -127,9 +130,9 @@ func (q *Queue) Contended(key string) bool {
 	return l.candidate != nil && l.candidate.failure() == nil
 }
 
-// Replies returns what is known of each node without a request: this Locker holds the key
-// itself, for which inside is the error, or the node has answered its candidate. The other
-// replies are Pending.
+// Replies returns what is known of each node without a request. If this Locker holds the key
+// itself, every node refuses with the error inside. Otherwise the reply is the node's latest
+// answer to the candidate. The vote of a node without an answer is Awaited.
 func (q *Queue) Replies(key string, inside error) []quorum.Reply {
 	replies := make([]quorum.Reply, q.nodes.Len())
 	q.mu.Lock()
@@ -167,11 +170,11 @@ func (q *Queue) Released(key string, claim *node.Claim) {
 	q.mu.Lock()
 	defer q.unlock()
 	if l := q.localQueueOf(key, claim); l != nil {
-		q.endTurn(l)
+		q.clearHolder(l)
 	}
 }
 
-// Return releases a grant that its waiter could not use.
+// Return releases the claim of a grant that the waiter could not use.
 func (q *Queue) Return(key string, g Grant) {
 	q.release(g.Claim)
 	q.Released(key, g.Claim)
@@ -180,8 +183,8 @@ func (q *Queue) Return(key string, g Grant) {
 // release ends a claim. Each node gives the key to the next candidate in its queue.
 func (q *Queue) release(c *node.Claim) { q.nodes.Abandon(c) }
 
-// Close ends every candidate. After it no caller may enter. When it returns, the nodes know
-// of every claim that has to be released (invariant 4).
+// Close ends every candidate. No caller may enter from then on. When Close returns, the nodes
+// have been told to release every claim that needs it (invariant 4).
 func (q *Queue) Close() {
 	q.endCandidates()
 	q.listener.close()
@@ -212,8 +215,8 @@ func (q *Queue) afterUnlock(f func()) { q.deferred = append(q.deferred, f) }
 // releaseAfterUnlock releases a claim once the mutex is released. q.mu is held.
 func (q *Queue) releaseAfterUnlock(c *node.Claim) { q.afterUnlock(func() { q.release(c) }) }
 
-// unlock releases the mutex and runs the deferred functions, in order. It takes them before
-// it releases the mutex, so that each goroutine runs what it has deferred itself.
+// unlock releases the mutex and runs the deferred functions, in order. It takes them off the
+// Queue before it releases the mutex, so each goroutine runs exactly what it deferred.
 func (q *Queue) unlock() {
 	deferred := q.deferred
 	if len(deferred) == 0 {
@@ -237,13 +240,13 @@ func (q *Queue) unlock() {
 func (q *Queue) heard(i int, p node.Push) {
 	q.mu.Lock()
 	defer q.unlock()
-	if c := q.candidates[p.Token]; c != nil { // else the claim has been given up, and is released
+	if c := q.candidates[p.Token]; c != nil { // otherwise the claim has been given up and is being released
 		c.heard(i, p)
 	}
 }
 
-// rejoin has every candidate join a node again once the listener is subscribed to it: a
-// push that the node sent before that was lost.
+// rejoin has every candidate join a node again once the listener has subscribed to it: pushes
+// that the node sent before were lost.
 func (q *Queue) rejoin(i int) {
 	q.mu.Lock()
 	defer q.unlock()

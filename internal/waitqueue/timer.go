@@ -11,15 +11,15 @@ const (
 	// longestHeartbeat is the longest pause between the joins of a candidate far back in the
 	// queues, unless half a window is longer.
 	longestHeartbeat = 2 * time.Second
-	// longestRest is the longest rest, in windows, of a candidate that has given up votes that
+	// longestRest is the longest rest, in windows, of a candidate that has given up votes which
 	// made no quorum.
 	longestRest = 16
-	// shortestRecheck is the shortest time after a vote at which the candidate asks again
-	// for the rest of a quorum: a push may have been lost, or the votes may be split.
+	// shortestRecheck is the shortest time after a vote at which the candidate joins again for
+	// the rest of a quorum: a push may have been lost, or the votes may be split.
 	shortestRecheck = 5 * time.Millisecond
 )
 
-// phase says what the candidate's timer is set for.
+// phase says for what the candidate's timer is set.
 type phase uint8
 
 const (
@@ -28,8 +28,8 @@ const (
 	resting              // the end of a rest: it has given its votes up, and is in no queue
 )
 
-// updatePhase sets the phase, and the timer if it has changed, after a count of votes that
-// made no quorum. valid says whether any of them is valid.
+// updatePhase sets the phase after a count of votes that made no quorum, and the timer if the
+// phase has changed. valid says whether any of the votes is valid.
 func (c *candidate) updatePhase(valid bool, now clock.Instant) {
 	switch {
 	case !c.mayHaveVotes(now):
@@ -75,9 +75,9 @@ func (c *candidate) beat(now clock.Instant) {
 	c.askAll(c.heartbeat())
 }
 
-// recheck asks all nodes again for the rest of a quorum: it is late, or a push was lost. If
-// that did not help, another owner may have the rest. Then the candidate yields what it has,
-// or gives it up.
+// recheck joins all nodes again for the rest of a quorum: a vote is late, or a push was lost.
+// If that does not help, another owner may have the rest. Then the candidate yields its votes
+// to that owner, or gives them up.
 func (c *candidate) recheck(now clock.Instant) {
 	if c.rechecks++; c.rechecks == 1 {
 		c.askAll(c.pause)
@@ -97,24 +97,25 @@ func (c *candidate) recheck(now clock.Instant) {
 	}
 }
 
-// yieldToHolder leaves a minority of votes, useless while a holder has a quorum, to the
-// holder: the candidate does not join those nodes until the holder changes.
+// yieldToHolder leaves the candidate's minority of votes to the holder: the votes are useless
+// while the holder has a quorum. The candidate does not join those nodes until the holder
+// changes.
 func (c *candidate) yieldToHolder() {
 	c.ceded = c.renew()
 	c.askAll(c.heartbeat())
 }
 
-// yieldToElder gives the votes up for an older candidate. The eldest never yields: that is
-// what ends split votes (invariant 14).
+// yieldToElder gives up the votes to an older candidate. The eldest never yields: so split
+// votes come to an end (invariant 14).
 func (c *candidate) yieldToElder() {
 	c.renew()
 	c.askAll(c.heartbeat())
 }
 
 // giveUp releases votes that make no quorum (invariant 13): another process may reach more
-// nodes, or have a faster way to them. The candidate rests for a random time, whose bound
-// grows, and comes back with its age. If it gave up because nodes could not be reached, it
-// comes back as soon as enough of them can.
+// nodes, or reach them sooner. The candidate rests for a random time, whose bound grows with
+// each rest, and comes back with its age. If it gave up because it could not reach enough
+// nodes, it comes back as soon as it can.
 func (c *candidate) giveUp(now clock.Instant) {
 	c.outage = c.unreachable(now)
 	c.renew()
@@ -137,7 +138,7 @@ func (c *candidate) tryComeBack(now clock.Instant) {
 	beat := c.heartbeat() // of the window before the rest
 	c.enterCalm()
 	c.window, _ = c.queue.windowOf(c.ttl) // the claim has not been sent, so its window may change
-	c.queue.updateCandidate(c.local)      // the nodes may be too far away by now
+	c.queue.updateCandidate(c.local)      // ends c if the nodes are too far away by now
 	if !c.ended {
 		c.askAll(beat)
 	}
@@ -154,14 +155,14 @@ func (c *candidate) outageOver() bool {
 	return c.outage && up >= c.queue.need()
 }
 
-// enterCalm begins the phase in which the candidate joins by its heartbeat.
+// enterCalm begins the phase in which the candidate joins once per heartbeat.
 func (c *candidate) enterCalm() {
 	c.phase, c.rechecks = calm, 0
 	c.pause = min(max(shortestRecheck, 2*c.queue.trip()), c.heartbeat())
 }
 
-// askAll joins all nodes to learn who owns them, and sets the timer to next, or to the
-// heartbeat if that is sooner.
+// askAll joins all nodes to learn the owner of the key on each, and sets the timer to next, or
+// to the heartbeat if that is sooner.
 func (c *candidate) askAll(next time.Duration) {
 	for i := range c.states {
 		c.states[i].owner = "" // until the answers come
@@ -172,8 +173,9 @@ func (c *candidate) askAll(next time.Duration) {
 	}
 }
 
-// heartbeat is the pause between two joins. A vote counts from the last of them, so the
-// first candidates in a queue join often. A node tells one that becomes the second.
+// heartbeat returns the pause between two joins. A vote counts from the last join, so the
+// candidates at the front of a queue join often. A node pushes to a candidate that becomes the
+// second in its queue, so that it joins again.
 func (c *candidate) heartbeat() time.Duration {
 	half := c.window / 2
 	return min(half*time.Duration(max(2, c.rank()))/2, max(longestHeartbeat, half))
@@ -189,8 +191,8 @@ func (c *candidate) wake(d time.Duration) {
 	c.timer.Reset(d)
 }
 
-// patience bounds the time for which votes may make no quorum: a window, at whose end the
-// votes of a candidate that has died end too, and a margin for the answers.
+// patience bounds how long the candidate keeps votes that make no quorum: for a window, after
+// which the votes of a dead candidate have ended too, and a margin for the answers.
 func (c *candidate) patience() time.Duration { return c.window + c.window/4 }
 
 func (c *candidate) outOfPatience(now clock.Instant) bool {

@@ -20,9 +20,9 @@ func (c *candidate) addVote(i int, number, fence int64) {
 	}
 }
 
-// replaceVote joins again after a vote that came too late to be valid. If the nodes are that
-// far away, the candidate takes a longer window, and so another token. Otherwise the vote
-// counts from an old join.
+// replaceVote joins again after a vote that came too late to be valid. If the nodes have become
+// too far away for the window, the candidate takes a longer one, and with it another token.
+// Otherwise the vote came from an old join, and a new join replaces it.
 func (c *candidate) replaceVote(i int) {
 	if window, ok := c.queue.windowOf(c.ttl); ok && window > c.window*3/2 {
 		c.renew()
@@ -32,8 +32,9 @@ func (c *candidate) replaceVote(i int) {
 	}
 }
 
-// count gives the key to a waiter if a quorum of votes is valid, for as long as a quorum of
-// them is (invariant 1). Otherwise the candidate goes on waiting.
+// count counts the valid votes. If they make a quorum, the first waiter gets the key, for as
+// long as a quorum of the votes stays valid (invariant 1). Otherwise the candidate goes on
+// waiting.
 func (c *candidate) count() {
 	now := c.queue.clock.Now()
 	var valid []clock.Instant
@@ -50,14 +51,14 @@ func (c *candidate) count() {
 	}
 }
 
-// mayHaveVotes reports whether nodes may have voted for the claim, void votes included: if
-// no quorum can be reached, joins whose answers were lost may have been granted too.
+// mayHaveVotes reports whether nodes may have voted for the claim, void votes included. If no
+// quorum is reachable, a join whose answer was lost counts as a vote too.
 func (c *candidate) mayHaveVotes(now clock.Instant) bool {
 	lost := c.unreachable(now)
 	return slices.ContainsFunc(c.states, func(s nodeState) bool { return s.voted() || s.unknown && lost })
 }
 
-// until is the end of the validity of a node's vote, 0 if there is none.
+// until returns the end of the validity of a node's vote, or 0 if there is no vote.
 func (c *candidate) until(s *nodeState) clock.Instant {
 	if !s.voted() || s.vote <= c.number-joinWindow {
 		return 0
@@ -99,8 +100,8 @@ func (c *candidate) validFence(fence int64) bool {
 	return fence >= c.options.Floor && fence < node.MaxFence
 }
 
-// quorumOwner returns the token of the owner that has a quorum of the votes, empty if none
-// is known to have.
+// quorumOwner returns the token of the owner that has a quorum of the votes. It is empty if no
+// such owner is known.
 func (c *candidate) quorumOwner() string {
 	votes := make(map[string]int)
 	for _, s := range c.states {
@@ -111,20 +112,20 @@ func (c *candidate) quorumOwner() string {
 	return ""
 }
 
-// hasElder reports whether an older candidate has the vote of some node.
+// hasElder reports whether an older candidate has the vote of any node.
 func (c *candidate) hasElder() bool {
 	return slices.ContainsFunc(c.states, func(s nodeState) bool { return c.isYoungerThan(s.owner) })
 }
 
-// isYoungerThan reports whether token is that of an older candidate. All candidates that
-// compare two tokens agree, whatever their clocks and those of the nodes say. Attempts do
-// not count: an attempt ends without help.
+// isYoungerThan reports whether token belongs to an older candidate. All candidates order two
+// tokens alike, whatever their clocks and those of the nodes say. The token of an attempt does
+// not count: attempts are short.
 func (c *candidate) isYoungerThan(token string) bool {
 	order, ok := node.CandidateOrder(token)
 	return ok && (order < c.order || order == c.order && token < c.claim.Token)
 }
 
-// reply returns what a node said last.
+// reply returns a node's latest answer.
 func (c *candidate) reply(i int) quorum.Reply {
 	switch s := &c.states[i]; {
 	case s.err != nil:
@@ -139,11 +140,11 @@ func (c *candidate) reply(i int) quorum.Reply {
 	return quorum.Reply{}
 }
 
-// failure returns why too few nodes keep a queue for the candidate to win, or nil.
+// failure returns an error if too few nodes keep a queue for the candidate to win.
 func (c *candidate) failure() error {
 	failed, err := 0, error(nil)
 	for _, s := range c.states {
-		// A node that is down grants its vote to no candidate: it does not refuse a queue.
+		// A node that is down does not count: it may keep queues when it is back.
 		if s.err != nil && !errors.Is(s.err, node.ErrNotRun) && !errors.Is(s.err, node.ErrUnasked) {
 			failed, err = failed+1, s.err
 		}

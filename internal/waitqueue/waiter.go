@@ -14,20 +14,20 @@ type Waiter struct {
 	ttl     time.Duration
 	options node.ClaimOptions
 	grant   chan Grant // has room for one, so that give never blocks
-	notify  func()     // is called once the grant is there; may be nil
+	notify  func()     // called when the grant has come; may be nil
 
 	before, after *Waiter // in the waiterList
 	queued        bool    // it is in the waiterList
 	taken         bool    // Next has taken it: Pass or Restore follows
 	leaving       bool    // Leave was called while it was taken
-	far           error   // why it was removed from the localQueue; nil if it was not
+	far           error   // set when it was removed because the nodes are too far away
 }
 
 // Grant gives the key to a Waiter: its claim holds the key until Until.
 type Grant struct {
 	Claim  *node.Claim
 	Until  clock.Instant
-	Handed bool // by another holder in this process
+	Handed bool // handed over by the previous holder, in this process
 	// Fences are the fences with which the nodes granted the claim, by node; 0 for nodes
 	// whose vote was not counted. It is nil for a claim without a fence.
 	Fences []int64
@@ -42,8 +42,8 @@ func (w *Waiter) Grant() <-chan Grant {
 	return w.grant
 }
 
-// Notify calls f when the grant is there, or at once if it is there already. f must not
-// block.
+// Notify has f called when the grant comes, or at once if it has come already. f must not
+// block. A nil f ends that.
 func (w *Waiter) Notify(f func()) {
 	q := w.queue
 	q.mu.Lock()
@@ -54,16 +54,16 @@ func (w *Waiter) Notify(f func()) {
 	}
 }
 
-// Far returns why the Waiter was removed from its localQueue: the nodes are too far away
-// for its ttl. It returns nil if the Waiter was not removed.
+// Far returns an error if the Waiter was removed from its localQueue because the nodes are too
+// far away for its ttl.
 func (w *Waiter) Far() error {
 	w.queue.mu.Lock()
 	defer w.queue.unlock()
 	return w.far
 }
 
-// Failure returns why too few nodes keep a queue for the candidate to win, or nil. A Queue
-// returns such an error once.
+// Failure returns an error if too few nodes keep a queue for the candidate to win. Each Queue
+// returns such an error only once.
 func (w *Waiter) Failure() error {
 	q := w.queue
 	q.mu.Lock()
@@ -87,8 +87,8 @@ func (w *Waiter) Leave() {
 	}
 }
 
-// leave removes w from its localQueue. It reports whether a grant for w has come all the
-// same, or is about to come: Next has taken w.
+// leave removes w from its localQueue. It reports whether a grant for w has come already, or is
+// about to come because Next has taken w.
 func (w *Waiter) leave() (granted bool) {
 	q, l := w.queue, w.local
 	q.mu.Lock()
@@ -112,7 +112,7 @@ func (w *Waiter) Pass(g Grant) {
 	w.give(g)           // under the mutex: a Leave in between would find w neither taken nor granted
 }
 
-// Restore puts w, which Next took, back to the front: its holder has no key to pass.
+// Restore puts w, which Next took, back to the front: the holder has lost the key.
 func (w *Waiter) Restore() {
 	q, l := w.queue, w.local
 	q.mu.Lock()

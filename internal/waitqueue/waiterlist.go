@@ -1,7 +1,7 @@
 package waitqueue
 
-// waiterList is the waiters of a localQueue, in order: a doubly linked list, so that any of
-// many can leave at once. The zero value is empty.
+// waiterList holds the waiters of a localQueue, in order. It is a doubly linked list, so that
+// any waiter can leave in constant time. The zero value is empty.
 type waiterList struct {
 	first, last *Waiter
 	n           int

@@ -9,18 +9,18 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// longWindow is the window above which it grows less with the round trip.
+// longWindow is the length above which windows grow less with the round trip.
 const longWindow = 4 * time.Second
 
-// A trip is too old after stale, or after four times its length if that is longer: the
-// next one would not be known sooner. After forgotten it is too old in any case: a node that
-// has hung, or a process that was stopped, is not far away.
+// A trip is too old after stale, or after four times its length if that is longer: the next
+// trip would not be known sooner. After forgotten it is too old in any case: a long trip may
+// come from a node that hung or a process that was stopped, not from distance.
 const (
 	stale     = 2 * time.Second
 	forgotten = 10 * time.Second
 )
 
-// trip is a measured round trip: the time in which a node answered a join.
+// trip is a measured round trip: the time that a node took to answer a join.
 type trip struct {
 	took time.Duration
 	at   clock.Instant
@@ -34,8 +34,8 @@ func (q *Queue) Trip() time.Duration {
 	return q.trip()
 }
 
-// trip is Trip, by what recent joins took, but no less than the fastest pipelines. q.mu is
-// held.
+// trip is Trip. Per node it takes the latest join, if that is recent, but no less than the
+// fastest pipelines. q.mu is held.
 func (q *Queue) trip() time.Duration {
 	var room [node.MaxNodes]time.Duration
 	trips, now := room[:q.nodes.Len()], q.clock.Now()
@@ -50,12 +50,12 @@ func (q *Queue) trip() time.Duration {
 }
 
 // windowOf returns the window of a candidate for a lock of this ttl: the time for which a
-// grant sets the key. It grows with the round trip that grants take, up to the ttl: with
-// eight trips a push is valid for three, if it counts from a join of half a window ago.
-// Above longWindow it grows less, since a client that is cut off keeps the key for it. Where
-// not even the ttl is enough, a long window would only keep others from the key. windowOf
-// reports false if grants end before the lock can be extended, even when nothing is busy:
-// then there is no use in the queues (invariant 13). q.mu is held.
+// grant sets the key. The window grows with the round trip, up to the ttl: at eight trips, a
+// push that counts from a join half a window ago is valid for three more. Above longWindow the
+// window grows less, because a client that is cut off keeps the key for a window. Where even
+// the ttl is too short, the window is the usual one: a longer window would only keep other
+// processes from the key. windowOf reports false if grants end before the lock can be
+// extended, even when no node is busy: queues are then useless (invariant 13). q.mu is held.
 func (q *Queue) windowOf(ttl time.Duration) (time.Duration, bool) {
 	trip := q.trip()
 	window := min(max(usualWindow, min(8*trip, max(longWindow, 5*trip))), ttl)

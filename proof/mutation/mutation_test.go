@@ -99,7 +99,7 @@ const (
 
 var mistakes = []mistake{
 	{"validity counted from the end of the attempt", acquire,
-		"grant{start, start.Add(l.clock.Validity(a.ttl)),", "grant{start, l.clock.Now().Add(l.clock.Validity(a.ttl)),",
+		"start.Add(l.clock.Validity(a.ttl)),", "l.clock.Now().Add(l.clock.Validity(a.ttl)),",
 		simulation("5000"), ": P"},
 	{"validity counted from the end of the extension", extending,
 		"h.advance(start.Add(k.clock.Validity(ttl)))", "h.advance(k.clock.Now().Add(k.clock.Validity(ttl)))",
@@ -123,7 +123,7 @@ var mistakes = []mistake{
 		"return n/2 + 1", "return (n + 1) / 2",
 		simulation("5000"), ": P"},
 	{"a failed attempt is not taken back", acquire,
-		"	l.nodes.Abandon(lock.claim)\n", "",
+		"	a.locker.nodes.Abandon(lock.claim)\n", "",
 		test(".", "TestAFailedAttemptDoesNotBlockTheNext"), "TestAFailedAttempt"},
 	{"what is ambiguous is forgotten", settle,
 		"c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun)", "c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun) && false",
@@ -256,7 +256,7 @@ var mistakes = []mistake{
 		" && l.taken == 0", "",
 		test(waiting, "TestAWaiterThatWasTakenKeepsItsLocalQueue"), "TestAWaiterThatWasTaken"},
 	{"a lock that was lost stays the process's", "lock.go",
-		"func (o *owner) Ended() { (*Lock)(o).noteReleased() }", "func (o *owner) Ended() {}",
+		"func (o *owner) Ended() { (*Lock)(o).noteEnded() }", "func (o *owner) Ended() {}",
 		test(".", "TestThoseWhoWaitBehindALockThatIsLostGoOn"), "TestThoseWhoWait"},
 	{"what is handed over is fresher than it was", "lock.go",
 		"Until: until, Handed: true", "Until: until.Add(time.Second), Handed: true",
