@@ -135,7 +135,7 @@ func numbersOf(poll *quorum.Poll, settled *quorum.Tally) (n numbered) {
 	return n
 }
 
-// numbersOfGrant is tally for a grant of the nodes' queues.
+// numbersOfGrant is numbersOf for a grant of the nodes' queues.
 func numbersOfGrant(g waitqueue.Grant) (n numbered) {
 	for i, fence := range g.Fences {
 		if fence > 0 {

@@ -129,7 +129,7 @@ func (q *Queue) Contended(key string) bool {
 
 // Replies returns what is known of each node without a request: this Locker holds the key
 // itself, for which inside is the error, or the node has answered its candidate. The other
-// replies are Pending.
+// replies are Awaited.
 func (q *Queue) Replies(key string, inside error) []quorum.Reply {
 	replies := make([]quorum.Reply, q.nodes.Len())
 	q.mu.Lock()
