@@ -168,13 +168,15 @@ func (l *Locker) quorumError(op string, keys []string, tally *quorum.Tally, reas
 }
 
 // nodeError returns a node's error under the name that users see. Its text is that of the
-// node package.
+// node package. It is a copy: users may change the fields, and nodes share their errors.
 func nodeError(err error) error {
 	switch e := err.(type) {
 	case *node.Quarantined:
-		return (*QuarantineError)(e)
+		public := QuarantineError(*e)
+		return &public
 	case *node.Owned:
-		return (*HeldError)(e)
+		public := HeldError(*e)
+		return &public
 	}
 	return err
 }

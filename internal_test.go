@@ -59,8 +59,9 @@ func passOn(next Handler) Handler {
 	return func(ctx context.Context, op *Op) error { return next(ctx, op) }
 }
 
-// allocsPerCycle bounds the allocations of a TryAcquire and a Release over three nodes.
-var allocsPerCycle = 8
+// allocsPerCycle bounds the allocations of a TryAcquire and a Release over three nodes, and
+// pooled is what its average may vary by from run to run. The race detector raises both.
+var allocsPerCycle, pooled = 8, 0
 
 func TestWithoutMiddlewareACycleAllocatesNothingForIt(t *testing.T) {
 	require.LessOrEqual(t, testing.AllocsPerRun(2000, cycle(t)), float64(allocsPerCycle))
@@ -69,7 +70,7 @@ func TestWithoutMiddlewareACycleAllocatesNothingForIt(t *testing.T) {
 func TestAMiddlewareCostsTwoAllocationsPerOperation(t *testing.T) {
 	const operations = 2 // acquire and release
 	none, one := testing.AllocsPerRun(2000, cycle(t)), testing.AllocsPerRun(2000, cycle(t, WithMiddleware(passOn)))
-	require.LessOrEqual(t, one, none+2*operations)
+	require.LessOrEqual(t, one, none+2*operations+float64(pooled))
 }
 
 func BenchmarkMiddleware(b *testing.B) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -94,6 +95,32 @@ func TestCloseEndsWaits(t *testing.T) {
 			require.ErrorIs(t, (<-wait).Err, redlock.ErrClosed)
 		}
 		require.ErrorIs(t, context.Cause(lock.Context()), redlock.ErrClosed)
+	})
+}
+
+func TestCloseEndsTheExtensionOfAGrant(t *testing.T) {
+	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
+		holder, l := open(), open()
+		lock, err := holder.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		waits := lockertest.WaitFor(l, time.Minute)
+		for _, s := range stores {
+			s.Faults(func(op memnode.Op, _ int) (f memnode.Fault) {
+				if op == memnode.Extend {
+					f.Request = 300 * ms
+				}
+				return f
+			})
+		}
+		require.NoError(t, lock.Release(t.Context()))
+		synctest.Wait()
+		require.Empty(t, waits, "the grant is being extended")
+		began, closed := time.Now(), make(chan error)
+		go func() { closed <- l.Close() }()
+		a := lockertest.Soon(t, waits)
+		require.ErrorIs(t, a.Err, redlock.ErrClosed)
+		require.Equal(t, began, a.At, "at once")
+		require.NoError(t, <-closed)
 	})
 }
 

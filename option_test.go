@@ -2,6 +2,7 @@ package redlock_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -85,8 +86,44 @@ func TestTheHolderIsWhoHasMostOfTheNodes(t *testing.T) {
 	}
 }
 
-// Goroutines of two processes, each with its own metadata, get the lock in turn: by attempts, by the
-// queues on the nodes, and by hand-over. The keys always name the holder.
+// The fields of an error are the caller's to change: no later error shows it.
+func TestAnErrorOfOneCallIsNotThatOfAnother(t *testing.T) {
+	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
+		var votes []redlock.Vote
+		l := open(redlock.WithMiddleware(func(next redlock.Handler) redlock.Handler {
+			return func(ctx context.Context, op *redlock.Op) error {
+				err := next(ctx, op)
+				for _, try := range op.Tries {
+					votes = append(votes, try.Votes...)
+				}
+				return err
+			}
+		}))
+		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
+		require.NoError(t, err)
+		for range 2 {
+			votes = nil
+			_, err = l.TryAcquire(t.Context(), "k", time.Minute)
+			require.Empty(t, holderOf(t, err))
+			var refused *redlock.QuorumError
+			require.ErrorAs(t, err, &refused)
+			for _, n := range refused.Nodes {
+				var held *redlock.HeldError
+				if errors.As(n, &held) {
+					held.Metadata = "changed"
+				}
+			}
+			require.Equal(t, "changed", refused.Holder())
+			for _, v := range votes {
+				require.NotContains(t, fmt.Sprint(v.Err), "changed", "what a middleware sees")
+			}
+		}
+		require.NoError(t, lock.Release(t.Context()))
+	})
+}
+
+// Goroutines of two processes, all with metadata of their own, get the lock in turn: by
+// attempts, by the queues on the nodes, and handed over. The keys always name the holder.
 func TestTheMetadataOnTheNodesIsThatOfTheHolder(t *testing.T) {
 	ns := start(t, 3)
 	var all sync.WaitGroup

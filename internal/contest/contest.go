@@ -56,7 +56,7 @@ func Split(poll *quorum.Poll) bool {
 
 // Settle goes on with the attempt that poll has asked for. Won means that a.Claim has a
 // quorum, counted from a.Start. Lost means that another owner has one or may have one,
-// Unreachable that no owner can have one, and Open that ctx or stop ended the contest. In
+// Unreachable that no owner can have one, and Pending that ctx or stop ended the contest. In
 // these cases the caller releases a.Claim.
 func (a *Attempt) Settle(ctx context.Context, stop <-chan struct{}, poll *quorum.Poll) (quorum.Verdict, *quorum.Tally) {
 	c := &contest{
@@ -89,7 +89,7 @@ type contest struct {
 // nodeState is what is known of one node.
 type nodeState struct {
 	asked bool         // a call is under way; there is one at a time
-	reply quorum.Reply // the latest; of a read, Pending stands for a free key
+	reply quorum.Reply // the latest; of a read, Awaited stands for a free key
 	free  clock.Instant
 }
 
@@ -163,7 +163,7 @@ func (c *contest) note(a answer) {
 	}
 }
 
-// look decides by what is known of the nodes. The answer is Open while the contest goes on.
+// look decides by what is known of the nodes. The verdict is Pending while the contest goes on.
 func (c *contest) look() quorum.Verdict {
 	votes, failed, closed, elder := 0, 0, 0, false
 	c.findGhosts()

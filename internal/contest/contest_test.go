@@ -379,15 +379,15 @@ func TestAGhostStopsNoContest(t *testing.T) {
 						w.contender(age+int64(a), ms, splitTrips(i, 2, 2)[0], splitTrips(i, 2, 2)[1])
 					}
 					results := w.each(0)
-					for i, r := range results {
+					verdicts := make(map[quorum.Verdict]int)
+					for _, r := range results {
 						require.True(t, r.contested)
-						won := quorum.Lost
-						if ages[i] == 0 {
-							won = quorum.Won
-						}
-						require.Equal(t, won, r.verdict, "of age %d", ages[i])
+						verdicts[r.verdict]++
 						require.Less(t, r.took, patience)
 					}
+					// One wins: as a rule the elder, but the younger if it notices first that the
+					// ghost is dead, and has both free nodes before the elder asks for them again.
+					require.Equal(t, map[quorum.Verdict]int{quorum.Won: 1, quorum.Lost: 1}, verdicts)
 				})
 			})
 		}
