@@ -37,7 +37,8 @@ import (
 //
 // Anything that is not exactly such a URL is an error, before any name is resolved: a
 // connection string of another library, a host that is neither a name nor an IP address,
-// a parameter that rueidis would ignore. The error quotes nothing of it.
+// a parameter that rueidis would ignore. The error quotes nothing of it but the names
+// of files.
 //
 // Open succeeds while nodes are down, even all of them. They take part within a second
 // of answering. So does a server that has taken over an address, once the one before says

@@ -122,14 +122,14 @@ func WithKeyPrefix(prefix string) Option {
 
 // WithCredentials has fn asked for the user and the password of every connection that [Open]
 // makes, as services need whose passwords expire within the hour. An empty user is that of
-// servers without users; without a password, none is sent. URLs must have neither. A connection
-// that stands keeps the user it began with: the service ends it, or lets it be.
+// servers without users; without a password, none is sent. URLs must have neither. An open
+// connection keeps the user that it began with.
 //
 // addr is the host:port that was dialled. For a Sentinel group, fn is asked for the Sentinels
 // too. fn must be safe for concurrent use, and return when ctx ends: after 10 s, or when the
 // Locker is closed. While it runs the node does not answer, so it should keep a password that
-// is still good. Its error is the node's, so it must have no secrets in it; fn is asked again
-// by the next dial, within a second at first.
+// is still good. Its error is that of the node, and must have no secrets in it. The next dial
+// asks fn again.
 //
 // [New] refuses the option: its clients have a setting for that, AuthCredentialsFn.
 func WithCredentials(fn func(ctx context.Context, addr string) (user, password string, err error)) Option {

@@ -25,7 +25,8 @@ func nodesFlag() cli.Flag {
 }
 
 // urls returns the URLs of the nodes, as redlock.Open takes them. Spaces and line breaks
-// around a node mean nothing. An error quotes nothing of the list.
+// around a node mean nothing. An error quotes nothing of the list but the
+// names of files.
 func urls(c *cli.Command) ([]string, error) {
 	list := c.String("nodes")
 	if list == "" {

@@ -17,8 +17,8 @@ import (
 // ParseURL reads the URL of a deployment, or returns what is wrong with it.
 //
 // Users paste connection strings of other libraries, and passwords that are not encoded. So the
-// reason quotes nothing of the text, and each part is checked: a host is looked up in DNS, and
-// errors print it as the name of a node.
+// reason quotes nothing of the text but the names of files, and each part is checked: a host is
+// looked up in DNS, and errors print it as the name of a node.
 func ParseURL(text string) (o rueidis.ClientOption, reason string) {
 	scheme, rest, isURL := strings.Cut(text, "://")
 	if reason := misread(text, isURL); reason != "" {
