@@ -90,6 +90,9 @@ func New(nodes []rueidis.Client, opts ...Option) (*Locker, error) {
 	if err != nil {
 		return nil, err
 	}
+	if config.credentials != nil {
+		return nil, argumentError("WithCredentials: is for Open: must be an AuthCredentialsFn of the clients that New is given")
+	}
 	voters := make([]voter, len(nodes))
 	for i, client := range nodes {
 		if config.guard.set && client.Mode() == rueidis.ClientModeCluster {

@@ -20,16 +20,25 @@ import (
 //	rediss://…                                 the same over TLS (valkeys:// too)
 //	unix:///path/to/redis.sock                 one server on this machine
 //	redis://host:port?addr=host2:port2         one Cluster, by several of its servers
+//	redis://host:port?cluster=true             one Cluster, by one endpoint
 //	redis://sentinel:port?master_set=name      one Sentinel group
 //
-// The URLs are those of [rueidis.ParseURL]. With rediss://, all servers of a Cluster
-// or a Sentinel group are dialled with TLS, Sentinels included. Special characters in
-// a user name or a password must be percent-encoded. For anything else, make clients
-// with Tune and use [New].
+// The URLs are those of [rueidis.ParseURL]. Special characters in a user name or a password
+// must be percent-encoded. Passwords that expire come from [WithCredentials]. For anything
+// else, make clients with Tune and use [New].
+//
+// With rediss://, all servers of a Cluster or a Sentinel group are dialled with TLS, Sentinels
+// included. A server's certificate must be for the host name by which it is dialled, which is
+// also sent to it (SNI); a Cluster and Sentinels say the names of other servers. Three
+// parameters name PEM files, which Open reads once:
+//
+//	tls_ca                 the authorities that are trusted, instead of the system's
+//	tls_cert and tls_key   the client's certificate, with its chain, and its private key
 //
 // Anything that is not exactly such a URL is an error, before any name is resolved: a
 // connection string of another library, a host that is neither a name nor an IP address,
-// a parameter that rueidis would ignore. The error never quotes the URL.
+// a parameter that rueidis would ignore. The error quotes nothing of it but the names of
+// files.
 //
 // Open succeeds while nodes are down, even all of them. A node takes part within a second
 // of answering again. If another server has taken over the address, it takes part once its
@@ -49,6 +58,9 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 		if config.guard.set && redisnode.IsCluster(option) {
 			return nil, argumentError("urls[%d]: %w", i, errGuardedCluster)
 		}
+		if config.credentials != nil && (option.Username != "" || option.Password != "") {
+			return nil, argumentError("urls[%d]: a user or a password besides WithCredentials: must be in one place", i)
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, argumentError("open: nothing was tried: %w", errors.Join(ctxErrors(ctx)...))
@@ -56,7 +68,7 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 	backends := make([]*redisnode.Redis, len(options))
 	voters := make([]voter, len(options))
 	for i, option := range options {
-		backends[i] = redisnode.Dial(option)
+		backends[i] = redisnode.Dial(option, config.credentials)
 		voters[i] = voter{redisnode.Name(option.InitAddress), backends[i]}
 	}
 	l := newLocker(config, voters)

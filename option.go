@@ -1,9 +1,11 @@
 package redlock
 
 import (
+	"context"
 	"time"
 
 	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redisnode"
 )
 
 // Option configures a [Locker]. It is given to [New] or [Open].
@@ -29,7 +31,10 @@ type lockerConfig struct {
 	retention   time.Duration // of the counters of fences
 	guard       restartGuard
 	keyPrefix   string
-	lock        lockConfig
+	credentials redisnode.Credentials // nil: those of the URLs
+	// noCredentials is true if WithCredentials was given no function.
+	noCredentials bool
+	lock          lockConfig
 }
 
 type lockConfig struct {
@@ -116,6 +121,25 @@ func WithKeyPrefix(prefix string) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.keyPrefix = prefix; return c })
 }
 
+// WithCredentials has fn asked for the user and the password of every connection that [Open]
+// makes, as services need whose passwords expire within the hour. An empty user is that of
+// servers without users; without a password, none is sent. URLs must have neither. An open
+// connection keeps the user that it began with.
+//
+// addr is the host:port that was dialled. For a Sentinel group, fn is asked for the Sentinels
+// too. fn must be safe for concurrent use, and return when ctx ends: after 10 s, or when the
+// Locker is closed. While it runs the node does not answer, so it should keep a password that
+// is still good. Its error is that of the node, and must have no secrets in it. The next dial
+// asks fn again.
+//
+// [New] refuses the option: its clients have a setting for that, AuthCredentialsFn.
+func WithCredentials(fn func(ctx context.Context, addr string) (user, password string, err error)) Option {
+	return lockerOption(func(c lockerConfig) lockerConfig {
+		c.credentials, c.noCredentials = fn, fn == nil
+		return c
+	})
+}
+
 // WithRetry sets how [Locker.Acquire], [Locker.AcquireAll] and [With] wait for a lock that
 // another process or goroutine holds. The default is
 // FixedRetry(200*time.Millisecond, 100*time.Millisecond, 3), see [FixedRetry].
@@ -199,6 +223,8 @@ func (c lockerConfig) check() error {
 		return argumentError("WithNodeTimeout(%v): must be above 0", c.nodeTimeout)
 	case outOfRange(c.retention):
 		return argumentError("WithFenceRetention(%v): must be from %v to %v", c.retention, MinTTL, MaxTTL)
+	case c.noCredentials:
+		return argumentError("WithCredentials(nil): must be a function")
 	}
 	if err := c.guard.check(); err != nil {
 		return err

@@ -2,8 +2,6 @@ package redlock_test
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base32"
 	"errors"
 	"fmt"
@@ -559,38 +557,6 @@ func TestRedissIsNeverPlain(t *testing.T) {
 		}()
 		lockertest.Open(t, []string{"rediss://user:" + password + "@" + ln.Addr().String() + query})
 		require.Equal(t, byte(22), <-first, "a TLS handshake: %s", query)
-	}
-}
-
-// The snippets of SECURITY.md are in these two, as they stand.
-var _ = []any{
-	func(password string) (rueidis.Client, error) {
-		client, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{
-			InitAddress: []string{"s1:26379", "s2:26379", "s3:26379"},
-			Username:    "redlock", Password: password,
-			Sentinel: rueidis.SentinelOption{MasterSet: "mymaster", Username: "redlock", Password: password},
-		}))
-		return client, err
-	},
-	func(authorities *x509.CertPool, certificate tls.Certificate) (rueidis.Client, error) {
-		client, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{
-			InitAddress:       []string{"r1:6379"},
-			ForceSingleClient: true,
-			TLSConfig:         &tls.Config{RootCAs: authorities, Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12},
-		}))
-		return client, err
-	},
-}
-
-func TestTheSnippetsOfSecurityMdCompile(t *testing.T) {
-	document, err := os.ReadFile("SECURITY.md")
-	require.NoError(t, err)
-	source, err := os.ReadFile("security_test.go")
-	require.NoError(t, err)
-	blocks := goBlock.FindAllStringSubmatch(string(document), -1)
-	require.Len(t, blocks, 2)
-	for _, block := range blocks {
-		require.Contains(t, flatten(string(source)), flatten(block[1]))
 	}
 }
 

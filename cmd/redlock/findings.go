@@ -63,7 +63,7 @@ func (s *server) findings(g restartGuard) []finding {
 			"it is a Sentinel, which holds no keys")
 		return found
 	case s.Mode == "cluster" && s.kind == single:
-		add(danger, "mode", "give several of the Cluster's servers as one node, redis://host:port?addr=host2:port2, or use servers of their own",
+		add(danger, "mode", "give the Cluster as one node, redis://host:port?cluster=true, or use servers of their own",
 			"it is one server of a Cluster: it refuses the keys of all others")
 	case s.kind == cluster:
 		add(warning, "failover", "use independent servers as nodes",

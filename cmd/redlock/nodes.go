@@ -25,7 +25,8 @@ func nodesFlag() cli.Flag {
 }
 
 // urls returns the URLs of the nodes, as redlock.Open takes them. Spaces and line breaks
-// around a node mean nothing. An error quotes nothing of the list.
+// around a node mean nothing. An error quotes nothing of the list but the
+// names of files.
 func urls(c *cli.Command) ([]string, error) {
 	list := c.String("nodes")
 	if list == "" {
@@ -34,11 +35,20 @@ func urls(c *cli.Command) ([]string, error) {
 	if strings.TrimSpace(list) == "" {
 		return nil, usagef("no nodes: give -nodes host:port,host:port,host:port or set %s; to try it out, start a server with: redis-server --port 6379 --maxmemory-policy noeviction", nodesVariable)
 	}
+	files, err := readTLS(c)
+	if err != nil {
+		return nil, err
+	}
 	var urls []string
 	for text := range strings.SplitSeq(list, ",") {
 		url, reason := strings.TrimSpace(text), ""
 		if !strings.Contains(url, "://") {
-			url, reason = redisnode.ParseAddress(url)
+			if url, reason = redisnode.ParseAddress(url); files.source != "" {
+				url = strings.Replace(url, "redis://", "rediss://", 1)
+			}
+		}
+		if reason == "" {
+			url, reason = files.addTo(url)
 		}
 		if reason != "" {
 			return nil, notANode(len(urls), reason)

@@ -33,7 +33,7 @@ func leaf(c *cli.Command) *cli.Command {
 	// "help" may be a key.
 	c.HideHelpCommand = true
 	c.OnUsageError = onUsageError
-	c.Flags = slices.Concat([]cli.Flag{nodesFlag()}, c.Flags, guardFlags())
+	c.Flags = slices.Concat([]cli.Flag{nodesFlag()}, tlsFlags(), c.Flags, guardFlags())
 	return c
 }
 

@@ -3,6 +3,7 @@ package redisnode
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -13,7 +14,9 @@ import (
 // Dial returns a Backend that makes its own client. rueidis.NewClient dials at once, and fails
 // if no server answers. So Dial retries in the background until it succeeds. Until then every
 // command fails at once, with the reason.
-func Dial(option rueidis.ClientOption) *Redis {
+//
+// If credentials is not nil, it is asked for the user and the password of every connection.
+func Dial(option rueidis.ClientOption, credentials Credentials) *Redis {
 	s := &Redis{
 		err:       errors.New("the first dial has not ended"),
 		sentinels: option.Sentinel.MasterSet != "",
@@ -31,18 +34,25 @@ func Dial(option rueidis.ClientOption) *Redis {
 	}
 	var ctx context.Context
 	ctx, s.stop = context.WithCancel(context.Background())
+	if credentials != nil {
+		option = credentials.to(ctx, option)
+	}
 	go s.dial(ctx, option)
 	return s
 }
 
 // IsCluster reports whether a client made with option is that of a Cluster.
 func IsCluster(option rueidis.ClientOption) bool {
-	return len(option.InitAddress) > 1 && option.Sentinel.MasterSet == "" && !option.ForceSingleClient
+	return option.Sentinel.MasterSet == "" && !option.ForceSingleClient
 }
 
 // Connect makes a client. It dials once.
 func Connect(option rueidis.ClientOption) (rueidis.Client, error) {
 	client, err := rueidis.NewClient(option)
+	if err == nil && IsCluster(option) && client.Mode() != rueidis.ClientModeCluster {
+		defer client.Close()
+		return nil, notCluster(client)
+	}
 	if err == nil {
 		return client, nil
 	}
@@ -50,6 +60,16 @@ func Connect(option rueidis.ClientOption) (rueidis.Client, error) {
 		client.Close()
 	}
 	return nil, dialError(err)
+}
+
+// notCluster is the error of a server that was to be one of a Cluster. If it refuses CLUSTER
+// SLOTS, rueidis makes the client of a single server.
+func notCluster(client rueidis.Client) error {
+	err := client.Do(context.Background(), client.B().ClusterSlots().Build()).Error()
+	if err == nil {
+		err = errors.New("refused before")
+	}
+	return fmt.Errorf("not a Cluster: CLUSTER SLOTS: %w (for a single server, leave cluster=true out of the URL)", discreet(err))
 }
 
 // Tried is closed when the first dial has ended, either way.

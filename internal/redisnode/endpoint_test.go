@@ -166,7 +166,7 @@ func (e *endpoint) option() rueidis.ClientOption {
 
 // dial returns a Backend that has dialled the endpoint.
 func (e *endpoint) dial(t *testing.T) *redisnode.Redis {
-	s := redisnode.Dial(e.option())
+	s := redisnode.Dial(e.option(), nil)
 	t.Cleanup(s.Close)
 	<-s.Tried()
 	return s

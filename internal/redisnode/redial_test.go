@@ -142,7 +142,7 @@ func TestASentinelGroupsNewMasterIsFoundWhileTheOldOneLives(t *testing.T) {
 	option, reason := redisnode.ParseURL(group.URL())
 	require.Empty(t, reason)
 	option.DisableCache, option.AlwaysPipelining, option.PipelineMultiplex = true, true, -1
-	s := redisnode.Dial(option)
+	s := redisnode.Dial(option, nil)
 	t.Cleanup(s.Close)
 	<-s.Tried()
 	old := group.Master()

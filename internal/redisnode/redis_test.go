@@ -184,7 +184,7 @@ func TestManyExtensionsLeaveInSeveralPipelines(t *testing.T) {
 }
 
 func TestErrNotRunKeepsTheTextAndTheType(t *testing.T) {
-	s := redisnode.Dial(unreachable())
+	s := redisnode.Dial(unreachable(), nil)
 	defer s.Close()
 	<-s.Tried()
 	batch := []node.Command{{Kind: node.Acquire, Claim: claim(1), TTL: time.Second}}

@@ -52,6 +52,8 @@ func (s *Redis) judge(c *node.Command, able *ability, seen shown, answer error) 
 	case isDemotion(answer):
 		c.Err = s.isReplica(c.Err)
 		s.demoted.Store(true)
+	case isRedirection(answer):
+		c.Err = s.isOfCluster(c.Err)
 	}
 	switch {
 	case surelyNotRun(answer):

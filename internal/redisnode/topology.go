@@ -2,6 +2,7 @@ package redisnode
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -43,6 +44,17 @@ type slots [slotCount]*member
 type member struct {
 	name string
 	able ability
+}
+
+// isOfCluster is the error of a server that has sent its client to another one.
+func (s *Redis) isOfCluster(err error) error {
+	switch {
+	case s.topology != nil, s.sentinels: // its client follows; here it has given up
+		return err
+	case s.stop == nil:
+		return fmt.Errorf("%w: this is a Cluster: make its client with rueidis in cluster mode, without ForceSingleClient", err)
+	}
+	return fmt.Errorf("%w: this is a Cluster: add ?cluster=true to its URL", err)
 }
 
 func newTopology() *topology {

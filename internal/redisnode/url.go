@@ -17,8 +17,8 @@ import (
 // ParseURL reads the URL of a deployment, or returns what is wrong with it.
 //
 // Users paste connection strings of other libraries, and passwords that are not encoded. So the
-// reason quotes nothing of the text, and each part is checked: a host is looked up in DNS, and
-// errors print it as the name of a node.
+// reason quotes nothing of the text but the names of files, and each part is checked: a host is
+// looked up in DNS, and errors print it as the name of a node.
 func ParseURL(text string) (o rueidis.ClientOption, reason string) {
 	scheme, rest, isURL := strings.Cut(text, "://")
 	if reason := misread(text, isURL); reason != "" {
@@ -51,13 +51,19 @@ func ParseURL(text string) (o rueidis.ClientOption, reason string) {
 		return o, "not a URL"
 	}
 	slices.Sort(o.InitAddress)
-	// One address is one server: rueidis would ask it whether it is a
-	// Cluster, and treat any server that answers CLUSTER SLOTS as one.
-	o.ForceSingleClient = len(o.InitAddress) == 1 && o.Sentinel.MasterSet == ""
+	// One address is one server, unless the URL says that it is a Cluster's: rueidis would
+	// ask it whether it is, and treat any server that answers CLUSTER SLOTS as one.
+	o.ForceSingleClient = len(o.InitAddress) == 1 && o.Sentinel.MasterSet == "" && !isTrue(query, "cluster")
 	if o.TLSConfig != nil && !o.ForceSingleClient {
 		// Each server has its own name: the one by which it is dialled.
 		o.TLSConfig.ServerName = ""
 		o.Sentinel.TLSConfig = o.TLSConfig
+	}
+	if o.TLSConfig != nil {
+		parameter, reason := filesOf(query).load(o.TLSConfig)
+		if reason != "" {
+			return rueidis.ClientOption{}, parameter + " " + reason
+		}
 	}
 	return o, ""
 }
@@ -125,7 +131,33 @@ func checkURL(u *url.URL, query url.Values) string {
 			}
 		}
 	}
+	if reason := checkCluster(u, query); reason != "" {
+		return reason
+	}
+	return checkFiles(u, query)
+}
+
+// checkCluster returns what else in a URL is at odds with its parameter cluster.
+func checkCluster(u *url.URL, query url.Values) string {
+	switch {
+	case len(query["cluster"]) > 1:
+		return "cluster is there twice"
+	case !query.Has("cluster"):
+	case query.Get("master_set") != "":
+		return "cluster besides master_set: a node is a Cluster or a Sentinel group"
+	case isTrue(query, "cluster") && u.Scheme == "unix":
+		return "cluster with a socket: a Cluster needs host:port"
+	case !isTrue(query, "cluster") && query.Has("addr"):
+		return "cluster is false, but there are several addresses, which are those of a Cluster"
+	}
 	return ""
+}
+
+// isTrue reports whether a parameter is there and true, or has no value.
+func isTrue(query url.Values, name string) bool {
+	value := query.Get(name)
+	is, _ := strconv.ParseBool(value)
+	return is || value == "" && query.Has(name)
 }
 
 var (
@@ -135,8 +167,8 @@ var (
 	foreign = []string{"http", "https", "tcp", "tls", "ssl", "redis-sentinel", "redis+sentinel", "redis-socket", "redis+socket", "redis-cluster", "redis+cluster", "redis+tls"}
 )
 
-// parameters are those of rueidis.ParseURL, with checks of their values. rueidis ignores others,
-// such as ssl=true and password=… of other libraries.
+// parameters are those of rueidis.ParseURL, and cluster and the files of TLS, with checks of their
+// values. rueidis ignores others, such as ssl=true and password=… of other libraries.
 var parameters = map[string]func(value string) (reason string){
 	"addr": func(value string) string {
 		if reason := checkAddress(value); reason != "" {
@@ -158,6 +190,15 @@ var parameters = map[string]func(value string) (reason string){
 		}
 		return ""
 	},
+	"cluster": func(value string) string {
+		if _, err := strconv.ParseBool(value); err != nil && value != "" {
+			return "cluster is neither true nor false"
+		}
+		return ""
+	},
+	"tls_ca":       func(value string) string { return checkFile("tls_ca", value) },
+	"tls_cert":     func(value string) string { return checkFile("tls_cert", value) },
+	"tls_key":      func(value string) string { return checkFile("tls_key", value) },
 	"protocol":     checkWord,
 	"client_cache": checkWord,
 	"max_retries":  checkWord,

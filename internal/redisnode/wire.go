@@ -130,6 +130,13 @@ func isDemotion(err error) bool {
 		inScript(text) && strings.Contains(text, "-READONLY ") // as Redis 6 has it
 }
 
+// isRedirection reports whether a server's error sends the client to another server of its
+// Cluster.
+func isRedirection(err error) bool {
+	_, code := answered(err)
+	return code == "MOVED" || code == "ASK"
+}
+
 // wireError is the error of a connection. It is marked as ErrNotConnected if the command
 // certainly never left.
 func wireError(err error) error {
@@ -144,7 +151,8 @@ func wireError(err error) error {
 func dialFailed(err error) bool {
 	var op *net.OpError
 	var greeting *handshakeError
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &greeting) || errors.As(err, &op) && op.Op == "dial"
+	var unknown *credentialsError
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &greeting) || errors.As(err, &unknown) || errors.As(err, &op) && op.Op == "dial"
 }
 
 var errDialTimeout = errors.New("the server did not accept a connection, or did not answer on it, in time")

@@ -148,7 +148,7 @@ func TestAServerThatRefusesAConnectionIsQuoted(t *testing.T) {
 			for range 20 { // the server's end of the connection and ours race
 				addr := refusingServer(t, said, func(g *greeter) { g.after = after })
 				option := rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, DisableCache: true, AlwaysPipelining: true, DialCtxFn: Attentive(nil)}
-				s := Dial(option)
+				s := Dial(option, nil)
 				<-s.Tried()
 				batch := []node.Command{{Kind: node.Acquire, Claim: node.NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}}
 				err := s.Do(t.Context(), batch)
@@ -169,7 +169,7 @@ func TestAProxyThatRefusesHELLOIsNamedAsThat(t *testing.T) {
 		for _, resp2 := range []bool{false, true} {
 			option := server.option()
 			option.AlwaysRESP2 = resp2
-			s := Dial(option)
+			s := Dial(option, nil)
 			<-s.Tried()
 			err := s.Do(t.Context(), []node.Command{{Kind: node.Acquire, Claim: node.NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}})
 			s.Close()
@@ -182,7 +182,7 @@ func TestAProxyThatRefusesHELLOIsNamedAsThat(t *testing.T) {
 
 func TestAServerThatClosesWithoutAWordIsToldSo(t *testing.T) {
 	addr := refusingServer(t, "", func(g *greeter) { g.after = true })
-	s := Dial(rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, DisableCache: true, DialCtxFn: Attentive(nil)})
+	s := Dial(rueidis.ClientOption{InitAddress: []string{addr}, ForceSingleClient: true, DisableCache: true, DialCtxFn: Attentive(nil)}, nil)
 	<-s.Tried()
 	err := s.Do(t.Context(), []node.Command{{Kind: node.Acquire, Claim: node.NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}})
 	s.Close()

@@ -349,6 +349,12 @@ var mistakes = []mistake{
 	{"a parameter that means nothing is ignored", "internal/redisnode/url.go",
 		"check, known := parameters[name]", "check, known := parameters[name]\n\t\tif !known {\n\t\t\tcontinue\n\t\t}",
 		test(".", "TestWhatIsNotAURLIsRefusedWithoutAWordOfIt"), "TestWhatIsNotAURLIsRefusedWithoutAWordOfIt"},
+	{"a server that is no Cluster is taken for one", "internal/redisnode/dial.go",
+		"client.Mode() != rueidis.ClientModeCluster {", "false {",
+		test(".", "TestAServerThatIsNoClusterIsRefusedAsOne"), "TestAServerThatIsNoClusterIsRefusedAsOne"},
+	{"a password that the credentials' error repeats is shown", "internal/redisnode/credentials.go",
+		`if e.password != "" {`, "if false {",
+		test(".", "TestAnErrorOfTheCredentialsIsTheNodes"), "TestAnErrorOfTheCredentialsIsTheNodes"},
 
 	{"votes that make no quorum are kept", timer,
 		"time.Duration { return c.window + c.window/4 }", "time.Duration { return 1000 * c.window }",

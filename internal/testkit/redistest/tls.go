@@ -64,6 +64,17 @@ func (s *TLSServer) TLSConfig(t testing.TB) *tls.Config {
 	return &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 }
 
+// Files are those of a client which trusts the server, and which the server trusts: the
+// authority's certificate, and the client's with its key.
+func (s *TLSServer) Files(t testing.TB) (ca, cert, key string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := s.ca.write(dir); err != nil {
+		t.Fatalf("redistest: certificates: %v", err)
+	}
+	return filepath.Join(dir, "ca.pem"), filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key")
+}
+
 // startWithPort is [Start] for a server with a second port, which goes after
 // option on its command line. It returns that port's address too.
 func startWithPort(t testing.TB, option string, args []string) (*Server, string) {
