@@ -63,7 +63,7 @@ func (s *server) push(c Command) (dropped []Command) {
 	return dropped
 }
 
-// dead takes the commands out of the queue that would be dropped if their turn came now.
+// dead takes out of the queue the commands that would be dropped if their turn came now.
 func (s *server) dead(now time.Time) []Command {
 	return s.queue.remove(func(c *Command) bool {
 		switch {
@@ -79,7 +79,7 @@ func (s *server) dead(now time.Time) []Command {
 	})
 }
 
-// backlog is how many commands wait in a lane, some of which may be dead.
+// backlog returns the number of commands that wait in a lane, some of which may be dead.
 func (s *server) backlog(id laneID) int {
 	if id == extensionLane {
 		return s.extensions.len()
@@ -87,7 +87,7 @@ func (s *server) backlog(id laneID) int {
 	return s.queue.len()
 }
 
-// refusal is why an acquisition is refused at once, if it is.
+// refusal returns why an acquisition is refused at once, or nil.
 func (s *server) refusal() error {
 	if s.down != nil {
 		return s.down

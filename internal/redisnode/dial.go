@@ -52,7 +52,7 @@ func Connect(option rueidis.ClientOption) (rueidis.Client, error) {
 	return nil, dialError(err)
 }
 
-// Tried is closed when the first dial has ended, either way.
+// Tried returns a channel that is closed when the first dial has succeeded or failed.
 func (s *Redis) Tried() <-chan struct{} { return s.tried }
 
 func (s *Redis) dial(ctx context.Context, option rueidis.ClientOption) {
