@@ -237,7 +237,7 @@ func TestAFailedAttemptDoesNotBlockTheNext(t *testing.T) {
 
 // A key that another program uses for a list counts as held: nothing else is wrong with
 // the nodes.
-func TestAKeyOfAForeignTypeIsHeldBySomebodyElse(t *testing.T) {
+func TestAKeyOfAForeignTypeIsHeldByAnotherOwner(t *testing.T) {
 	for _, foreign := range []int{2, 3} { // of three nodes
 		t.Run(fmt.Sprint("on=", foreign), func(t *testing.T) {
 			ns := start(t, 3)

@@ -93,7 +93,7 @@ func ExampleNoRetry() {
 		log.Fatal(err)
 	}
 
-	// Skip the work if somebody else is at it.
+	// Skip the work if another process holds the lock.
 	err := redlock.Do(ctx, locker, "job", 30*time.Second, makeReport, redlock.WithRetry(redlock.NoRetry()))
 	fmt.Println(errors.Is(err, redlock.ErrNotAcquired))
 	// Output: true

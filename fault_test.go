@@ -25,7 +25,7 @@ import (
 
 // A quorum of five hangs while fn runs: fn's ctx must end by the end of
 // validity, and until then no other process can have acquired.
-func TestAHungQuorumEndsTheContextBeforeAnyoneElseCanOwnTheLock(t *testing.T) {
+func TestAHungQuorumEndsTheContextBeforeAnotherProcessCanOwnTheLock(t *testing.T) {
 	ns := start(t, 5)
 	l, rival := ns.open(), ns.open(redlock.WithNodeTimeout(20*ms))
 	var ended, until time.Time

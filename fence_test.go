@@ -228,7 +228,7 @@ func TestEveryHolderHasAFenceOfItsOwn(t *testing.T) {
 
 // Its floor is that of its last join: nodes that have lost their counters number it above
 // the processes that came in the meantime.
-func TestAWaiterIsNumberedAboveThoseWhoCameBeforeIt(t *testing.T) {
+func TestTheFenceOfAWaiterIsAboveThoseOfEarlierHolders(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l, other := open(redlock.WithFence()), open(redlock.WithFence())
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
@@ -292,7 +292,7 @@ func TestFencesFitWhatTheyAreStoredIn(t *testing.T) {
 	})
 }
 
-func TestWhatAFenceOrAGuardCannotBeIsRefused(t *testing.T) {
+func TestInvalidFencesAndGuardsAreRefused(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open(redlock.WithFence(), redlock.WithFenceRetention(time.Minute), redlock.WithRestartGuard(time.Hour, 0))
 		_, err := l.TryAcquire(t.Context(), "k", 2*time.Minute)

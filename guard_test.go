@@ -73,7 +73,7 @@ func TestAHolderKeepsItsLockThroughAQuarantine(t *testing.T) {
 	})
 }
 
-func TestTrustNodesNamesThoseThatDidNotAnswer(t *testing.T) {
+func TestTrustNodesNamesTheNodesThatDidNotAnswer(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open(redlock.WithRestartGuard(time.Minute, 0))
 		stores[1].Pause()

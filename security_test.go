@@ -44,7 +44,7 @@ func aclLine(t *testing.T, comment string) []string {
 
 const (
 	aclServer   = "every server that holds locks"
-	aclQueue    = "for the queues of those who wait"
+	aclQueue    = "for the queues of waiters"
 	aclFence    = "for fences"
 	aclGuard    = "for WithRestartGuard"
 	aclCluster  = "in a Cluster, besides"
@@ -389,7 +389,7 @@ func aclOfACluster(t *testing.T, c *redistest.Cluster) {
 		switch rule {
 		case "+cluster|slots":
 			if _, err = connect(false); redistest.AtLeast(t, 8, 0) {
-				require.NoError(t, err, "nobody asks for slots")
+				require.NoError(t, err, "no client asks for slots")
 			} else {
 				require.ErrorContains(t, err, "NOPERM")
 			}

@@ -19,7 +19,7 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
-func TestAReleaseGivesTheLockToWhoeverWaits(t *testing.T) {
+func TestAReleaseGrantsTheLockToTheNextWaiter(t *testing.T) {
 	for _, n := range []int{1, 3, 5} {
 		t.Run(fmt.Sprint("nodes=", n), func(t *testing.T) {
 			ns := start(t, n)
@@ -49,7 +49,7 @@ func TestAReleaseGivesTheLockToWhoeverWaits(t *testing.T) {
 	}
 }
 
-func TestTheLockOfADeadHolderGoesToWhoeverWaits(t *testing.T) {
+func TestTheLockOfADeadHolderGoesToTheNextWaiter(t *testing.T) {
 	ns := start(t, 3)
 	l := ns.open()
 	for _, s := range ns.servers {
@@ -250,7 +250,7 @@ func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 
 // A node that has lost a held key grants it to a waiter. The waiter gives it back, or the lock would
 // rest on fewer nodes for as long as the wait lasts.
-func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
+func TestAWaiterKeepsNoVoteFromAHolder(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		lock, err := open().TryAcquire(t.Context(), "k", time.Second)
 		require.NoError(t, err)
@@ -280,7 +280,7 @@ func TestOneThatWaitsKeepsNoVoteFromAHolder(t *testing.T) {
 }
 
 // A lost lock no longer counts as held in its process: the waiters of the process go on.
-func TestThoseWhoWaitBehindALockThatIsLostGoOn(t *testing.T) {
+func TestWaitersBehindALostLockGoOn(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		lock, err := l.TryAcquire(t.Context(), "k", time.Second)

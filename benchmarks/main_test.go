@@ -175,7 +175,7 @@ func requireKeys(t *testing.T, p peer, s *servers, suffix string, quorum int) {
 	}, 10*time.Second, 5*time.Millisecond)
 }
 
-func TestHostReportsWhatRedistestComplainsOf(t *testing.T) {
+func TestHostReportsTheErrorsOfRedistest(t *testing.T) {
 	var order []string
 	err := withHost(func(h *host) error {
 		h.Cleanup(func() { order = append(order, "first") })

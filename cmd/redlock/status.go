@@ -17,7 +17,7 @@ import (
 func statusCommand() *cli.Command {
 	return leaf(&cli.Command{
 		Name:        "status",
-		Usage:       "say on which nodes the lock on KEY is held, for how long and by whom",
+		Usage:       "show on which nodes the lock on KEY is held, for how long and by whom",
 		UsageText:   "redlock status [options] KEY",
 		Description: "The exit code is 0 whether the lock is held or not, and 69 if no quorum answered.",
 		Flags:       []cli.Flag{jsonFlag()},
@@ -171,5 +171,5 @@ func (s status) err() error {
 	if s.State != "unknown" {
 		return nil
 	}
-	return exitError{exitNoQuorum, fmt.Errorf("status %q: too few nodes answered that may vote", s.Key)}
+	return exitError{exitNoQuorum, fmt.Errorf("status %q: too few of the nodes that may vote answered", s.Key)}
 }

@@ -59,7 +59,7 @@ func splitTrips(i, k, nodes int) (trips []time.Duration) {
 	return trips
 }
 
-func TestTheEldestOfThoseWhoseVotesAreSplitGoesOn(t *testing.T) {
+func TestTheEldestOfContendersWithSplitVotesGoesOn(t *testing.T) {
 	for _, c := range []struct{ contenders, nodes int }{{2, 2}, {2, 4}, {3, 3}, {3, 5}, {3, 6}} {
 		for _, ages := range permutations(c.contenders) {
 			for _, apart := range []time.Duration{0, ms} {
@@ -228,7 +228,7 @@ func TestTwoGhostsLeaveNoQuorum(t *testing.T) {
 }
 
 // A holder with a bare quorum is one, though a node of that cannot be seen.
-func TestAHolderOfWhichANodeCannotBeSeenIsFoundSoon(t *testing.T) {
+func TestAHolderWithASilentNodeIsFoundSoon(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.stores[0].Set("k", "HOLDER", time.Hour)
 		w.stores[1].Set("k", "HOLDER", time.Hour)
@@ -395,7 +395,7 @@ func drain(t *testing.T, trip time.Duration, silent bool, test func(t *testing.T
 
 // If it gave up its votes while it may still be granted others, it could be taken for the
 // holder, by one that sees the votes at different moments.
-func TestOneThatYieldsAsksNoMoreAndWaitsForWhatIsUnderWay(t *testing.T) {
+func TestAContenderThatYieldsAsksNoMoreAndWaitsForPendingReplies(t *testing.T) {
 	drain(t, 15*ms, false, func(t *testing.T, w *world, c *contender, token string, done <-chan result) {
 		time.Sleep(14 * ms)
 		require.Equal(t, token, w.owners()[3], "it keeps its vote")
@@ -409,7 +409,7 @@ func TestOneThatYieldsAsksNoMoreAndWaitsForWhatIsUnderWay(t *testing.T) {
 	})
 }
 
-func TestASilentNodeHoldsNoYieldingUp(t *testing.T) {
+func TestASilentNodeDelaysNoYield(t *testing.T) {
 	drain(t, ms, true, func(t *testing.T, w *world, c *contender, _ string, done <-chan result) {
 		time.Sleep(untaken + lastPause + 2*ms)
 		require.Empty(t, w.owners()[3], "it has yielded")
@@ -421,7 +421,7 @@ func TestASilentNodeHoldsNoYieldingUp(t *testing.T) {
 }
 
 // One call is under way to a node at a time, and the pauses between them grow.
-func TestAContestAsksLessAndLessOften(t *testing.T) {
+func TestAContestAsksWithGrowingPauses(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.stores[0].Set("k", node.AttemptToken(age+1), time.Hour)
 		w.stores[1].Set("k", node.AttemptToken(age+2), time.Hour) // younger, and dead
@@ -445,7 +445,7 @@ func TestAContestAsksLessAndLessOften(t *testing.T) {
 }
 
 // A lock that would not last is not asked for again and again.
-func TestAContestEndsWhenAQuorumWouldBeOfNoUse(t *testing.T) {
+func TestAContestEndsWhenAQuorumWouldBeUseless(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.stores[0].Set("k", node.AttemptToken(age+1), time.Hour)
 		w.stores[1].Set("k", node.AttemptToken(age+2), time.Hour)

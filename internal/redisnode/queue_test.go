@@ -120,7 +120,7 @@ func pushes(t *testing.T, s *redisnode.Redis) <-chan node.Push {
 
 // Every push carries the nonce that the claim gave this node. A grant has the second of the
 // remaining waiters join again: it will soon be the first.
-func TestAGrantHasTheNextButOneJoinAgain(t *testing.T) {
+func TestAGrantAsksTheSecondWaiterToJoinAgain(t *testing.T) {
 	server := redistest.Start(t)
 	s := connect(t, server)
 	heard := pushes(t, s)

@@ -129,7 +129,7 @@ func TestAProcessThatIsStoppedWhileItHolds(t *testing.T) {
 	s.check()
 }
 
-func TestAWaiterThatIsKilledDelaysNobody(t *testing.T) {
+func TestAWaiterThatIsKilledDelaysNoOtherProcess(t *testing.T) {
 	for _, killed := range []string{"before the release", "after it"} {
 		t.Run(killed, func(t *testing.T) {
 			s := newScene(t, 10*time.Second)

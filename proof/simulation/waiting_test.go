@@ -183,7 +183,7 @@ func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 }
 
 // Many waiters die with the holder. The last one acquires soon.
-func TestTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
+func TestTheLastWaiterAcquiresSoonThoughEarlierWaitersAreDead(t *testing.T) {
 	var worst time.Duration
 	for _, dead := range []int{5, 20, 40} {
 		lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
@@ -259,7 +259,7 @@ func TestAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
 }
 
 // However far the nodes are or bad the ways: at most one contender wins, and no key is left.
-func TestOfThoseThatTryAtOnceOneWinsAtMostAndNoKeyIsLeft(t *testing.T) {
+func TestAtMostOneOfSimultaneousAttemptsWinsAndNoKeyIsLeft(t *testing.T) {
 	for name, worse := range map[string]func(k *tick){
 		"far":   func(k *tick) { k.trip = 150 * ms },
 		"lossy": func(k *tick) { k.trip, k.fault = 5*ms, lossy(rand.New(rand.NewPCG(k.random.Uint64(), 0))) },

@@ -20,7 +20,7 @@ func TestItWaitsNoLongerThanNeeded(t *testing.T) {
 	})
 }
 
-func TestItFailsTheTestWithTheDetailsWhenItWasInVain(t *testing.T) {
+func TestATimeoutFailsTheTestWithTheDetails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		failed := &failing{TB: t}
