@@ -9,8 +9,6 @@ import (
 	"sync"
 
 	"github.com/urfave/cli/v3"
-
-	"github.com/redis-kit/redlock/internal/node"
 )
 
 func doctorCommand() *cli.Command {
@@ -26,17 +24,9 @@ otherwise.`,
 			if c.NArg() > 1 {
 				return usagef("doctor: %d arguments: the form is redlock doctor [options] [KEY]", c.NArg())
 			}
-			deployments, err := deployments(c)
+			key, deployments, g, err := readSubject(c)
 			if err != nil {
 				return err
-			}
-			g, err := readRestartGuard(c, deployments)
-			if err != nil {
-				return err
-			}
-			key := c.Args().First()
-			if err := node.Reserved(key); err != nil {
-				return usagef("doctor %q: %w", key, err)
 			}
 			return show(c, examine(ctx, deployments, key, g))
 		},
@@ -63,7 +53,7 @@ type severity string
 const (
 	danger  severity = "danger"  // two processes may hold a lock, or none can
 	warning severity = "warning" // only in rare cases, or it costs availability
-	note    severity = "note"    // it was not checked, or only some locks need it
+	note    severity = "note"    // doctor could not check it, or only some locks need it
 )
 
 var severities = []severity{danger, warning, note}
@@ -135,7 +125,7 @@ func (d diagnosis) count(s severity) (n int) {
 	return n
 }
 
-// err is the error with which doctor ends if it found a danger.
+// err returns the error with which doctor ends if it found a danger.
 func (d diagnosis) err() error {
 	if d.count(danger) == 0 {
 		return nil

@@ -262,7 +262,7 @@ func TestAGrantThatFailsIsNotToldOf(t *testing.T) {
 	require.Equal(t, "nothing 1", next(t, told))
 }
 
-func TestALookTellsWhetherAnybodyWaits(t *testing.T) {
+func TestALookTellsWhetherAClaimWaits(t *testing.T) {
 	server := redistest.Start(t)
 	s := connect(t, server)
 	look := func() node.Outcome {

@@ -137,14 +137,14 @@ func (bed *Testbed) waiter(t *testing.T) *waiter {
 	return w
 }
 
-// goOn makes it acquire, or release.
+// goOn tells the process to acquire, or to release.
 func (w *waiter) goOn() {
 	w.t.Helper()
 	_, err := fmt.Fprintln(w.in, "go on")
 	require.NoError(w.t, err)
 }
 
-// heard returns what follows the prefix in the next line that has it.
+// heard returns the text after the prefix in the next line that has the prefix.
 func (w *waiter) heard(prefix string) string {
 	w.t.Helper()
 	end := time.After(patience)
@@ -165,7 +165,7 @@ func (w *waiter) heard(prefix string) string {
 	}
 }
 
-// believed returns what it printed that it believed, as a hold.
+// believed returns the belief that the process printed, and that belief as a hold.
 func (w *waiter) believed(h *history.History) (belief, history.Hold) {
 	w.t.Helper()
 	var b belief

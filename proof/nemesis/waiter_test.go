@@ -19,7 +19,7 @@ const (
 	window    = 500 * ms // the ttl that a grant sets
 	lease     = 750 * ms // the time for which a queue keeps a place
 	heartbeat = 250 * ms
-	// loaded is the time that a loaded machine may add.
+	// loaded is the time that a loaded machine may add to any of these.
 	loaded = time.Second
 )
 
@@ -83,7 +83,7 @@ func TestAProcessThatIsStoppedWhenItIsGranted(t *testing.T) {
 			t.Logf("round %d: it was stopped when it had extended already", i)
 			s.child.signal(syscall.SIGCONT)
 			select {
-			case x = <-rival: // it has found its grant over, and given it back
+			case x = <-rival: // it has found that its grant is over, and given the lock back
 				s.release(x)
 			case line := <-s.child.out:
 				s.child.said = line

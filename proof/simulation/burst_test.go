@@ -16,9 +16,9 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
-// far is healthy nodes in memory, 50 ms away, and a Locker over them. What counts here is
-// what the library does with time, and not how much a loaded machine has of it: so time is
-// virtual.
+// far runs a test of a Locker over healthy nodes in memory, 50 ms away. Time is virtual,
+// since the test is about delays that the library adds, not about those of a loaded
+// machine.
 func far(t *testing.T, test func(t *testing.T, l *redlock.Locker)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -33,7 +33,7 @@ func far(t *testing.T, test func(t *testing.T, l *redlock.Locker)) {
 	})
 }
 
-// To be busy is not to be sick: what waits for its turn is not unanswered.
+// A busy node is not a sick one: a command that waits for its turn does not count as unanswered.
 func TestABurstIsNotAFailure(t *testing.T) {
 	far(t, func(t *testing.T, l *redlock.Locker) {
 		const burst = 10_000
@@ -55,8 +55,8 @@ func TestABurstIsNotAFailure(t *testing.T) {
 	})
 }
 
-// busy is nodes in memory, 50 ms away, that take 40 µs for each command, one after the other,
-// and a Locker over them.
+// busy returns nodes in memory, 50 ms away, that take 40 µs for each command, one after
+// the other, and a Locker over them.
 func busy(t *testing.T, opts ...redlock.Option) ([]*memnode.Backend, *redlock.Locker) {
 	stores := lockertest.Stores(3)
 	l := lockertest.Over(t, stores, opts...)
@@ -76,8 +76,9 @@ func busy(t *testing.T, opts ...redlock.Option) ([]*memnode.Backend, *redlock.Lo
 	return stores, l
 }
 
-// Nor is it a failure when everything has been sent, and the nodes take longer than the node
-// timeout to get through it: what they have not come to is not unanswered.
+// Nor is it a failure when all commands have been sent, and the nodes take longer than
+// the node timeout to run them: commands whose turn has not come do not count as
+// unanswered.
 func TestABurstThatKeepsTheNodesBusyIsNotAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const burst, ttl = 10_000, 2 * time.Second

@@ -35,7 +35,7 @@ func TestATimeoutFailsTheTestWithTheDetails(t *testing.T) {
 	})
 }
 
-// failing notes what fails it.
+// failing records the messages with which it is failed.
 type failing struct {
 	testing.TB
 	said []string

@@ -62,7 +62,7 @@ func (p *Proxy) waitForConnections(t *testing.T, n int) {
 	eventually.True(t, fmt.Sprintf("the proxy has %d connections", n), func() bool { return p.Connections() == n })
 }
 
-// conn is a client that tells sending from receiving.
+// conn is a client that sends and receives separately.
 type conn struct {
 	net.Conn
 	t *testing.T
@@ -116,12 +116,12 @@ func (c *conn) end() error {
 	return err
 }
 
-// isReset tells whether the connection was reset, whatever was tried on it next.
+// isReset reports whether the connection was reset, whether a read or a write found that.
 func isReset(err error) bool {
 	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// fatal returns the message with which f fails the test it is given.
+// fatal returns the message with which f fails the test that it is called with.
 func fatal(t *testing.T, f func(testing.TB)) string {
 	t.Helper()
 	tb := &fatalTB{TB: t}
