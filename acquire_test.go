@@ -102,7 +102,8 @@ func TestSeveralKeysAreAllOrNone(t *testing.T) {
 	})
 	require.NoError(t, lock.Extend(t.Context(), time.Minute))
 
-	// One key of several is gone: the rest is deleted nevertheless, and it is told.
+	// One key of several is gone: Release deletes the others, and reports that the lock
+	// was not held.
 	for _, s := range ns.servers {
 		_, err := s.Do("DEL", "b")
 		require.NoError(t, err)
@@ -188,8 +189,8 @@ func TestAShortContextWithHungNodesLeavesNoKey(t *testing.T) {
 	}
 }
 
-// The request ran and its reply is lost: that is neither "held by others" nor
-// may it leave a key.
+// The request ran and its reply is lost: the error must not say that another owner holds
+// the lock, and no key may be left.
 func TestALostReplyIsNeitherContentionNorAnOrphan(t *testing.T) {
 	for _, n := range []int{1, 3} {
 		t.Run(fmt.Sprint("nodes=", n), func(t *testing.T) {
@@ -280,7 +281,7 @@ func TestAKeyOfAForeignTypeIsHeldByAnotherOwner(t *testing.T) {
 	}
 }
 
-// Success may become impossible long before the node timeout.
+// An acquisition can become impossible long before the node timeout.
 func TestAnAcquisitionDoesNotOutliveItsValidity(t *testing.T) {
 	for name, c := range map[string]struct {
 		ttl     time.Duration

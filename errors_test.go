@@ -16,7 +16,7 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// What a token looks like, wherever it stands.
+// token matches a token anywhere in a text.
 var token = regexp.MustCompile(`[A-Z2-7]{26}[+-][0-9a-z]+`)
 
 // Errors of each kind, with our token and another owner's in the keys.

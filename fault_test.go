@@ -61,8 +61,8 @@ func TestAHungQuorumEndsTheContextBeforeAnotherProcessCanOwnTheLock(t *testing.T
 	require.NoError(t, lock.Release(t.Context()))
 }
 
-// The same seen from the hung nodes: what they hold after SIGCONT is ours or
-// no one's, never another's.
+// The same seen from the hung nodes: after SIGCONT each of them holds our key or none,
+// and never another owner's.
 func TestAllNodesHungEndsTheContextWithItsCause(t *testing.T) {
 	ns := start(t, 3)
 	l := ns.open()
@@ -84,8 +84,8 @@ func TestAllNodesHungEndsTheContextWithItsCause(t *testing.T) {
 	eventually.True(t, "no key is left", ns.empty)
 }
 
-// With a node timeout of an hour, whatever waited for the hung node would not
-// return within the test.
+// With a node timeout of an hour, a call that waited for the hung node would not return
+// within the test.
 func TestOneHungNodeDelaysNothing(t *testing.T) {
 	for _, how := range []string{"paused", "black hole"} {
 		t.Run(how, func(t *testing.T) {
@@ -240,8 +240,8 @@ func TestCallsToAHungNodeAreBounded(t *testing.T) {
 	})
 }
 
-// Other masters of a Cluster are other servers: one that hangs, and the traffic
-// for it, touches nothing that they hold.
+// The masters of a Cluster are separate servers: a master that hangs, and the commands
+// for it, touch no lock on the others.
 func TestOneSickServerOfAClusterTouchesNoLockOnTheOthers(t *testing.T) {
 	cluster := redistest.StartCluster(t)
 	l, err := redlock.Open(t.Context(), []string{cluster.URL()})
@@ -338,7 +338,7 @@ func TestAnOutageShorterThanValidityLosesNothing(t *testing.T) {
 	}
 }
 
-// greets is a server that shakes hands, and answers nothing from then on.
+// greets is a server that completes the handshake, and answers nothing after that.
 type greets struct {
 	ln       net.Listener
 	wg       sync.WaitGroup
@@ -420,8 +420,8 @@ func readArgs(r *bufio.Reader) ([]string, error) {
 	return args, nil
 }
 
-// What may have been left on a node that takes commands and answers none is
-// cleaned up when it answers, and does not pile up until then.
+// A node that takes commands and answers none may have keys left on it. They are released
+// when it answers, and the releases do not pile up until then.
 func TestCleaningUpOnANodeThatOnlyShakesHandsDoesNotGrow(t *testing.T) {
 	ns := start(t, 2)
 	silent := startGreeting(t)

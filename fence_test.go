@@ -17,8 +17,8 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// confirms is a middleware that counts the acquisitions, and those for which nodes had to
-// be asked to agree on a fence.
+// confirms is a middleware that counts the acquisitions, and those that had to ask nodes
+// to agree on a fence.
 type confirms struct{ acquisitions, asked, granted, handed atomic.Int64 }
 
 func (c *confirms) middleware(next redlock.Handler) redlock.Handler {
@@ -90,7 +90,7 @@ func TestTheFenceIsThatOfTheLockInFn(t *testing.T) {
 	}
 }
 
-// agreed is how many nodes have counted up to exactly the fence of a lock on "k".
+// agreed returns the number of nodes whose counter is exactly the fence of a lock on "k".
 func agreed(stores []*memnode.Backend, fence int64) (n int) {
 	for _, s := range stores {
 		if s.Counter("k") == fence {
@@ -105,7 +105,7 @@ func TestNodesThatDisagreeAgreeOnTheLargest(t *testing.T) {
 		var c confirms
 		l := open(redlock.WithFence(), redlock.WithMiddleware(c.middleware))
 		for i := range 30 {
-			// As clients may have had it whose clocks are ahead.
+			// Clients whose clocks are ahead may have raised the counters so.
 			ahead := time.Now().Add(time.Duration(i) * time.Hour).UnixMicro()
 			stores[i%3].Count("k", ahead+5)
 			stores[(i+1)%3].Count("k", ahead+9)
@@ -226,8 +226,8 @@ func TestEveryHolderHasAFenceOfItsOwn(t *testing.T) {
 	})
 }
 
-// Its floor is that of its last join: nodes that have lost their counters number it above
-// the processes that came in the meantime.
+// Its floor is that of its last join: nodes that have lost their counters give it a fence
+// above those of the processes that held the lock while it waited.
 func TestTheFenceOfAWaiterIsAboveThoseOfEarlierHolders(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l, other := open(redlock.WithFence()), open(redlock.WithFence())
@@ -252,13 +252,13 @@ func TestTheFenceOfAWaiterIsAboveThoseOfEarlierHolders(t *testing.T) {
 	})
 }
 
-// A process in which some want a fence and some do not.
+// Some callers of a process want a fence, and some do not.
 func TestAWaiterGetsTheFenceThatItAskedFor(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		holder, l := open(), open(redlock.WithLocalHandoff(0))
 		lock, err := holder.TryAcquire(t.Context(), "k", time.Minute)
 		require.NoError(t, err)
-		// The contender is made for the first in line, who leaves.
+		// The candidate is made for the first waiter, which leaves.
 		ctx, leave := context.WithCancel(t.Context())
 		gone := make(chan error, 1)
 		go func() {
@@ -349,7 +349,7 @@ func TestAFenceOnAClusterNeedsAKeyThatItsCounterCanBeWith(t *testing.T) {
 	require.False(t, errors.As(err, &failed), "it is refused before anything is sent")
 }
 
-// The nodes agree before an extension sets keys that it found gone: that counts nothing.
+// The nodes agree before an extension sets missing keys again, which counts nothing.
 func TestAnExtensionMakesNoNodeAgreeOnAFence(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		holder, l, rival := open(), open(redlock.WithFence()), open(redlock.WithFence())
@@ -383,8 +383,8 @@ func TestAnExtensionMakesNoNodeAgreeOnAFence(t *testing.T) {
 	})
 }
 
-// A client whose clock is wrong by a century counts nothing up for the others: it is refused
-// before anything is sent.
+// A client whose clock is wrong by a century is refused before anything is sent, so it
+// raises no counter.
 func TestAFenceNeedsAClockThatCanBeRight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stores, l := inMemory(t, 3)

@@ -29,7 +29,7 @@ func TestALockThatTookLongToSettleIsExtendedFirst(t *testing.T) {
 	})
 }
 
-// A ttl that is over before the lock could be extended is refused with the reason.
+// A ttl that would end before the lock could be extended is refused with the reason.
 func TestATTLThatIsTooShortForTheNodesIsAnErrorThatSaysSo(t *testing.T) {
 	lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(30 * ms)
@@ -39,7 +39,7 @@ func TestATTLThatIsTooShortForTheNodesIsAnErrorThatSaysSo(t *testing.T) {
 	})
 }
 
-// What is handed over is what is left of the lock, until it is extended.
+// A lock that is handed over keeps its remaining validity until it is extended.
 func TestALockThatIsHandedOverIsNoFresher(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()
@@ -63,8 +63,8 @@ func TestALockThatIsHandedOverIsNoFresher(t *testing.T) {
 	})
 }
 
-// However often a lock is handed over, no goroutine gets it when it is nearly over, and another
-// process that comes has its turn.
+// However often a lock is handed over, no goroutine gets it shortly before its validity
+// ends, and another process that waits gets its turn.
 func TestALockThatIsHandedOverForLongStaysValid(t *testing.T) {
 	for _, extended := range []bool{true, false} {
 		lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
@@ -143,7 +143,7 @@ func TestALockIsNotHandedOverForLongerThanAskedFor(t *testing.T) {
 	})
 }
 
-// Whichever way a lock comes, it is valid for what its ttl promises.
+// However a lock was acquired, it starts with the validity that its ttl promises.
 func TestALockStartsWithItsFullValidity(t *testing.T) {
 	const lasts, validity = 10 * time.Second, 9*time.Second + 898*ms
 	for _, trip := range []time.Duration{0, 20 * ms} {
@@ -175,7 +175,8 @@ func TestALockStartsWithItsFullValidity(t *testing.T) {
 	}
 }
 
-// What is extended automatically starts with enough for that, or not at all.
+// A lock that is extended automatically starts with enough validity for its first
+// extension, or not at all.
 func TestNoLockStartsThatIsLostBeforeItIsExtended(t *testing.T) {
 	for _, handoffs := range []int{32, 0} {
 		lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {

@@ -91,8 +91,8 @@ func TestTrustNodesNamesTheNodesThatDidNotAnswer(t *testing.T) {
 	})
 }
 
-// A node that has forgotten for whom it voted gives its vote to no one else, a holder
-// included: what an extension sets there would count at the next one.
+// A node that has forgotten its vote gives it to no other owner, nor to a holder: keys
+// that an extension sets there would count at the next extension.
 func TestANodeInQuarantineGivesNoVoteThatItMayHaveGiven(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		guard := redlock.WithRestartGuard(10*time.Second, 0)

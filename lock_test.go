@@ -180,8 +180,8 @@ func TestAThousandLocksCostNoGoroutines(t *testing.T) {
 	eventually.True(t, "no key is left", ns.empty)
 }
 
-// An older extension may fail when a later one has already won as far
-// as WithMaxHold lets it.
+// An older extension may fail when a later one has already extended the lock as far as
+// WithMaxHold allows.
 func TestALockThatWasHeldForLongEnoughSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stores, l := inMemory(t, 3)

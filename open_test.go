@@ -127,7 +127,7 @@ func TestNodesThatAreDownAtOpenTakePartAsSoonAsTheyAnswer(t *testing.T) {
 	})
 }
 
-// The server says it once, and closes the connection.
+// The server sends the error once, and closes the connection.
 func TestAServerWithTooManyClientsIsQuoted(t *testing.T) {
 	server := redistest.Start(t, "--maxclients", "1")
 	occupied, err := net.Dial("tcp", server.Addr())

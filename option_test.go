@@ -19,7 +19,7 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
-// holderOf returns who holds a lock, by the error of one who was refused it.
+// holderOf returns the holder of a lock, from the error of a caller that was refused it.
 func holderOf(t *testing.T, err error) string {
 	t.Helper()
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)

@@ -28,8 +28,8 @@ import (
 
 const password = "correct-horse"
 
-// aclLine is the ACL SETUSER of SECURITY.md that follows the comment which
-// begins so, as a command, with our password.
+// aclLine returns the ACL SETUSER of SECURITY.md that follows the comment with this
+// beginning, as a command with our password.
 func aclLine(t *testing.T, comment string) []string {
 	t.Helper()
 	document, err := os.ReadFile("SECURITY.md")
@@ -54,7 +54,7 @@ const (
 	aclName     = "connections tell the name"
 )
 
-// must is a command to the server, and its reply. On a loaded machine the 2 s
+// must sends a command to the server, and returns its reply. On a loaded machine the 2 s
 // that the oracle takes for one may not be enough.
 func must(t *testing.T, s *redistest.Server, args ...string) any {
 	t.Helper()
@@ -68,7 +68,7 @@ func must(t *testing.T, s *redistest.Server, args ...string) any {
 	}
 }
 
-// refused is what the server's ACL LOG says that it refused.
+// refused returns the denials in the server's ACL LOG.
 func refused(t *testing.T, s *redistest.Server) []string {
 	t.Helper()
 	var objects []string
@@ -83,8 +83,8 @@ func refused(t *testing.T, s *redistest.Server) []string {
 	return objects
 }
 
-// errNoPermission is how a server says that it refuses: the second is the way
-// from within a script up to Redis 7.0, the third the one since.
+// errNoPermission matches the denials of a server. The second form is that of a script up
+// to Redis 7.0, the third that of a script since then.
 var errNoPermission = regexp.MustCompile(`NOPERM|The user executing the script can't|ACL failure in script`)
 
 // allowName lets connections tell the name of the client library. Redis 7.0 does
@@ -99,8 +99,8 @@ func allowName(t *testing.T, servers ...*redistest.Server) {
 	}
 }
 
-// everything sends each kind of command that a Locker with this one node has,
-// and returns what was refused. Nothing of it is left once all is allowed.
+// everything sends each kind of command that a Locker with this one node sends, and
+// returns the denials. Once all commands are allowed it leaves no key.
 func everything(t *testing.T, l *redlock.Locker, s *redistest.Server, prefix string) error {
 	t.Helper()
 	must(t, s, "SCRIPT", "FLUSH")
@@ -124,7 +124,7 @@ func everything(t *testing.T, l *redlock.Locker, s *redistest.Server, prefix str
 	return errors.Join(errs...)
 }
 
-// Exactly what SECURITY.md says is enough, and none of it is too much.
+// The rights in SECURITY.md are enough, and each of them is needed.
 func TestTheACLOfSecurityMdIsEnoughAndMinimal(t *testing.T) {
 	s := redistest.Start(t)
 	line := aclLine(t, aclServer)

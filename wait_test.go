@@ -110,8 +110,8 @@ func TestAWaiterThatGivesUpLeavesTheQueue(t *testing.T) {
 	require.NoError(t, lock.Release(t.Context()))
 }
 
-// A process that knows no queue, as those of the version before, and one that
-// does share locks safely.
+// A process without queues, like one of an older version, and a process with queues share
+// locks safely.
 func TestProcessesWithAndWithoutQueuesShareLocks(t *testing.T) {
 	ns := start(t, 3)
 	var inside atomic.Int64
@@ -138,8 +138,8 @@ func TestProcessesWithAndWithoutQueuesShareLocks(t *testing.T) {
 	eventually.True(t, "nothing is left", ns.empty)
 }
 
-// A foreign value in the queue's place, and a user without the right to publish:
-// waiting is by pauses then, and locks stay right.
+// With a foreign value in place of the queue, or a user that may not publish, waiters
+// poll, and locks stay exclusive.
 func TestWithoutAQueueWaitingIsByPauses(t *testing.T) {
 	for name, spoil := range map[string]func(ns *nodes){
 		"a foreign queue": func(ns *nodes) {
@@ -214,7 +214,7 @@ func TestTheWaitIsThePolicysAndTheContextsAlone(t *testing.T) {
 	require.ErrorIs(t, err, redlock.ErrNotAcquired)
 }
 
-// A grace beyond the window takes an extension before the lock is any good.
+// With a grace longer than the window the lock must be extended before its ctx starts.
 func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		var lost atomic.Bool
@@ -231,7 +231,7 @@ func TestAGrantThatCannotBeUsedGoesToTheNext(t *testing.T) {
 		third := lockertest.WaitFor(open(), 10*time.Second)
 		lost.Store(true)
 		released := time.Now()
-		// Not handed over: the next in this process has a lock of its own.
+		// The lock is not handed over: the next waiter of this process acquires its own.
 		require.NoError(t, lock.Release(t.Context()))
 		g := lockertest.Soon(t, second)
 		require.NoError(t, g.Err)
@@ -258,9 +258,9 @@ func TestAWaiterKeepsNoVoteFromAHolder(t *testing.T) {
 		time.Sleep(ms) // on all nodes, not on a bare quorum, which would not survive what follows
 		next := lockertest.WaitFor(open(), time.Second)
 		time.Sleep(100 * ms)
-		// The moment decides which of the two sets the key first. If it is the candidate, it
-		// has done so after a heartbeat (250 ms), and the next extension (333 ms later at
-		// most) finds that it has left the key to the holder.
+		// Either of the two may set the key first. If the candidate does, it has done so
+		// after a heartbeat (250 ms), and the next extension (333 ms later at most) finds
+		// that it has left the key to the holder.
 		for i := range 20 {
 			time.Sleep(400*ms + time.Duration(i)*37*ms)
 			stores[0].Wipe()
@@ -311,7 +311,7 @@ func TestWaitingWithTheShortestTTL(t *testing.T) {
 		time.Sleep(time.Second)
 		began := time.Now()
 		require.NoError(t, lock.Release(t.Context()))
-		// Processes take turns, but for what is handed over.
+		// Processes take turns, apart from hand-overs within a process.
 		for _, i := range []int{0, 2, 1, 3} {
 			g := <-waits[i]
 			require.NoError(t, g.Err)
@@ -325,7 +325,7 @@ func TestWaitingWithTheShortestTTL(t *testing.T) {
 	})
 }
 
-// One key given to AcquireAll is one key; several are asked for by pauses.
+// AcquireAll of one key waits in its queue; several keys are polled for.
 func TestSeveralKeysAreAskedForByPauses(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		one, other := open(), open()
@@ -357,7 +357,7 @@ func TestSeveralKeysAreAskedForByPauses(t *testing.T) {
 	})
 }
 
-// A middleware that refuses what was acquired leaves it to the next waiter.
+// A lock that a middleware refuses goes to the next waiter.
 func TestALockThatAMiddlewareRefusesGoesToTheNext(t *testing.T) {
 	refused := errors.New("refused")
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
@@ -380,7 +380,7 @@ func TestALockThatAMiddlewareRefusesGoesToTheNext(t *testing.T) {
 }
 
 // A waiter whose ttl is too short for the nodes has no place in the queue, says so, and
-// is in no other's way.
+// delays no other waiter.
 func TestEachWaiterHasAWindowOfItsOwn(t *testing.T) {
 	lockertest.OverWays(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.FarOpener) {
 		l, _ := open(30 * ms)

@@ -185,8 +185,8 @@ func TestAFailedReleaseHidesNothing(t *testing.T) {
 	require.Equal(t, "done", value)
 }
 
-// A middleware must not do this; what With returns is sound all the same. The
-// race detector sees the rest.
+// A middleware must not do this. With returns a consistent result even so. The race
+// detector would report a race.
 func TestAMiddlewareThatDoesNotWaitForFnIsAnError(t *testing.T) {
 	ns := start(t, 1)
 	var running sync.WaitGroup
@@ -224,8 +224,8 @@ func TestAMiddlewareThatDoesNotWaitForFnIsAnError(t *testing.T) {
 	}
 }
 
-// The ctx ends a grace before validity does. Until then no other process has the lock, unless
-// it is released: then at once.
+// The ctx ends a grace before validity does. No other process gets the lock before the
+// end of validity, unless fn returns and the lock is released.
 func TestNoOtherProcessHasTheLockDuringItsGrace(t *testing.T) {
 	const ttl, grace = time.Second, 300 * ms
 	ends := map[string]redlock.LockOption{"ttl": redlock.WithoutAutoExtend(), "max hold": redlock.WithMaxHold(2 * time.Second)}
@@ -261,7 +261,7 @@ func TestNoOtherProcessHasTheLockDuringItsGrace(t *testing.T) {
 	}
 }
 
-// A lock that nodes have definitely refused has nothing to be graceful about.
+// A lock that nodes have definitely refused is lost, so it gets no grace.
 func TestALockThatIsAnothersHasNoGrace(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open()

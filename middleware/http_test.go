@@ -210,7 +210,7 @@ func TestARequestThatEndsWhileItWaits(t *testing.T) {
 	require.NoError(t, err)
 	never := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the handler ran") })
 
-	// The client goes away: what is said to it is for the log.
+	// The client goes away: the answer is only for the log.
 	policy, waiting := waitPolicy()
 	handler := middleware.HTTP(l, time.Minute, fixed, middleware.WithLock(redlock.WithRetry(policy)),
 		middleware.WithStatus(499, context.Canceled))(never)
@@ -231,7 +231,7 @@ func TestARequestThatEndsWhileItWaits(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, 499, <-logged)
 
-	// It ends by something around HTTP: the client is still there.
+	// A handler around HTTP ends the ctx: the client is still there.
 	policy, refused := waitPolicy()
 	handler = middleware.HTTP(l, time.Minute, fixed, middleware.WithLock(redlock.WithRetry(policy)))(never)
 	s = serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -18,11 +18,11 @@ import (
 	"github.com/redis-kit/redlock/middleware"
 )
 
-// patient has a request wait for as long as it takes, where it is to be served.
+// patient makes a request wait without a limit.
 var patient = middleware.WithLock(redlock.WithRetry(redlock.FixedRetry(10*ms, 0, -1)))
 
-// A lock that is lost in mid-request, with all nodes stopped, before the
-// handler has written: whatever it goes on to do, the answer is a 503.
+// A lock that is lost in mid-request, with all nodes stopped, before the handler has
+// written: whatever the handler does then, the answer is a 503.
 func TestALossBeforeTheHandlerWroteIs503(t *testing.T) {
 	for name, then := range map[string]func(w http.ResponseWriter) error{
 		"return":      func(http.ResponseWriter) error { return nil },

@@ -39,7 +39,7 @@ func serve(t testing.TB, h http.Handler) *site {
 	return s
 }
 
-// quiet fails the test if the server had something to complain about.
+// quiet fails the test if the server has logged an error.
 func (s *site) quiet() {
 	s.t.Helper()
 	s.Close()
@@ -72,7 +72,7 @@ func (s *site) get() answer {
 	return s.do("GET", "/")
 }
 
-// is compares an answer with what HTTP is to say.
+// is compares an answer with the one that HTTP must give.
 func (a answer) is(t testing.TB, status int, retryAfter, detail string) {
 	t.Helper()
 	require.Equal(t, status, a.status, a.body)
@@ -99,8 +99,8 @@ const (
 	unserved = "The request could not be served."
 )
 
-// waitPolicy tries again every 5 ms until ctx ends, and tells of the first
-// attempt that failed.
+// waitPolicy returns a policy that tries again every 5 ms until ctx ends, and a channel
+// that is closed when the first attempt has failed.
 func waitPolicy() (policy redlock.RetryPolicy, waiting <-chan struct{}) {
 	failed := make(chan struct{})
 	once := sync.OnceFunc(func() { close(failed) })

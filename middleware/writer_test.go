@@ -91,7 +91,7 @@ func TestWhatTheServerCannotHijackHTTPDoesNotClaimTo(t *testing.T) {
 	require.Equal(t, "HTTP/2.0", string(body))
 }
 
-// A writer that can do nothing is not said to have written by a failed Flush.
+// A Flush that the writer does not support does not count as a write.
 func TestAFlushThatIsNotSupportedHasNotWritten(t *testing.T) {
 	servers := redistest.StartN(t, 1)
 	l := open(t, servers)

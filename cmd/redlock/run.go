@@ -34,7 +34,7 @@ process group gets SIGTERM, and SIGKILL before another process can hold the lock
 ` + exitHelp,
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "ttl", Value: 30 * time.Second, Usage: "how long the lock outlives a holder that died"},
-			&cli.StringFlag{Name: "wait", Value: "10s", DefaultText: "10s", Usage: "how `long` to wait while others hold the lock; 0: try once; forever: until a signal"},
+			&cli.StringFlag{Name: "wait", Value: "10s", DefaultText: "10s", Usage: "how `long` to wait while another owner holds the lock; 0: try once; forever: until a signal"},
 			&cli.DurationFlag{
 				Name:        "grace",
 				Usage:       "the time between SIGTERM and SIGKILL when the lock is lost; less than half of the ttl; 0: SIGKILL at once",
