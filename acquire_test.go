@@ -168,7 +168,7 @@ func TestAShortContextWithHungNodesLeavesNoKey(t *testing.T) {
 			_, err := l.Acquire(ctx, "k", time.Hour)
 			require.ErrorIs(t, err, redlock.ErrNoQuorum)
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			// The ttl is an hour: what is gone within seconds was released.
+			// The ttl is an hour: a key that is gone within seconds was released.
 			since := time.Now()
 			eventually.True(t, "the healthy node's key", func() bool { return len(ns.servers[0].Keys(t)) == 0 })
 			healthy := time.Since(since)

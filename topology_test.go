@@ -308,7 +308,7 @@ func severalSlots(t *testing.T, c *redistest.Cluster, plain []string) {
 	}
 }
 
-// A hash tag in the prefix is that of all keys. Without one, each key's own counts.
+// A hash tag in the prefix applies to all keys. Without it, each key's own hash tag counts.
 func prefixes(t *testing.T, c *redistest.Cluster) {
 	tagged, err := redlock.Open(t.Context(), []string{c.URL()}, redlock.WithKeyPrefix("{shop}:"))
 	require.NoError(t, err)

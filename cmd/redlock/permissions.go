@@ -113,7 +113,7 @@ func denials(ctx context.Context, client rueidis.Client, key string, kind group)
 				d.key, d.on = p.purpose != forGuard, strings.Replace(p.args[1], ending, "", 1)
 			}
 			if d.Command == "EVAL" || d.Command == "EVALSHA" {
-				d.on = "" // it is of those that it is given
+				d.on = "" // the denied key is one that the script was given
 			}
 			denials = append(denials, d)
 		}

@@ -86,7 +86,7 @@ func (s *server) readGuard(ctx context.Context, client rueidis.Client, g restart
 	}
 }
 
-// group is what a node consists of.
+// group is the make-up of a node.
 type group int
 
 const (

@@ -86,7 +86,7 @@ type contest struct {
 	pause   time.Duration
 }
 
-// nodeState is what is known of one node.
+// nodeState is the attempt's knowledge of one node.
 type nodeState struct {
 	asked bool         // a call is under way; there is one at a time
 	reply quorum.Reply // the latest; of a read, Pending stands for a free key
@@ -163,7 +163,7 @@ func (c *contest) note(a answer) {
 	}
 }
 
-// look decides by what is known of the nodes. It returns Pending while the contest goes on.
+// look decides by the known states of the nodes. It returns Pending while the contest goes on.
 func (c *contest) look() quorum.Verdict {
 	votes, failed, closed, elder := 0, 0, 0, false
 	c.findGhosts()

@@ -202,7 +202,7 @@ func (c *contender) sent(i int) (calls []sent) {
 	return calls
 }
 
-// commands is how many commands of these kinds have been sent to all nodes.
+// commands returns the number of commands of these kinds that have been sent to all nodes.
 func (c *contender) commands(kinds ...node.Kind) (n int) {
 	for i := range c.routes {
 		for _, s := range c.sent(i) {

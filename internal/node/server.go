@@ -117,7 +117,7 @@ func (s *server) unsent() (time.Time, error) {
 	return s.heard, NotRun(fmt.Errorf("not sent: %d earlier commands are unanswered", s.inFlight))
 }
 
-// close drops what is queued, and ends the workers.
+// close drops the queued commands, and ends the workers.
 func (s *server) close(dropped []Command) []Command {
 	for id := range s.lanes {
 		s.lanes[id].wakeIdle()

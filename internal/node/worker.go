@@ -88,7 +88,7 @@ func (l *lane) wakeIdle() bool {
 	return true
 }
 
-// pipeline is what a worker sends at once. A worker reuses it.
+// pipeline holds the commands that a worker sends together. A worker reuses its pipeline.
 type pipeline struct {
 	lane    laneID
 	flight  flight
@@ -138,7 +138,7 @@ func (s *server) transmit(p *pipeline) {
 	n.cast(p.dropped)
 }
 
-// step is what a worker does next.
+// step is the next action of a worker.
 type step int
 
 const (

@@ -135,8 +135,8 @@ var (
 	foreign = []string{"http", "https", "tcp", "tls", "ssl", "redis-sentinel", "redis+sentinel", "redis-socket", "redis+socket", "redis-cluster", "redis+cluster", "redis+tls"}
 )
 
-// parameters are those of rueidis.ParseURL, with checks of their values. rueidis ignores others,
-// such as ssl=true and password=… of other libraries.
+// parameters are the parameters of rueidis.ParseURL, with checks of their values. rueidis
+// ignores others, such as ssl=true and password=… of other libraries.
 var parameters = map[string]func(value string) (reason string){
 	"addr": func(value string) string {
 		if reason := checkAddress(value); reason != "" {

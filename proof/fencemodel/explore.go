@@ -2,7 +2,7 @@ package fencemodel
 
 import "slices"
 
-// Result is what a search found.
+// Result is the result of a search.
 type Result struct {
 	States int // distinct states, up to the order of the nodes
 	Steps  int // steps between them

@@ -26,8 +26,8 @@ type Proxy struct {
 	closed bool
 }
 
-// NewProxy listens on a free loopback port and passes what comes to target.
-// When the test ends it is closed, with its connections and goroutines.
+// NewProxy listens on a free loopback port and forwards connections to target. When the
+// test ends it is closed, with its connections and goroutines.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -235,7 +235,7 @@ type link struct {
 	loseReply bool // CutAfterRequest has seen its request
 }
 
-// stream is one direction of a link: what was read and has not been sent.
+// stream is one direction of a link: the bytes that were read and have not been sent.
 type stream struct {
 	queue []chunk
 	last  time.Time     // when Dribble let the last byte through
@@ -258,7 +258,7 @@ func (s *stream) notify() {
 	}
 }
 
-// read queues what comes from src until it ends.
+// read queues the bytes from src until src ends.
 func (l *link) read(src *net.TCPConn, dir direction) {
 	buf := make([]byte, 64<<10)
 	for {
