@@ -31,7 +31,7 @@ const benchTTL = 30 * time.Second
 // mode=parallel, on as many CPUs as there are.
 const benchCallers = 32
 
-// benchOp is what is measured, of redlock and of the floor.
+// benchOp is an operation of redlock or of the floor.
 type benchOp func(ctx context.Context, key string) error
 
 func BenchmarkCycle(b *testing.B) {
@@ -78,9 +78,8 @@ func BenchmarkExtend(b *testing.B) {
 	})
 }
 
-// BenchmarkSickNode is how long acquisitions take when one node of five ails: by
-// property P7 of proof/README.md no percentile is more than twice that of five
-// healthy ones.
+// BenchmarkSickNode measures acquisitions while one node of five is sick: by property P7
+// of proof/README.md no percentile is more than twice that of five healthy ones.
 func BenchmarkSickNode(b *testing.B) {
 	for _, sick := range []struct {
 		name string
@@ -197,7 +196,7 @@ func benchNodes(b *testing.B, n int) (*redlock.Locker, benchFloor) {
 	return locker, clients
 }
 
-// benchFloor is what the commands of a lock cost without any of its promises.
+// benchFloor runs the commands of a lock, without any of its promises.
 type benchFloor []rueidis.Client
 
 // cycle has one goroutine per node for both commands, so that no release

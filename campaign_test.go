@@ -67,7 +67,7 @@ func TestALeaderThatHasLostIsElectedAgain(t *testing.T) {
 			<-ctx.Done()
 			require.ErrorIs(t, context.Cause(ctx), redlock.ErrLost)
 			if terms == 1 {
-				return errWork // of no more use than what it did
+				return errWork // its work is lost with the lock
 			}
 			return nil
 		})

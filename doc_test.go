@@ -60,7 +60,7 @@ func TestDocCommentsAreCompleteAndTheirLinksResolve(t *testing.T) {
 
 var deadLink = regexp.MustCompile(`\[\*?[A-Za-z][\w./]*\]`)
 
-// documented is the package in a directory, without its tests.
+// documented returns the package in a directory, without its tests.
 func documented(t *testing.T, dir string) *doc.Package {
 	t.Helper()
 	files := gotoken.NewFileSet()
@@ -100,7 +100,7 @@ func directories(t *testing.T, linked map[string][]string) map[string]string {
 	}
 }
 
-// symbols are the exported names, methods and fields as Type.Name.
+// symbols returns the exported names, with methods and fields as Type.Name.
 func symbols(p *doc.Package) (names []string) {
 	values := func(all []*doc.Value) {
 		for _, v := range all {
@@ -142,7 +142,7 @@ func fields(typ string, list *ast.FieldList) (names []string) {
 	return names
 }
 
-// uncommented are the symbols without a doc comment. A group of constants or
+// uncommented returns the symbols without a doc comment. A group of constants or
 // variables may have one for all.
 func uncommented(p *doc.Package) (names []string) {
 	missing := func(name, text string) {
@@ -181,8 +181,7 @@ func uncommented(p *doc.Package) (names []string) {
 	return names
 }
 
-// comments are the texts of all doc comments, those inside of declarations
-// included.
+// comments returns the texts of all doc comments, including those inside declarations.
 func comments(p *doc.Package) (texts []string) {
 	add := func(node ast.Node, text string) {
 		texts = append(texts, text)
@@ -252,8 +251,8 @@ func forEachText(d *comment.Doc, f func(link *comment.DocLink, plain string)) {
 
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 
-// Every Go snippet of the documents stands, indentation aside, in a file that
-// the compiler has seen. Those with other libraries are in the module benchmarks.
+// Every Go snippet of the documents occurs, apart from indentation, in a compiled file.
+// Snippets with other libraries are in the module benchmarks.
 func TestTheSnippetsOfTheDocumentsCompile(t *testing.T) {
 	var compiled strings.Builder
 	for _, name := range append(glob(t, "example*_test.go"), "security_test.go", "redlocktest/example_test.go", "benchmarks/example_migration_test.go") {
@@ -293,7 +292,7 @@ func TestTheLinksOfTheDocumentsResolve(t *testing.T) {
 	}
 }
 
-// anchors are the headings of a document as GitHub makes links of them.
+// anchors returns the headings of a document as GitHub makes anchors of them.
 func anchors(document string) string {
 	var b strings.Builder
 	for line := range strings.Lines(document) {
@@ -330,8 +329,8 @@ func flatten(code string) string {
 	return strings.Join(lines, "\n")
 }
 
-// A program that uses the library is built from the modules that the library names, and
-// not from what the tool or the tests need.
+// A program that uses the library is built from the modules that the library imports, and
+// not from those that the tool or the tests need.
 func TestTheLibraryIsBuiltFromFewModules(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", ".").Output()
 	require.NoError(t, err)

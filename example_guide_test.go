@@ -23,7 +23,7 @@ import (
 var (
 	errBusy        = errors.New("busy: try again later")
 	errUnavailable = errors.New("unavailable: try again later")
-	errChanged     = errors.New("the order was changed by somebody else")
+	errChanged     = errors.New("the order was changed by another process")
 )
 
 // Orders stands for a table in a database.
@@ -271,10 +271,10 @@ func TestShippingIsRefusedWhileAnotherProcessShips(t *testing.T) {
 }
 
 func TestTheWorkStopsWhenTheLockIsLost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // virtual time: nobody waits for the ttl
+	synctest.Test(t, func(t *testing.T) { // virtual time: the test does not wait for the ttl
 		nodes := redlocktest.Start(t, 3)
 		err := redlock.Do(t.Context(), nodes.Locker(), "order:7", 30*time.Second, func(ctx context.Context) error {
-			nodes.Down(0, 1) // two of three: nothing can be extended any more
+			nodes.Down(0, 1) // two of three: no lock can be extended
 			<-ctx.Done()     // the end of validity
 			return context.Cause(ctx)
 		})

@@ -8,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
@@ -227,9 +226,9 @@ func TestEveryHolderHasAFenceOfItsOwn(t *testing.T) {
 	})
 }
 
-// Its floor is that of its last join: nodes that have lost their counters number it above
-// the processes that came in the meantime.
-func TestAWaiterIsNumberedAboveThoseWhoCameBeforeIt(t *testing.T) {
+// Its floor is that of its last join: nodes that have lost their counters give it a fence
+// above those of the processes that held the lock while it waited.
+func TestTheFenceOfAWaiterIsAboveThoseOfEarlierHolders(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l, other := open(redlock.WithFence()), open(redlock.WithFence())
 		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
@@ -293,84 +292,7 @@ func TestFencesFitWhatTheyAreStoredIn(t *testing.T) {
 	})
 }
 
-func TestANodeInQuarantineIsNamedWithTheTimeWhenItVotesAgain(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
-		l := open(redlock.WithRestartGuard(time.Minute, time.Second))
-		_, err := l.TryAcquire(t.Context(), "k", time.Minute)
-		require.ErrorIs(t, err, redlock.ErrNoQuorum, "they are new")
-		require.NoError(t, l.TrustNodes(t.Context()))
-		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
-		require.NoError(t, err)
-		require.NoError(t, lock.Release(t.Context()))
-		synctest.Wait() // on all nodes
-
-		stores[2].Wipe()
-		lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
-		require.NoError(t, err, "the others are a quorum")
-		synctest.Wait() // it has been asked too
-		require.NoError(t, lock.Release(t.Context()))
-		synctest.Wait() // on all nodes
-		stores[1].Wipe()
-		time.Sleep(10 * time.Second)
-		stores[1].Faults(func(memnode.Op, int) memnode.Fault { return memnode.Fault{Reply: ms} }) // the last to answer
-		_, err = l.TryAcquire(t.Context(), "k", time.Minute)
-		require.ErrorIs(t, err, redlock.ErrNoQuorum)
-		var failed *redlock.QuorumError
-		require.ErrorAs(t, err, &failed)
-		require.Equal(t, 1, failed.Got)
-		require.Len(t, failed.Nodes, 2)
-		for i, left := range []time.Duration{62 * time.Second, 52 * time.Second} {
-			var q *redlock.QuarantineError
-			require.ErrorAs(t, failed.Nodes[i].Err, &q)
-			require.WithinDuration(t, time.Now().Add(left), q.Until, time.Second)
-			require.ErrorContains(t, failed.Nodes[i], "quarantined after a restart or data loss until ")
-		}
-		time.Sleep(53 * time.Second)
-		lock, err = l.TryAcquire(t.Context(), "k", time.Minute)
-		require.NoError(t, err, "the first has voted again")
-		require.NoError(t, lock.Release(t.Context()))
-	})
-}
-
-// A holder keeps its lock when a node loses its data: it sets the key again.
-func TestAHolderKeepsItsLockThroughAQuarantine(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
-		l, rival := open(redlock.WithRestartGuard(time.Second, 0)), open(redlock.WithRestartGuard(time.Second, 0))
-		require.NoError(t, l.TrustNodes(t.Context()))
-		err := redlock.Do(t.Context(), l, "k", time.Second, func(ctx context.Context) error {
-			for i := range 10 {
-				stores[i%3].Wipe()
-				for range 5 {
-					time.Sleep(300 * ms)
-					_, err := rival.TryAcquire(ctx, "k", time.Second)
-					require.Error(t, err)
-				}
-			}
-			return ctx.Err()
-		})
-		require.NoError(t, err)
-	})
-}
-
-func TestTrustNodesNamesThoseThatDidNotAnswer(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
-		l := open(redlock.WithRestartGuard(time.Minute, 0))
-		stores[1].Pause()
-		err := l.TrustNodes(t.Context())
-		var failed *redlock.QuorumError
-		require.ErrorAs(t, err, &failed)
-		require.ErrorIs(t, err, redlock.ErrNoQuorum)
-		require.Equal(t, 3, failed.Need)
-		require.Equal(t, 2, failed.Got)
-		require.Equal(t, "n1", failed.Nodes[0].Node)
-		lock, err := l.TryAcquire(t.Context(), "k", time.Minute)
-		require.NoError(t, err, "the others vote at once")
-		stores[1].Resume()
-		require.NoError(t, lock.Release(t.Context()))
-	})
-}
-
-func TestWhatAFenceOrAGuardCannotBeIsRefused(t *testing.T) {
+func TestInvalidFencesAndGuardsAreRefused(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		l := open(redlock.WithFence(), redlock.WithFenceRetention(time.Minute), redlock.WithRestartGuard(time.Hour, 0))
 		_, err := l.TryAcquire(t.Context(), "k", 2*time.Minute)
@@ -427,50 +349,7 @@ func TestAFenceOnAClusterNeedsAKeyThatItsCounterCanBeWith(t *testing.T) {
 	require.False(t, errors.As(err, &failed), "it is refused before anything is sent")
 }
 
-// A node that has forgotten its votes gives none, not even to the holder: a key that an extension set
-// there would count as a vote at the next extension.
-func TestANodeInQuarantineGivesNoVoteThatItMayHaveGiven(t *testing.T) {
-	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
-		guard := redlock.WithRestartGuard(10*time.Second, 0)
-		l, rival := open(guard), open(guard, redlock.WithNodeTimeout(900*ms))
-		require.NoError(t, l.TrustNodes(t.Context()))
-		on := func(i int, op memnode.Op, f memnode.Fault) {
-			stores[i].Faults(func(asked memnode.Op, _ int) memnode.Fault {
-				if asked == op {
-					return f
-				}
-				return memnode.Fault{}
-			})
-		}
-		on(0, memnode.Acquire, memnode.Fault{NotRun: true})
-		lock, err := l.TryAcquire(t.Context(), "k", time.Second)
-		require.NoError(t, err, "by nodes 1 and 2")
-
-		time.Sleep(500 * ms)
-		stores[0].Faults(nil)
-		on(2, memnode.Acquire, memnode.Fault{Request: 600 * ms}) // it comes when the key there has expired
-		got := make(chan *redlock.Lock, 1)
-		go func() {
-			second, err := rival.TryAcquire(t.Context(), "k", 10*time.Second)
-			assert.NoError(t, err, "by nodes 0 and 2")
-			got <- second
-		}()
-		time.Sleep(100 * ms)
-		stores[0].Wipe()
-		on(2, memnode.Extend, memnode.Fault{LoseRequest: true})
-		for range 2 {
-			time.Sleep(100 * ms)
-			require.ErrorIs(t, lock.Extend(t.Context(), 0), redlock.ErrNoQuorum)
-		}
-		require.True(t, lock.Valid(), "until its keys expire")
-		second := <-got
-		require.NotNil(t, second)
-		require.False(t, lock.Valid() && second.Valid(), "both hold the lock")
-		require.ErrorIs(t, second.Release(t.Context()), redlock.ErrNotHeld, "node 0 has forgotten it")
-	})
-}
-
-// The nodes agree before an extension restores keys that were gone. The extension changes no counter.
+// The nodes agree before an extension sets missing keys again, which counts nothing.
 func TestAnExtensionMakesNoNodeAgreeOnAFence(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.Opener) {
 		holder, l, rival := open(), open(redlock.WithFence()), open(redlock.WithFence())

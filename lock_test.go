@@ -54,7 +54,7 @@ func TestValidityIsTTLLessDriftFromTheStart(t *testing.T) {
 	require.LessOrEqual(t, lock.Until().Sub(replied), validity-20*ms, "the time that the replies took is not won")
 }
 
-func TestAManualLockEndsByItself(t *testing.T) {
+func TestAManualLockEndsWithItsValidity(t *testing.T) {
 	ns := start(t, 3)
 	l := ns.open()
 	lock, err := l.TryAcquire(t.Context(), "k", 200*ms)

@@ -28,7 +28,7 @@ func wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-// nodes are real servers, each behind a proxy. Its methods ask all servers.
+// nodes are real servers, each behind a proxy. The methods ask all servers.
 type nodes struct {
 	t       testing.TB
 	servers []*redistest.Server
@@ -45,13 +45,13 @@ func start(t testing.TB, n int, args ...string) *nodes {
 
 func (ns *nodes) urls() []string { return redistest.URLs(ns.proxies) }
 
-// open is a Locker over the nodes, closed at the end of the test.
+// open returns a Locker over the nodes, which is closed at the end of the test.
 func (ns *nodes) open(opts ...redlock.Option) *redlock.Locker {
 	ns.t.Helper()
 	return lockertest.Open(ns.t, ns.urls(), opts...)
 }
 
-// holders is how many nodes hold key with this value.
+// holders returns the number of nodes that hold key with this value.
 func (ns *nodes) holders(key, value string) int {
 	n := 0
 	for _, s := range ns.servers {
@@ -89,7 +89,7 @@ func (ns *nodes) queue() bool {
 	return n > len(ns.servers)/2
 }
 
-// inMemory is healthy nodes, and a Locker over them.
+// inMemory returns healthy nodes in memory, and a Locker over them.
 func inMemory(t *testing.T, n int, opts ...redlock.Option) ([]*memnode.Backend, *redlock.Locker) {
 	stores := lockertest.Stores(n)
 	return stores, lockertest.Over(t, stores, opts...)

@@ -47,7 +47,7 @@ func (r *recorder) find(kind redlock.Kind) (op redlock.Op, n int, err error) {
 	return op, n, err
 }
 
-// waits is how the acquisitions have waited.
+// waits returns the number of acquisitions by how they waited.
 func (r *recorder) waits() map[redlock.WaitKind]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -127,7 +127,7 @@ func TestVotesTellRefusalsFromFailures(t *testing.T) {
 			require.NoError(t, err)
 		}
 	}
-	// Which two of three answer first is open, and what the third says as well.
+	// Any two of the three may answer first, and the third may give any answer.
 	const granted, refused, failed = redlock.VoteGranted, redlock.VoteRefused, redlock.VoteFailed
 
 	each("SET", "owned", "another")
@@ -297,7 +297,7 @@ func TestAMiddlewareThatDoesNothingIsAnError(t *testing.T) {
 	require.EqualError(t, lock.Extend(t.Context(), 0), `redlock: extend "k": a middleware returned nil without calling next`)
 }
 
-// Its ttl is what counts from then on, also for when it is extended.
+// The middleware's ttl counts from then on, and decides when the lock is extended.
 func TestALockWhoseTTLAMiddlewareCutIsKept(t *testing.T) {
 	ns := start(t, 3)
 	l := ns.open(redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
@@ -313,7 +313,7 @@ func TestALockWhoseTTLAMiddlewareCutIsKept(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// silentError has no text until it is let to.
+// silentError returns its text only once its channel is closed.
 type silentError chan struct{}
 
 func (e silentError) Error() string { <-e; return "at last" }
@@ -390,8 +390,8 @@ func TestAPanickingMiddlewareWedgesNothing(t *testing.T) {
 	require.Equal(t, "in extend", panicIn(t, l.Close()), "the first")
 }
 
-// panicIn is the value of the PanicError in err, whose stack must show where
-// it was.
+// panicIn returns the value of the PanicError in err, whose stack must show the place of
+// the panic.
 func panicIn(t *testing.T, err error) any {
 	t.Helper()
 	var panicked *redlock.PanicError

@@ -29,7 +29,7 @@ func holderOf(t *testing.T, err error) string {
 	return refused.Holder()
 }
 
-func TestOneWhoIsRefusedLearnsWhoHoldsTheLock(t *testing.T) {
+func TestARefusedCallerLearnsWhoHoldsTheLock(t *testing.T) {
 	ns := start(t, 3)
 	a, b, silent := ns.open(redlock.WithMetadata("host=a pid=1")), ns.open(redlock.WithMetadata("host=b pid=2")), ns.open()
 	lock, err := a.Acquire(t.Context(), "k", time.Minute)
@@ -48,7 +48,7 @@ func TestOneWhoIsRefusedLearnsWhoHoldsTheLock(t *testing.T) {
 	_, err = silent.TryAcquire(t.Context(), "k", time.Minute)
 	require.Equal(t, "host=a pid=1", holderOf(t, err), "and one by SET")
 	_, err = silent.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(500*ms, 0, 1)))
-	require.Equal(t, "host=a pid=1", holderOf(t, err), "the queue tells those who wait")
+	require.Equal(t, "host=a pid=1", holderOf(t, err), "the queue tells its waiters")
 
 	require.NoError(t, lock.Extend(t.Context(), 0))
 	require.NoError(t, lock.Release(t.Context()))
@@ -60,7 +60,7 @@ func TestOneWhoIsRefusedLearnsWhoHoldsTheLock(t *testing.T) {
 	require.NoError(t, anonymous.Release(t.Context()))
 }
 
-func TestOneWhoWaitsBehindItsOwnProcessLearnsWhoHoldsTheLock(t *testing.T) {
+func TestAWaiterBehindItsOwnProcessLearnsWhoHoldsTheLock(t *testing.T) {
 	lockertest.OverNodes(t, func(t *testing.T, _ []*memnode.Backend, open lockertest.Opener) {
 		l := open()
 		lock, err := l.Acquire(t.Context(), "k", time.Minute, redlock.WithMetadata("request=1"))
@@ -74,13 +74,13 @@ func TestOneWhoWaitsBehindItsOwnProcessLearnsWhoHoldsTheLock(t *testing.T) {
 	})
 }
 
-func TestTheHolderIsWhoHasMostOfTheNodes(t *testing.T) {
+func TestTheHolderIsTheOwnerOfAMajorityOfTheNodes(t *testing.T) {
 	says := func(err error) redlock.NodeError { return redlock.NodeError{Node: "node", Err: err} }
-	stray, holder, nobody := says(&redlock.HeldError{Metadata: "stray"}), says(&redlock.HeldError{Metadata: "holder"}), says(&redlock.HeldError{})
+	stray, holder, unknown := says(&redlock.HeldError{Metadata: "stray"}), says(&redlock.HeldError{Metadata: "holder"}), says(&redlock.HeldError{})
 	for want, nodes := range map[string][]redlock.NodeError{
-		"holder": {stray, holder, nobody, says(context.Canceled), nobody, holder, nobody},
-		"stray":  {stray, nobody, nobody, holder},
-		"":       {nobody, says(context.Canceled)},
+		"holder": {stray, holder, unknown, says(context.Canceled), unknown, holder, unknown},
+		"stray":  {stray, unknown, unknown, holder},
+		"":       {unknown, says(context.Canceled)},
 	} {
 		require.Equal(t, want, (&redlock.QuorumError{Nodes: nodes}).Holder())
 	}

@@ -24,7 +24,7 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// openURLs is a Locker that is closed at the end of the test.
+// openURLs returns a Locker that is closed at the end of the test.
 
 // settle is called first in a test with a Cluster. A closed Cluster client of
 // rueidis' leaves goroutines that sleep out the delay of a refresh (up to 1 s)
@@ -38,10 +38,10 @@ func settle(t testing.TB) {
 	})
 }
 
-// plainURLs are two servers to make a quorum of three with a deployment.
+// plainURLs returns the URLs of two servers, which make three nodes with a deployment.
 func plainURLs(t testing.TB) []string { return redistest.URLs(redistest.StartN(t, 2)) }
 
-// untilFree retries for as long as it takes: what fails the test is its ctx.
+// untilFree retries without a limit: if the lock is not acquired, ctx ends the test.
 var untilFree = redlock.WithRetry(redlock.ExponentialRetry(5*ms, 50*ms))
 
 // patient is for a client that must be made at the first try: on a loaded
@@ -55,7 +55,7 @@ type deployment interface {
 	Servers() []*redistest.Server
 }
 
-// owner is the server of a deployment that has the key.
+// owner returns the server of a deployment that has the key.
 func owner(d deployment, key string) *redistest.Server {
 	switch d := d.(type) {
 	case *redistest.Cluster:
@@ -86,14 +86,14 @@ func TestAClusterIsANode(t *testing.T) {
 	t.Run("a master dies", func(t *testing.T) { masterDies(t, c, plain) })
 }
 
-// lives has locks live their lives on a deployment, in all its places.
+// lives runs the life cycle of locks on a deployment, as the only node and as one of three.
 func lives(t *testing.T, d deployment, plain []string) {
 	t.Run("alone", func(t *testing.T) { lifecycle(t, d, lockertest.Open(t, []string{d.URL()})) })
 	t.Run("alone, by New", func(t *testing.T) { lifecycle(t, d, newOver(t, d)) })
 	t.Run("one of three", func(t *testing.T) { lifecycle(t, d, lockertest.Open(t, append(plain, d.URL()))) })
 }
 
-// newOver is a Locker over a client that is made with Tune.
+// newOver returns a Locker over a client that is made with Tune.
 func newOver(t *testing.T, d deployment) *redlock.Locker {
 	option := rueidis.ClientOption{InitAddress: d.Addrs(), Dialer: patient}
 	if _, ok := d.(*redistest.Sentinel); ok {
@@ -149,8 +149,8 @@ func lifecycle(t *testing.T, d deployment, l *redlock.Locker) {
 	eventually.True(t, "nothing is left", free)
 }
 
-// Sentinels that say nothing hold up nothing for ever: not the closing of a
-// client that is just asking them.
+// Sentinels that do not answer block nothing for ever, not even Close of a client that is
+// asking them.
 func silence(t *testing.T, s *redistest.Sentinel) {
 	option := rueidis.ClientOption{InitAddress: s.Addrs()}
 	option.Sentinel.MasterSet, option.Sentinel.TopologyRefreshInterval = redistest.MasterSet, 10*ms
@@ -186,10 +186,10 @@ func silence(t *testing.T, s *redistest.Sentinel) {
 	<-closed
 }
 
-// One failover, seen by those for whom the group is one node of three, and by
-// those who have no other. Nothing has been replicated when the master dies: a
-// replica acknowledges nothing before the client is answered, so that a
-// failover may always lose the last writes.
+// One failover, seen by processes for which the group is one node of three, and by
+// processes for which it is the only node. Nothing has been replicated when the master
+// dies: a replica acknowledges nothing before the client is answered, so that a failover
+// may always lose the last writes.
 func failover(t *testing.T, s *redistest.Sentinel, plain []string) {
 	urls := append(plain, s.URL())
 	l := lockertest.Open(t, urls, untilFree)
@@ -308,7 +308,7 @@ func severalSlots(t *testing.T, c *redistest.Cluster, plain []string) {
 	}
 }
 
-// A hash tag in the prefix is that of all keys. Without one, each key's own counts.
+// A hash tag in the prefix applies to all keys. Without it, each key's own hash tag counts.
 func prefixes(t *testing.T, c *redistest.Cluster) {
 	tagged, err := redlock.Open(t.Context(), []string{c.URL()}, redlock.WithKeyPrefix("{shop}:"))
 	require.NoError(t, err)
@@ -327,7 +327,8 @@ func prefixes(t *testing.T, c *redistest.Cluster) {
 	require.NoError(t, lock.Release(t.Context()))
 }
 
-// One master that is silent is a node that has not answered, even if others have.
+// A Cluster with a silent master counts as a node that has not answered, even if the
+// other masters have.
 func pings(t *testing.T, c *redistest.Cluster) {
 	l, err := redlock.Open(t.Context(), []string{c.URL()}, redlock.WithNodeTimeout(500*ms))
 	require.NoError(t, err)

@@ -224,9 +224,9 @@ func TestAMiddlewareThatDoesNotWaitForFnIsAnError(t *testing.T) {
 	}
 }
 
-// The ctx ends a grace before validity does. Until then no other process has the lock, unless
-// it is released: then at once.
-func TestNobodyElseHasTheLockDuringItsGrace(t *testing.T) {
+// The ctx ends a grace before validity does. No other process gets the lock before the
+// end of validity, unless fn returns and the lock is released.
+func TestNoOtherProcessHasTheLockDuringItsGrace(t *testing.T) {
 	const ttl, grace = time.Second, 300 * ms
 	ends := map[string]redlock.LockOption{"ttl": redlock.WithoutAutoExtend(), "max hold": redlock.WithMaxHold(2 * time.Second)}
 	for name, end := range ends {

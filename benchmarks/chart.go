@@ -33,7 +33,7 @@ type bar struct {
 	value float64
 }
 
-// tallest is where a bar is cut off: it still says its value.
+// tallest is the height at which a bar is cut off. The label still has its value.
 const tallest = 8
 
 func (c *chart) fileName() string { return c.File + ".svg" }
@@ -47,7 +47,7 @@ func (c *chart) set(name, group string, value float64) {
 	c.bars = append(c.bars, bar{name, i, value})
 }
 
-// colours are those that people with colour blindness can tell apart (Okabe and Ito).
+// colours can be told apart with colour blindness (Okabe and Ito).
 var colours = map[string]color.Color{
 	theFloor:             color.RGBA{0x99, 0x99, 0x99, 0xff},
 	ours:                 color.RGBA{0xd5, 0x5e, 0x00, 0xff},
@@ -86,8 +86,8 @@ func (c *chart) write(dir string) error {
 	if err := c.draw(p, names); err != nil {
 		return err
 	}
-	// Room for the labels above the bars and, beside the last group, for the
-	// legend. What its texts are wider than expected, they are on the right.
+	// Room for the labels above the bars and, beside the last group, for the legend. If the
+	// texts of the legend are wider than expected, they extend to the right.
 	p.Y.Max = max(1, p.Y.Max) * 1.1
 	p.X.Min, p.X.Max = -0.5, 1.2*float64(len(groups))-0.5
 	p.Legend.Top, p.Legend.Left = true, true
@@ -114,7 +114,7 @@ func wholeTicks(_, highest float64) []plot.Tick {
 	return ticks
 }
 
-// newPlot has a font without serifs everywhere.
+// newPlot returns a plot with a sans-serif font everywhere.
 func newPlot() *plot.Plot {
 	p := plot.New()
 	for _, f := range []*font.Font{

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// inChild is the environment variable by which this program knows that it is a
-// process of a crew: see crew.go.
+// inChild is the environment variable that tells this program that it is a process of a
+// crew: see crew.go.
 const inChild = "REDLOCK_BENCHMARKS_CHILD"
 
-// job is what a process of a crew is told, as a line of JSON on its stdin. The
-// process then says ready on its stdout, waits for another line, works until
+// job is the task of a process of a crew, which it reads as a line of JSON from its
+// stdin. The process then writes ready to its stdout, waits for another line, works until
 // its stdin is closed, and writes its turns as JSON.
 type job struct {
 	Peer       string
@@ -25,13 +25,13 @@ type job struct {
 	Hold       time.Duration
 }
 
-// turn is one time that a process had the lock. The times are those of the wall
-// clock, in ns: all processes are on one machine, and read the same clock.
+// turn is one hold of the lock by a process. The times are those of the wall clock, in
+// ns: all processes are on one machine, and read the same clock.
 type turn struct {
-	Asked   int64  // before the call that waits
-	Inside  int64  // after it; 0 if it was not over when the work ended
+	Asked   int64  // before the call that acquires
+	Inside  int64  // after it; 0 if the call had not returned when the work ended
 	Leaving int64  // before the call that releases
-	Failure string `json:",omitempty"` // of that call
+	Failure string `json:",omitempty"` // of the release
 }
 
 // child is the main function of a process of a crew.
@@ -105,7 +105,7 @@ func takeTurns(ctx context.Context, w waiter, key string, hold time.Duration) ([
 		time.Sleep(hold)
 		t.Leaving = time.Now().UnixNano()
 		if err := lock.Release(context.WithoutCancel(ctx)); err != nil {
-			t.Failure = err.Error() // a busy machine: it is reported, and the rest goes on
+			t.Failure = err.Error() // the machine is busy: the failure is reported, and the measurement goes on
 		}
 		turns = append(turns, t)
 	}

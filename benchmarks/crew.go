@@ -16,7 +16,7 @@ import (
 // crew is processes of this program that all do the same job.
 type crew []*hand
 
-// hand is one of them.
+// hand is one process of a crew.
 type hand struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
@@ -24,8 +24,8 @@ type hand struct {
 	stderr bytes.Buffer
 }
 
-// startCrew returns when all n processes are ready. They end with the host, at
-// the latest.
+// startCrew starts n processes, and returns when all are ready. They end when the host
+// does, at the latest.
 func startCrew(ctx context.Context, h *host, n int, j job) (crew, error) {
 	program, err := os.Executable()
 	if err != nil {
@@ -68,7 +68,7 @@ func startCrew(ctx context.Context, h *host, n int, j job) (crew, error) {
 	return c, nil
 }
 
-// begin has all of them work.
+// begin starts the work of all processes.
 func (c crew) begin() error {
 	for _, p := range c {
 		if err := p.say(nil); err != nil {
@@ -78,7 +78,7 @@ func (c crew) begin() error {
 	return nil
 }
 
-// end has all of them stop, and returns the turns of each.
+// end stops all processes, and returns the turns of each.
 func (c crew) end() ([][]turn, error) {
 	for _, p := range c {
 		if err := p.stdin.Close(); err != nil {
@@ -101,7 +101,7 @@ func (p *hand) say(line []byte) error {
 	return nil
 }
 
-// failed is what went wrong, in the words of the process itself if it has any.
+// failed returns the error of a process, with the text that the process wrote to stderr, if any.
 func (p *hand) failed(err error) error {
 	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait() // after which stderr is complete

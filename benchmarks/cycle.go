@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// cycleSetup is one arrangement that everybody runs through.
+// cycleSetup is one setup in which every implementation is measured.
 type cycleSetup struct {
 	callers, nodes int
 }
@@ -25,15 +25,15 @@ func (c cycleSetup) String() string {
 	return fmt.Sprintf("%s, %d nodes", who, c.nodes)
 }
 
-// cycleResult is what one implementation did in one setup, a value a round.
+// cycleResult is the result of one implementation in one setup, with one value per round.
 type cycleResult struct {
 	ns, cpu, mallocs []float64
 	cycles, failed   int
 	left             int // keys on the nodes after the last round
 }
 
-// runCycle has every goroutine acquire and release keys that are its own, so
-// no caller waits for a lock.
+// runCycle measures goroutines that acquire and release keys of their own, so no caller
+// waits for a lock.
 func runCycle(ctx context.Context, s settings) (section, error) {
 	sec := section{
 		Title: "Acquire and release",
@@ -119,8 +119,8 @@ func runSetup(ctx context.Context, s settings, setup cycleSetup, on *servers) (r
 	return results, err
 }
 
-// calibrate finds how many cycles each caller runs in a round: as many as take
-// the floor as long as a sample should.
+// calibrate returns the number of cycles that each caller runs in a round: so many that
+// the floor takes the time of a sample.
 func calibrate(ctx context.Context, s settings, floor locker, callers int) (cycles int, err error) {
 	for cycles = 1; ; cycles *= 2 {
 		m, err := measure(ctx, floor, keysFor("calibrate", callers, cycles), 0)
@@ -134,7 +134,7 @@ func calibrate(ctx context.Context, s settings, floor locker, callers int) (cycl
 	}
 }
 
-// cycleReport is the tables and charts of one network.
+// cycleReport writes the tables and charts of one network.
 func cycleReport(rtt time.Duration, results []map[string]*cycleResult) ([]table, []*chart) {
 	network := networkName(rtt)
 	var columns, serial []string

@@ -81,7 +81,8 @@ func Example_rueidislock() {
 	}
 }
 
-// both is the step in between, where the old and the new lock cannot exclude each other.
+// both takes both locks: the step of a migration where the old and the new lock cannot
+// exclude each other.
 func both(ctx context.Context, old rueidislock.Locker, locker *redlock.Locker) error {
 	held, cancel, err := old.WithContext(ctx, "stock:42") // the old lock first, in every process
 	if err != nil {

@@ -9,9 +9,9 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// floor is the same commands as a lock's, without any of its promises. With
-// several nodes it waits for all of them, as nothing is left running then that
-// the next to be measured would pay for.
+// floor sends the same commands as a lock, without any of its promises. With several
+// nodes it waits for all of them: otherwise calls that are still running would slow the
+// next implementation.
 type floor []rueidis.Client
 
 func openFloor(_ context.Context, d deployment) (locker, error) {
@@ -26,7 +26,7 @@ func openFloor(_ context.Context, d deployment) (locker, error) {
 	return f, nil
 }
 
-// Cycle calls a single node directly, and several by a goroutine for each call.
+// Cycle calls a single node directly, and each of several nodes on a goroutine.
 func (f floor) Cycle(ctx context.Context, key string) error {
 	token := rand.Text()
 	set := func(c rueidis.Client) error {

@@ -13,32 +13,32 @@ import (
 // handoverHold is how long each process holds the lock.
 const handoverHold = 2 * time.Millisecond
 
-// handoverNodes are the numbers of nodes. rueidislock has no place on five.
+// handoverNodes are the numbers of nodes. rueidislock does not run on five.
 var handoverNodes = []int{1, 3, 5}
 
-// waits reports whether a peer takes part where callers wait for a lock. One of
-// two that poll is enough.
+// waits reports whether a peer takes part where callers wait for a lock. Of the two peers
+// that poll, one is enough.
 func waits(p peer) bool {
 	return p.name == ours || p.name == "redsync (rueidis)" || p.name == theWaiter
 }
 
-// handoverResult is what one implementation did in one setup, a value a round.
+// handoverResult is the result of one implementation in one setup, with one value per round.
 type handoverResult struct {
 	p50, p99, rate, share []float64
 
 	longest  time.Duration // wait
 	gaps     int
-	passed   int // those between two processes
+	passed   int // hand-overs between two processes
 	overlaps int // of two holders
 
 	failed  int    // releases
-	failure string // of the last of those
+	failure string // the error of the last of them
 
 	commands map[string]int // that clients sent
 	holds    int            // while the hand-overs were measured
 }
 
-// runHandover has processes hand one lock over to each other.
+// runHandover measures processes that hand one lock over to each other.
 func runHandover(ctx context.Context, s settings) (section, error) {
 	sec := section{
 		Title: "Hand-over between processes",
@@ -94,8 +94,8 @@ func runOneHandover(ctx context.Context, s settings, on *servers, processes int)
 	return results, nil
 }
 
-// handOver has a crew at work, for a while to begin with, then for a while in
-// which commands are counted, then for the while that is measured.
+// handOver lets a crew work: first to warm up, then while commands are counted, then
+// while the hand-overs are measured.
 func handOver(ctx context.Context, h *host, s settings, on *servers, name string, processes int, r *handoverResult) error {
 	if err := on.flush(); err != nil {
 		return err
@@ -129,13 +129,13 @@ func handOver(ctx context.Context, h *host, s settings, on *servers, name string
 	return ctx.Err()
 }
 
-// turnOf is a turn, and whose it was.
+// turnOf is a turn and the process that had it.
 type turnOf struct {
 	process int
 	turn
 }
 
-// insideOf are the turns that began between from and to, in order.
+// insideOf returns the turns that began between from and to, in order.
 func insideOf(turns [][]turn, from, to int64) (all []turnOf) {
 	for process, own := range turns {
 		for _, t := range own {
@@ -148,7 +148,7 @@ func insideOf(turns [][]turn, from, to int64) (all []turnOf) {
 	return all
 }
 
-// add takes a round: the turns of every process, and when it was measured.
+// add adds a round: the turns of every process, and the time in which they were measured.
 func (r *handoverResult) add(turns [][]turn, begin, end int64) {
 	all := insideOf(turns, begin, end)
 	var gaps []float64
@@ -176,7 +176,7 @@ func (r *handoverResult) add(turns [][]turn, begin, end int64) {
 	for _, own := range turns {
 		counts = append(counts, len(insideOf([][]turn{own}, begin, end)))
 		for _, t := range own {
-			if t.Inside == 0 { // it waits to the end
+			if t.Inside == 0 { // the process waited until the end
 				t.Inside = end
 			}
 			if t.Inside >= begin && t.Inside <= end {
@@ -187,12 +187,12 @@ func (r *handoverResult) add(turns [][]turn, begin, end int64) {
 	r.share = append(r.share, shareOf(counts))
 }
 
-// shareOf is the largest count divided by the smallest.
+// shareOf returns the largest count divided by the smallest.
 func shareOf(counts []int) float64 {
 	return float64(slices.Max(counts)) / float64(slices.Min(counts))
 }
 
-// shares is the middle one, which is infinite if a process never held the lock.
+// shares returns the median of the shares, which is infinite if a process never held the lock.
 func shares(values []float64) string {
 	middle := slices.Sorted(slices.Values(values))[len(values)/2]
 	if math.IsInf(middle, 1) {
@@ -251,7 +251,7 @@ func handoverReport(s settings, sec *section, t table, n, processes int, results
 	}
 }
 
-// sentPerHold says how often each command was sent, the most frequent first.
+// sentPerHold returns how often each command was sent per hold, the most frequent first.
 func (r *handoverResult) sentPerHold() string {
 	names := slices.SortedFunc(maps.Keys(r.commands), func(a, b string) int { return r.commands[b] - r.commands[a] })
 	var texts []string

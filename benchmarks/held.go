@@ -15,11 +15,11 @@ import (
 
 const heldNodes = 3
 
-// watched is how many of the held locks are looked at to count extensions:
-// looking at all would be work of its own.
+// watched is the number of held locks that are sampled to count extensions: reading all
+// would cost too much.
 const watched = 1000
 
-// runHeld has one Locker hold very many locks at a time.
+// runHeld measures one Locker that holds very many locks at a time.
 func runHeld(ctx context.Context, s settings) (section, error) {
 	sec := section{
 		Title: "Held locks",
@@ -98,7 +98,7 @@ func runHeld(ctx context.Context, s settings) (section, error) {
 	return sec, err
 }
 
-// sizes are how many keys each node has.
+// sizes returns the number of keys on each node.
 func sizes(s *servers) (string, error) {
 	var all []string
 	for _, node := range s.nodes {
@@ -111,7 +111,7 @@ func sizes(s *servers) (string, error) {
 	return strings.Join(all, ", "), nil
 }
 
-// acquireHeld fills locks, and has all of them extended.
+// acquireHeld fills locks, and starts the extension of all of them.
 func acquireHeld(ctx context.Context, locker *redlock.Locker, keys []string, locks []*redlock.Lock, ttl time.Duration) error {
 	var wg sync.WaitGroup
 	errs := make([]error, callers)
@@ -130,9 +130,9 @@ func acquireHeld(ctx context.Context, locker *redlock.Locker, keys []string, loc
 	return errors.Join(errs...)
 }
 
-// watchHeld returns after window how many extensions there were of all locks,
-// and the most goroutines that it saw. An extension is seen by the lock's new
-// end; between two of them there are many looks.
+// watchHeld returns after window the number of extensions of all locks, and the largest
+// number of goroutines. It detects an extension by the lock's new deadline, and reads
+// that many times between two extensions.
 func watchHeld(ctx context.Context, locks []*redlock.Lock, ttl, window time.Duration) (extensions float64, goroutines int, err error) {
 	step := max(1, len(locks)/watched)
 	until := make(map[int]time.Time)
@@ -162,7 +162,7 @@ func watchHeld(ctx context.Context, locks []*redlock.Lock, ttl, window time.Dura
 	}
 }
 
-// heap is the bytes of all that lives, stacks included.
+// heap returns the bytes of all live objects and stacks.
 func heap() int64 {
 	runtime.GC()
 	runtime.GC() // the first moves what is pooled out of use, the second frees it

@@ -22,11 +22,11 @@ type host struct {
 	errs     []error
 }
 
-// fatal is what Fatalf panics with.
+// fatal is the value that Fatalf panics with.
 type fatal struct{ error }
 
-// withHost runs f, then the clean-ups, last to first. Its error is f's, and
-// what redistest complained of.
+// withHost runs f, then the clean-ups, last to first. It returns the error of f and those
+// that redistest reported.
 func withHost(f func(*host) error) (err error) {
 	h := &host{}
 	defer func() {
@@ -81,10 +81,10 @@ func (h *host) TempDir() string {
 // in this process or in another.
 type deployment struct {
 	Nodes   []string          // independent servers, host:port
-	Cluster []string          // one of as many masters, or nothing
+	Cluster []string          // a Cluster with as many masters, or empty
 	Via     map[string]string // where to dial a server of the Cluster instead
 	RTT     time.Duration     // that the network adds to a round trip
-	Hangs   bool              // one of the servers will, for a while
+	Hangs   bool              // one of the servers hangs for a while
 }
 
 // servers are the processes behind a deployment.
@@ -118,7 +118,7 @@ func startWithCluster(h *host, n int, rtt time.Duration) *servers {
 	return s
 }
 
-// front is where the server at addr is dialled.
+// front returns the address at which the server at addr is dialled.
 func (s *servers) front(h *host, addr string) string {
 	if s.RTT == 0 {
 		return addr
@@ -154,7 +154,7 @@ func (s *servers) flush() error {
 	return nil
 }
 
-// keys are those on all servers.
+// keys returns the keys on all servers.
 func (s *servers) keys(h *host) []string {
 	var all []string
 	for _, server := range slices.Concat(s.nodes, s.masters) {

@@ -10,10 +10,10 @@ import (
 // hotCallers is how many goroutines want the hot key.
 const hotCallers = 16
 
-// hotResult is what one implementation did, a value a round.
+// hotResult is the result of one implementation, with one value per round.
 type hotResult struct{ ns, share []float64 }
 
-// runHotkey has the goroutines of this process want the same lock.
+// runHotkey measures goroutines of this process that acquire the same lock.
 func runHotkey(ctx context.Context, s settings) (section, error) {
 	sec := section{
 		Title: "A hot key in one process",
@@ -74,7 +74,7 @@ func runHotkey(ctx context.Context, s settings) (section, error) {
 	return sec, nil
 }
 
-// runHot returns how many cycles each goroutine had.
+// runHot returns the number of cycles of each goroutine.
 func runHot(ctx context.Context, c contestant, d time.Duration) ([]int, error) {
 	hot, cancel := context.WithTimeout(ctx, d)
 	defer cancel()

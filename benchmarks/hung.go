@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// hungResult is what one implementation did. The values are a round's p99, in ns.
+// hungResult is the result of one implementation. Each value is the p99 of a round, in ns.
 type hungResult struct {
 	acquire, cycle [2][]float64
 	ran, failed    [2]int
@@ -21,7 +21,7 @@ const (
 	hung
 )
 
-// runHung stops one node, so that it accepts what is sent and says nothing.
+// runHung stops one node, so that it accepts commands and answers none.
 func runHung(ctx context.Context, s settings) (section, error) {
 	sec := section{
 		Title: "One hung node",

@@ -4,9 +4,9 @@
 //	go run . -out ../docs/bench
 //	go run . -quick -only cycle,hung
 //
-// Only ratios within one run say something, because the servers share the
-// machine with the clients. So everybody takes turns, round by round, and is
-// compared with the floor of the same round: docs/performance.md.
+// Only ratios within one run are meaningful, because the servers share the machine with
+// the clients. So the implementations take turns, round by round, and each is compared
+// with the floor of the same round: docs/performance.md.
 package main
 
 import (
@@ -122,7 +122,7 @@ func run(ctx context.Context, s settings, chosen []scenario, w io.Writer, out st
 	return os.WriteFile(filepath.Join(out, "results.txt"), []byte(text), 0o644)
 }
 
-// serverVersion is that of the servers that are measured with.
+// serverVersion returns the version of the servers.
 func serverVersion() (version string, err error) {
 	err = withHost(func(h *host) error {
 		info, err := start(h, 1, 0).nodes[0].Do("INFO", "server")

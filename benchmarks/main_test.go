@@ -88,8 +88,8 @@ func requireXML(t *testing.T, data []byte) {
 	}
 }
 
-// What is compared is comparable: everybody has a quorum of keys with the same
-// ttl while a lock is held, keeps others out, and leaves nothing behind.
+// The implementations are comparable: each has a quorum of keys with the same ttl while a
+// lock is held, excludes other owners, and leaves nothing behind.
 func TestEveryPeerLocks(t *testing.T) {
 	for _, n := range []int{1, 3, 5} {
 		require.NoError(t, withHost(func(h *host) error {
@@ -175,7 +175,7 @@ func requireKeys(t *testing.T, p peer, s *servers, suffix string, quorum int) {
 	}, 10*time.Second, 5*time.Millisecond)
 }
 
-func TestHostReportsWhatRedistestComplainsOf(t *testing.T) {
+func TestHostReportsTheErrorsOfRedistest(t *testing.T) {
 	var order []string
 	err := withHost(func(h *host) error {
 		h.Cleanup(func() { order = append(order, "first") })
@@ -188,8 +188,7 @@ func TestHostReportsWhatRedistestComplainsOf(t *testing.T) {
 	require.Equal(t, []string{"last", "first"}, order)
 }
 
-// A counted command is one that a client has sent, not one that a script has
-// called.
+// Monitors count commands that clients send, and not those that scripts call.
 func TestMonitorsCountWhatClientsSend(t *testing.T) {
 	require.NoError(t, withHost(func(h *host) error {
 		servers := start(h, 2, 0)

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// sample is what a cycle cost in one round, on average.
+// sample is the average cost of a cycle in one round.
 type sample struct {
 	ns      float64 // of the wall clock; with many callers, the inverse of the throughput
 	cpu     float64 // ns of CPU that this process used
@@ -40,7 +40,7 @@ func measure(ctx context.Context, l locker, keys [][]string, settle time.Duratio
 			}
 		})
 	}
-	runtime.GC() // no measurement pays for another's garbage
+	runtime.GC() // no measurement pays for the garbage of another one
 	before := usageNow()
 	start := time.Now()
 	close(begin)
@@ -67,8 +67,8 @@ func measure(ctx context.Context, l locker, keys [][]string, settle time.Duratio
 	return s, nil
 }
 
-// keysFor are the keys of each caller's cycles, made before they are timed. No
-// key is used twice: what one round left behind is not in the way of the next.
+// keysFor returns the keys of each caller's cycles, made before the cycles are timed. No
+// key is used twice: a key that one round leaves behind does not affect the next.
 func keysFor(name string, callers, cycles int) [][]string {
 	name += keySerialNext()
 	keys := make([][]string, callers)
@@ -81,12 +81,12 @@ func keysFor(name string, callers, cycles int) [][]string {
 	return keys
 }
 
-// keySerialNext is a part of a key that was never given out before.
+// keySerialNext returns a part of a key that has not been used before.
 func keySerialNext() string { return ":" + strconv.FormatUint(keySerial.Add(1), 10) }
 
 var keySerial atomic.Uint64
 
-// usage is what this process has used so far.
+// usage returns the CPU time and allocations of this process so far.
 type usage struct {
 	cpu     time.Duration
 	mallocs uint64
@@ -108,7 +108,7 @@ func cpuNow() time.Duration {
 	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
 }
 
-// spread is the median and the quartiles of what rounds gave.
+// spread is the median and the quartiles of the values of the rounds.
 type spread struct{ low, median, high float64 }
 
 func spreadOf(values []float64) spread {

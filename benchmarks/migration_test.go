@@ -84,7 +84,7 @@ func TestAQueueKeepsPeersThatPollOut(t *testing.T) {
 	require.NoError(t, <-granted)
 }
 
-// The token of bsm/redislock's Options is compared as a prefix of the stored value.
+// bsm/redislock compares the token of its Options with a prefix of the stored value.
 func TestATokenOfTheCallersTakesALockOfRedlockOver(t *testing.T) {
 	servers := redistest.StartN(t, 1)
 	ours := openOurs(t, servers)

@@ -9,10 +9,9 @@ import (
 	"time"
 )
 
-// monitors count the commands that clients send to servers, by MONITOR. The
-// counters of INFO are of no use for that: both commandstats and
-// total_commands_processed have the commands that scripts call too. MONITOR
-// costs the server time, so nothing is timed while it runs.
+// monitors count the commands that clients send to servers, by MONITOR. The counters of
+// INFO do not serve: both commandstats and total_commands_processed include the commands
+// that scripts call. MONITOR costs the server time, so nothing is timed while it runs.
 type monitors struct {
 	conns []net.Conn
 	begin time.Time
@@ -71,9 +70,9 @@ func (m *monitors) close() {
 
 func seconds(t time.Time) float64 { return float64(t.UnixMicro()) / 1e6 }
 
-// clientCommand is what a line of MONITOR says a client has sent, and when. A
-// script is called by the beginning of its digest. The name is empty for a
-// command that a script has called: it has no address.
+// clientCommand returns the command that a client has sent, according to a line of
+// MONITOR, and its time. A script is called by the beginning of its digest. The name is
+// empty for a command that a script has called: it has no address.
 //
 //	+1700000000.123456 [0 127.0.0.1:50000] "EVALSHA" "2f6e1c…" …
 //	+1700000000.123460 [0 lua] "GET" …

@@ -22,18 +22,19 @@ import (
 	"github.com/redis-kit/redlock"
 )
 
-// ttl is that of every lock that is released at once. It outlives any pause of
-// the machine: nothing expires.
+// ttl is the ttl of every lock that is released at once. It outlives any pause of the
+// machine: nothing expires.
 const ttl = 30 * time.Second
 
-// locker is what is measured of each implementation.
+// locker is the interface through which each implementation is measured.
 type locker interface {
 	// Cycle acquires the lock on a free key, in one attempt, and releases it.
 	Cycle(ctx context.Context, key string) error
 	Close() error
 }
 
-// acquirer is a locker whose two halves can be timed. The floor is none.
+// acquirer is a locker whose acquisition and release can be timed separately. The floor
+// is not one.
 type acquirer interface {
 	locker
 	Acquire(ctx context.Context, key string) (held, error)
@@ -72,8 +73,8 @@ const (
 	theFloor = "floor"
 	ours     = "redlock"
 	fenced   = "redlock, with fences"
-	// theWaiter is what redlock is compared with where callers wait: no other
-	// peer is told of a release.
+	// theWaiter is the peer with which redlock is compared where callers wait: no other
+	// peer is notified of a release.
 	theWaiter = "rueidislock"
 )
 
@@ -139,7 +140,7 @@ func (p redlockPeer) Wait(ctx context.Context, key string) (held, error) {
 
 var onlyTheQueue = redlock.FixedRetry(10*time.Second, 0, -1)
 
-// fencedPeer is redlock with fencing tokens. Only its cycles are measured.
+// fencedPeer is redlock with fencing tokens. Only its cycles are measured, and no waits.
 type fencedPeer struct{ locks redlockPeer }
 
 func openFenced(ctx context.Context, d deployment) (locker, error) {
@@ -213,9 +214,9 @@ func (p redsyncPeer) Acquire(ctx context.Context, key string) (held, error) {
 	return (*redsyncLock)(mutex), nil
 }
 
-// Wait polls, with redsync's default delays, 50 to 250 ms. It has no FailFast: a
-// release that overtakes its own SET would leave a key behind, and two of those
-// on three nodes would keep everybody out for the ttl.
+// Wait polls, with redsync's default delays, 50 to 250 ms. It has no FailFast: a release
+// that overtakes its own SET would leave a key behind, and two such keys on three nodes
+// would block the lock for the ttl.
 func (p redsyncPeer) Wait(ctx context.Context, key string) (held, error) {
 	mutex := p.NewMutex(key, redsync.WithExpiry(ttl), redsync.WithTries(math.MaxInt))
 	if err := mutex.LockContext(ctx); err != nil {

@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// section is what a scenario has found.
+// section is the report of a scenario.
 type section struct {
 	Title, Text string
 	Tables      []table
@@ -35,7 +35,7 @@ func (s *section) chart(file, title, unit string) *chart {
 	return c
 }
 
-// String is the section as text, with the names of its charts.
+// String returns the section as text, with the names of its charts.
 func (s *section) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "## %s\n\n%s\n", s.Title, s.Text)
@@ -79,7 +79,7 @@ func (t table) notef(format string, args ...any) {
 	t.notes = append(t.notes, fmt.Sprintf(format, args...))
 }
 
-// String is the table as text, its columns aligned.
+// String returns the table as text, with aligned columns.
 func (t table) String() string {
 	var b strings.Builder
 	if t.title != "" {
@@ -109,7 +109,7 @@ func (t table) String() string {
 	return b.String()
 }
 
-// width is that of a column, in characters.
+// width returns the width of a column, in characters.
 func width(lines [][]string, column int) (most int) {
 	for _, line := range lines {
 		most = max(most, utf8.RuneCountInString(line[column]))
@@ -121,7 +121,7 @@ func (s spread) String() string {
 	return fmt.Sprintf("%s (%s–%s)", figure(s.median), figure(s.low), figure(s.high))
 }
 
-// figure is a ratio with as many digits as mean something.
+// figure returns a ratio with its significant digits.
 func figure(v float64) string {
 	switch {
 	case math.IsNaN(v):
@@ -135,7 +135,7 @@ func figure(v float64) string {
 	}
 }
 
-// duration is ns with three digits or so.
+// duration returns a time in ns as text, with about three digits.
 func duration(ns float64) string {
 	switch {
 	case math.IsNaN(ns):
@@ -149,7 +149,7 @@ func duration(ns float64) string {
 	}
 }
 
-// preamble says what was measured where, and with which versions.
+// preamble describes the machine, the settings and the versions.
 func preamble(s settings, server string) string {
 	var b strings.Builder
 	b.WriteString("# Results of `make bench-peers`\n\n")

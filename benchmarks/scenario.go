@@ -23,10 +23,10 @@ var scenarios = []scenario{
 	{"hotkey", runHotkey},
 }
 
-// callers is how many goroutines contend for the connections.
+// callers is the number of goroutines that contend for the connections.
 const callers = 128
 
-// settings is how long and how large everything is.
+// settings are the durations and sizes of all scenarios.
 type settings struct {
 	progress io.Writer
 
@@ -40,8 +40,7 @@ type settings struct {
 
 	hungCallers []int
 	hungSample  time.Duration // for which each peer runs, healthy and hung
-	// hungPatience is for how much longer a peer whose calls hang is waited
-	// for, until the next begins.
+	// hungPatience is the extra time for a peer whose calls hang, before the next begins.
 	hungPatience time.Duration
 	recovery     time.Duration // after a node has hung
 
@@ -72,7 +71,7 @@ func full() settings {
 	}
 }
 
-// quick is for a look: its figures mean little.
+// quick is for a quick check: its figures mean little.
 func quick() settings {
 	s := full()
 	s.rounds = 3
@@ -120,7 +119,7 @@ func openAll(ctx context.Context, h *host, d deployment, filter func(peer) bool)
 	return opened, nil
 }
 
-// rotated calls f once for each contestant; who begins changes with the round.
+// rotated calls f once for each contestant. The first one changes with the round.
 func rotated(round int, cs []contestant, f func(contestant) error) error {
 	for i := range cs {
 		i = (i + round) % len(cs)

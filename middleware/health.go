@@ -33,7 +33,7 @@ func (h *health) observe(ctx context.Context, logger *slog.Logger, op *redlock.O
 	}
 }
 
-// turned notes whether a node fails, and reports whether that is news.
+// turned notes whether a node fails, and reports whether that has changed.
 func (h *health) turned(node int, failing bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

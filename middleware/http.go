@@ -31,8 +31,8 @@ var ErrKey = errors.New("redlock: the request has no key to lock")
 // the handler. [redlock.WithMaxHold], given by [WithLock], ends the lock and the request's
 // ctx after a time, but not a handler that does not look at its ctx.
 //
-// If clients choose the keys, they also choose how many keys there are. A lock leaves
-// nothing on the nodes once it is released, but one with [redlock.WithFence] leaves a
+// If clients choose the keys, they also choose how many keys there are. A released lock
+// leaves nothing on the nodes, except that a lock with [redlock.WithFence] leaves a
 // counter for the time of [redlock.WithFenceRetention]: see docs/operations.md.
 //
 // HTTP makes one attempt to acquire the lock, whatever the retry policy of the Locker
@@ -42,17 +42,17 @@ var ErrKey = errors.New("redlock: the request has no key to lock")
 // If the handler has not answered, HTTP does, with a [Problem]:
 //
 //	400               the request has no key that can be locked: ErrKey
-//	423, Retry-After  others hold the lock: redlock.ErrNotAcquired
+//	423, Retry-After  another owner holds the lock: redlock.ErrNotAcquired
 //	503, Retry-After  too many nodes failed or timed out: redlock.ErrNoQuorum
 //	503, Retry-After  the Locker was closed: redlock.ErrClosed
 //	503               the lock was lost before the handler wrote: redlock.ErrLost
 //	500               any other error, such as redlock.ErrAlreadyHeld or that of
 //	                  another redlock.Middleware
 //
-// A request whose ctx ends while it waits is answered too: with 423 or 503, by what the
-// nodes said last, and with 503 if they had not been asked. A client that has gone does
-// not read it. But behind a timeout the client may still be there, and must not take an
-// empty answer for success.
+// A request whose ctx ends while it waits is answered too: with 423 or 503, according to
+// the last answers of the nodes, and with 503 if they had not been asked. A client that
+// has gone does not read the answer. But if a timeout ended ctx, the client may still be
+// there, and must not take an empty answer for success.
 //
 // The handler has answered once it has sent a status (other than 1xx), a part of the
 // body or a flush, or has hijacked the connection. From then on its answer stands. If

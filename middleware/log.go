@@ -17,7 +17,7 @@ import (
 //
 //	DEBUG  lock acquired, lock extended, lock released, work under lock ended
 //	INFO   lock acquired, but slowly (WithSlow) or not at the first attempt
-//	       lock not acquired: others hold it, or the caller cancelled
+//	       lock not acquired: another owner holds it, or the caller cancelled
 //	       node answers again
 //	WARN   lock lost
 //	       lock not acquired, not extended, not released: too many nodes
@@ -26,24 +26,24 @@ import (
 //	       node failing
 //
 // An operation that failed before the nodes were asked, for its arguments or because a
-// middleware refused it, is logged at INFO. One that failed only because the lock had
-// ended, which was logged before, is at DEBUG. A node is said to be failing once, and
-// again only after it has answered. A hung node is reported only after an operation has
-// timed out on it.
+// middleware refused it, is logged at INFO. An operation that failed only because the
+// lock had ended, which was logged before, is logged at DEBUG. A failing node is logged
+// once, and again only after it has answered. A hung node is reported only after an
+// operation has timed out on it.
 //
 // The attributes, where they apply:
 //
 //	key        string         of the lock; keys, []string, if it has several
-//	ttl        time.Duration  what was asked for
+//	ttl        time.Duration  the requested ttl
 //	duration   time.Duration  of the operation, including pauses between attempts
-//	attempts   int            how often the nodes were asked to acquire
+//	attempts   int            how many times the nodes were asked
 //	waited     time.Duration  the pauses between them
 //	until      time.Time      the end of the lock's validity
 //	fence      int64          the lock's fencing token, if it has one
 //	token      string         the owner token; at DEBUG only
 //	error      error          or a string, if something like a token was cut out
 //	node       string         the address of the node that fails or answers again
-//	operation  string         what was asked of that node: a redlock.Kind
+//	operation  string         the operation that the node was asked for: a redlock.Kind
 //
 // Each record is written after its operation, with its ctx and on its goroutine. A
 // [slog.Handler] that blocks delays the operation, but not the end of a lock's context.
@@ -103,7 +103,7 @@ func (c logConfig) level(ctx context.Context, op *redlock.Op, took time.Duration
 	switch {
 	case op.Kind == redlock.OpLost:
 		return slog.LevelWarn
-	case op.Kind == redlock.OpHold: // its error is fn's, or a loss, which OpLost reports
+	case op.Kind == redlock.OpHold: // the error is fn's, or a loss, which OpLost reports
 		return slog.LevelDebug
 	case err == nil && op.Kind == redlock.OpAcquire && (op.Attempts > 1 || op.Wait == redlock.WaitGranted || took >= c.slow):
 		return slog.LevelInfo
@@ -128,8 +128,8 @@ func (c logConfig) level(ctx context.Context, op *redlock.Op, took time.Duration
 	return slog.LevelWarn
 }
 
-// cancelled reports whether the caller ended the operation, not failing nodes. A deadline is
-// different: hung nodes may be the reason that it was exceeded.
+// cancelled reports whether the caller ended the operation, and not the failure of nodes.
+// A deadline does not count: hung nodes may be the reason that it was exceeded.
 func cancelled(ctx context.Context, op *redlock.Op) bool {
 	if !errors.Is(ctx.Err(), context.Canceled) || len(op.Tries) == 0 ||
 		errors.Is(context.Cause(ctx), redlock.ErrLost) { // automatic extension has the lock's own ctx

@@ -15,7 +15,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const ms = time.Millisecond
 
-// open is a Locker over the servers, closed at the end of the test.
+// open returns a Locker over the servers, which is closed at the end of the test.
 func open(t testing.TB, servers []*redistest.Server, opts ...redlock.Option) *redlock.Locker {
 	t.Helper()
 	return lockertest.Open(t, redistest.URLs(servers), opts...)

@@ -16,8 +16,9 @@ type HTTPOption interface {
 
 // WithLock gives options to each request's lock, such as [redlock.WithMaxHold], or
 // [redlock.WithRetry] to have requests wait. They take precedence over the Locker's
-// defaults. WithLock panics if one is nil. An option that does not fit, such as a grace
-// above the ttl, is only found when a lock is acquired: every request then gets 500.
+// defaults. WithLock panics if an option is nil. An option that does not fit, such as a
+// grace above the ttl, is detected only when a lock is acquired: every request then gets
+// 500.
 func WithLock(opts ...redlock.LockOption) HTTPOption {
 	if i := slices.Index(opts, nil); i >= 0 {
 		panic(fmt.Sprintf("redlock: middleware.WithLock: option %d is nil", i))
@@ -28,8 +29,9 @@ func WithLock(opts ...redlock.LockOption) HTTPOption {
 	})
 }
 
-// WithOptionalKey serves requests whose key is empty without a lock. By default they are
-// refused with [ErrKey]. A request for which the key function fails is refused anyway.
+// WithOptionalKey serves requests whose key is empty without a lock. By default such
+// requests are refused with [ErrKey]. A request for which the key function fails is
+// always refused.
 func WithOptionalKey() HTTPOption {
 	return httpOption(func(c httpConfig) httpConfig { c.optional = true; return c })
 }

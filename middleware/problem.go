@@ -28,7 +28,7 @@ type Problem struct {
 // ServeHTTP writes p as application/problem+json.
 func (p Problem) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	body, err := json.Marshal(p)
-	if err != nil { // it has nothing but strings and a number
+	if err != nil { // a Problem has only strings and a number
 		panic(err)
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
@@ -66,7 +66,7 @@ func (c httpConfig) answerTo(ctx context.Context, err error) answer {
 	return a
 }
 
-// answer is what HTTP answers to an error.
+// answer is the answer of HTTP to an error.
 type answer struct {
 	err    error
 	status int
@@ -74,8 +74,8 @@ type answer struct {
 	detail string
 }
 
-// answers are in order of precedence: a lock may be lost because its Locker was closed,
-// and a wait may end because of that.
+// answers are in order of precedence: an error may match several. A lock may be lost
+// because its Locker was closed, and a wait may end because of that.
 var answers = []answer{
 	{ErrKey, http.StatusBadRequest, false, "The request does not say what to lock."},
 	{redlock.ErrLost, http.StatusServiceUnavailable, false, "The lock was lost while the request was served. It may have been served in part."},

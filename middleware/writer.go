@@ -46,8 +46,8 @@ func (w *writer) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
-// ReadFrom lets the server use sendfile. The first bytes go through Write: they may take
-// long to come, and the lock may be lost before they do.
+// ReadFrom lets the server use sendfile. The first bytes go through Write: they may be
+// slow to arrive, and the lock may be lost before that.
 func (w *writer) ReadFrom(src io.Reader) (int64, error) {
 	var first int64
 	if !w.wrote {
@@ -81,8 +81,8 @@ func (w *writer) Flush() { _ = w.FlushError() }
 // Unwrap is for http.ResponseController, which sets deadlines and the like.
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// asIs returns w, as an http.Hijacker only if what it wraps is one: handlers test for it,
-// and the writers of HTTP/2 are not.
+// asIs returns w. The result is an http.Hijacker only if the wrapped writer is one:
+// handlers test for that, and the writers of HTTP/2 are none.
 func (w *writer) asIs() http.ResponseWriter {
 	for under := w.ResponseWriter; ; {
 		switch u := under.(type) {

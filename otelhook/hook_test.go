@@ -37,7 +37,7 @@ type bench struct {
 	sdk
 }
 
-// sdk is providers, and what they have been given.
+// sdk is providers, and the spans and metrics that they have received.
 type sdk struct {
 	tp      *sdktrace.TracerProvider
 	spans   *tracetest.SpanRecorder
@@ -64,7 +64,7 @@ func start(t testing.TB, nodes int, opts ...otelhook.Option) *bench {
 	}
 }
 
-// open is a Locker over the nodes with the hook, closed at the end of the test.
+// open returns a Locker over the nodes with the hook, which is closed at the end of the test.
 func (b *bench) open(opts ...redlock.Option) *redlock.Locker {
 	b.t.Helper()
 	return b.openWith([]redlock.Middleware{b.hook}, opts...)
@@ -75,7 +75,7 @@ func (b *bench) openWith(middleware []redlock.Middleware, opts ...redlock.Option
 	return lockertest.Open(b.t, redistest.URLs(b.servers), append(opts, redlock.WithMiddleware(middleware...))...)
 }
 
-// program is a span of the program's, and a ctx under it.
+// program starts a span of the program, and returns a ctx under it.
 func (b *bench) program() (context.Context, trace.Span) {
 	return b.tracer.Start(b.t.Context(), "program")
 }
@@ -128,12 +128,12 @@ func attributesOf(kvs []attribute.KeyValue) attributes {
 	return all
 }
 
-// named are the spans of this name that have ended.
+// named returns the spans of this name that have ended.
 func (b *bench) named(name string) []sdktrace.ReadOnlySpan {
 	return slices.DeleteFunc(b.spans.Ended(), func(s sdktrace.ReadOnlySpan) bool { return s.Name() != name })
 }
 
-// only is the one span of this name.
+// only returns the only span of this name.
 func (b *bench) only(name string) sdktrace.ReadOnlySpan {
 	b.t.Helper()
 	spans := b.named(name)
@@ -141,7 +141,7 @@ func (b *bench) only(name string) sdktrace.ReadOnlySpan {
 	return spans[0]
 }
 
-// last is the span of this name that ended last.
+// last returns the span of this name that ended last.
 func (b *bench) last(name string) sdktrace.ReadOnlySpan {
 	b.t.Helper()
 	spans := b.named(name)
@@ -149,7 +149,7 @@ func (b *bench) last(name string) sdktrace.ReadOnlySpan {
 	return spans[len(spans)-1]
 }
 
-// parent is the name of a span's parent, ended or not.
+// parent returns the name of a span's parent, ended or not.
 func (b *bench) parent(s sdktrace.ReadOnlySpan) string {
 	for _, p := range b.spans.Started() {
 		if p.SpanContext().Equal(s.Parent()) {
@@ -159,8 +159,7 @@ func (b *bench) parent(s sdktrace.ReadOnlySpan) string {
 	return ""
 }
 
-// view is what of a span can be compared. It checks the durations and drops
-// them.
+// view returns the comparable part of a span. It checks the durations and drops them.
 func (b *bench) view(s sdktrace.ReadOnlySpan) span {
 	b.t.Helper()
 	v := span{s.Name(), b.parent(s), s.SpanKind(), s.Status(), attributesOf(s.Attributes()), nil}
@@ -184,7 +183,7 @@ func (b *bench) events(s sdktrace.ReadOnlySpan, name string) []sdktrace.Event {
 	return slices.DeleteFunc(slices.Clone(s.Events()), func(e sdktrace.Event) bool { return e.Name != name })
 }
 
-// collect is all the metrics of the hook, by name.
+// collect returns all metrics of the hook, by name.
 func (b *bench) collect() map[string]metricdata.Metrics {
 	b.t.Helper()
 	var all metricdata.ResourceMetrics
@@ -199,8 +198,8 @@ func (b *bench) collect() map[string]metricdata.Metrics {
 	return found
 }
 
-// points are a metric's values by their attributes, as "a=1,b=2": of a
-// histogram how many were recorded. A sum of 0 is none.
+// points returns a metric's values by their attributes, as "a=1,b=2". The value of a
+// histogram is the number of its records. A sum of 0 is left out.
 func (b *bench) points(name string) map[string]int64 {
 	b.t.Helper()
 	points := make(map[string]int64)
@@ -236,7 +235,7 @@ func (b *bench) noneHeld() {
 	eventually.True(b.t, "none held", func() bool { return len(b.points("redlock.held")) == 0 })
 }
 
-// failuresOf is redlock.node.failures of a node.
+// failuresOf returns redlock.node.failures of a node.
 func (b *bench) failuresOf(s *redistest.Server, operation string) int64 {
 	b.t.Helper()
 	host, port, _ := strings.Cut(s.Addr(), ":")

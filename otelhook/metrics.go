@@ -73,8 +73,8 @@ func (m *metrics) record(ctx context.Context, op *redlock.Op, took time.Duration
 	}
 }
 
-// countHeld goes by the lock's context, which ends exactly once, and not by the
-// operations that end a lock: it also ends without one, where a middleware
+// countHeld relies on the lock's context, which ends exactly once, and not on the
+// operations that end a lock. A lock also ends without an operation, where a middleware
 // fails its acquisition or refuses its release.
 func (m *metrics) countHeld(ctx context.Context, op *redlock.Op) {
 	attributes := m.with(op)
@@ -88,9 +88,9 @@ func (m *metrics) countLost(ctx context.Context, op *redlock.Op) {
 	}
 }
 
-// countFailures counts silence as well, where it was what an attempt failed
-// for: an automatic extension gives up on nodes that do not answer. An attempt that
-// was interrupted has another outcome.
+// countFailures also counts silence, where an attempt failed because of it: an automatic
+// extension gives up on nodes that do not answer. An attempt that was interrupted has
+// another outcome.
 func (m *metrics) countFailures(ctx context.Context, kind redlock.Kind, try redlock.Try, outcome outcome) {
 	silence := outcome == noQuorum && awaited(try)
 	for _, vote := range try.Votes {
@@ -101,7 +101,7 @@ func (m *metrics) countFailures(ctx context.Context, kind redlock.Kind, try redl
 	}
 }
 
-// with is the attributes of a measurement, and the keys if asked for.
+// with returns the attributes of a measurement, with the keys if they are wanted.
 func (m *metrics) with(op *redlock.Op, attributes ...attribute.KeyValue) metric.MeasurementOption {
 	if m.keys {
 		attributes = append(attributes, keysOf(op))

@@ -12,7 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// What the alert rules and the dashboard ask Prometheus for is what the hook exports.
+// The alert rules and the dashboard query only series that the hook exports.
 func TestAlertsAndDashboardUseTheNamesThatAreExported(t *testing.T) {
 	b := start(t, 1)
 	everyMetric(t, b)
@@ -54,7 +54,7 @@ var (
 	outcomeMatcher = regexp.MustCompile(`redlock_outcome="(\w+)"`)
 )
 
-// exported are the names that the Prometheus exporter of OpenTelemetry makes of the
+// exported returns the names that the Prometheus exporter of OpenTelemetry gives the
 // metrics and their attributes. A dot becomes an underscore, and the unit and the kind
 // become suffixes; a unit in braces has none.
 func exported(t *testing.T, b *bench) (metrics map[string]string, labels []string) {

@@ -72,7 +72,7 @@ func TestOneSignalDoesWithoutTheOther(t *testing.T) {
 	}
 }
 
-// brokenMeters makes meters that give out nothing.
+// brokenMeters makes meters that create no instruments.
 type brokenMeters struct{ metricnoop.MeterProvider }
 
 func (brokenMeters) Meter(string, ...metric.MeterOption) metric.Meter { return brokenMeter{} }

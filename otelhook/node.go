@@ -26,7 +26,7 @@ func awaited(try redlock.Try) bool {
 	return grants < quorum && grants+silence >= quorum
 }
 
-// server is a node's address as the semantic conventions have it. A unix
+// server returns a node's address as attributes of the semantic conventions. A unix
 // socket and a group of servers have no port.
 func server(node string) []attribute.KeyValue {
 	if host, port, err := net.SplitHostPort(node); err == nil {

@@ -25,7 +25,7 @@ func TestANodeIsAnAddressAndAPortIfItHasOne(t *testing.T) {
 	}
 }
 
-// An attempt that ended before it was decided depended on who was silent.
+// An attempt that ended before it was decided depended on the silent nodes.
 func TestSilenceCountsOnlyWhereItDecided(t *testing.T) {
 	const grant, refusal, silence, failure = redlock.VoteGranted, redlock.VoteRefused, redlock.VoteSilent, redlock.VoteFailed
 	for _, c := range []struct {

@@ -31,8 +31,8 @@ func WithMeterProvider(p metric.MeterProvider) Option {
 // WithMetricKeys adds the attribute redlock.keys to every metric except
 // redlock.node.failures. By default no metric has it.
 //
-// Each set of keys then becomes a time series of its own in every metric, with some
-// backends for as long as the process lives. So use it only in programs that lock a few
+// Each set of keys then becomes a time series of its own in every metric. Some backends
+// keep it for as long as the process lives. So use it only in programs that lock a few
 // keys with fixed names, never with keys that contain an ID. Spans always have the keys.
 func WithMetricKeys() Option {
 	return option(func(c config) config { c.metricKeys = true; return c })

@@ -45,8 +45,8 @@ type failure struct {
 	outcome outcome
 }
 
-// failures have the outcome that goes before others in front. A hold has no
-// sentinels: its function may return those of other locks.
+// failures are in order of precedence. A hold has no sentinels: its function may return
+// those of other locks.
 var failures = map[redlock.Kind][]failure{
 	redlock.OpAcquire: {
 		{context.DeadlineExceeded, timeout},
@@ -78,7 +78,7 @@ func outcomeOf(op *redlock.Op, err error) outcome {
 	if err == errAborted {
 		return aborted
 	}
-	if op.Lock != nil { // how it ended says more than the error
+	if op.Lock != nil { // the end of the lock says more than the error
 		end, _ := lossOf(op.Lock)
 		switch {
 		case op.Kind == redlock.OpHold && errors.Is(err, redlock.ErrLost) && end != "":
@@ -96,8 +96,8 @@ func outcomeOf(op *redlock.Op, err error) outcome {
 	return other
 }
 
-// lossOf is lost or closed, and the cause, for a lock that ended without being
-// released; it is "" and nil for one that did not.
+// lossOf returns lost or closed, and the cause, for a lock that ended without being
+// released. For any other lock it returns "" and nil.
 func lossOf(lock *redlock.Lock) (outcome, error) {
 	switch cause := context.Cause(lock.Context()); cause {
 	case nil, redlock.ErrReleased:
@@ -109,8 +109,8 @@ func lossOf(lock *redlock.Lock) (outcome, error) {
 	}
 }
 
-// isError reports whether an operator should look at the span: not if another
-// process holds the lock, nor if the operation came after the end of its own lock.
+// isError reports whether an operator should look at the span. That another process holds
+// the lock, or that the operation came after the end of its own lock, is no error.
 func (o outcome) isError() bool {
 	switch o {
 	case acquired, completed, extended, released, contended, ended:
@@ -123,7 +123,7 @@ func (o outcome) attribute() attribute.KeyValue {
 	return attribute.String("redlock.outcome", string(o))
 }
 
-// attributes are those of an operation with this outcome and error.
+// attributes returns the attributes of an operation with this outcome and error.
 func (o outcome) attributes(err error) []attribute.KeyValue {
 	switch {
 	case !o.isError():

@@ -17,7 +17,7 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// texts is everything that the hook has made, as text.
+// texts returns everything that the hook has exported, as text.
 func (b *bench) texts() []string {
 	var all []string
 	add := func(kvs []attribute.KeyValue) {

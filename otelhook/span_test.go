@@ -222,8 +222,8 @@ func TestAutomaticExtensionsAreUnderTheSpanThatAcquired(t *testing.T) {
 	require.Equal(t, trace.SpanID{}, b.last("redlock.release").Parent().SpanID(), "the release has the span of its own ctx, which is none")
 }
 
-// An automatic extension does not wait for hung nodes as long as one that was
-// asked for, and does not say so in their votes.
+// An automatic extension waits for hung nodes less long than one that the caller asked
+// for, and its votes do not show that.
 func TestAnAutomaticExtensionThatIsNotAnsweredCountsTheNodes(t *testing.T) {
 	b := start(t, 3)
 	l := b.open()
@@ -429,7 +429,7 @@ func TestAWaitThatItsContextEndedSaysHow(t *testing.T) {
 		require.Equal(t, failed(err.Error()), v.Status)
 		require.Equal(t, int64(1), b.points("redlock.acquire.duration")["error.type="+outcome+",redlock.outcome="+outcome])
 	}
-	// The one that was cancelled had not asked the nodes.
+	// The cancelled acquire had not asked the nodes.
 	require.Equal(t, map[string]int64{"redlock.outcome=timeout": 1, "redlock.outcome=cancelled": 1}, b.points("redlock.acquire.attempts"))
 
 	lock, err := l.Acquire(t.Context(), "k2", time.Minute)

@@ -10,7 +10,7 @@ const (
 	scope  = module + "/otelhook" // the name of the tracer and of the meter
 )
 
-// version is that of the module, as the go command has noted it in the binary.
+// version is the version of the module that the go command has recorded in the binary.
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, m := range append(slices.Clone(info.Deps), &info.Main) {

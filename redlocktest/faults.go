@@ -8,7 +8,7 @@ import (
 	"github.com/redis-kit/redlock/internal/memnode"
 )
 
-// Down has nodes refuse connections until [Nodes.Up], all of them if none is named. They keep
+// Down makes nodes refuse connections until [Nodes.Up], all nodes if none is named. They keep
 // their keys, which expire as usual. Requests in flight fail.
 func (n *Nodes) Down(nodes ...int) {
 	for _, b := range n.named("Down", nodes) {
@@ -16,7 +16,7 @@ func (n *Nodes) Down(nodes ...int) {
 	}
 }
 
-// Freeze has nodes hang until [Nodes.Up], all of them if none is named. They accept
+// Freeze makes nodes hang until [Nodes.Up], all nodes if none is named. They accept
 // requests and do not answer. Their keys expire as usual.
 func (n *Nodes) Freeze(nodes ...int) {
 	for _, b := range n.named("Freeze", nodes) {

@@ -111,7 +111,7 @@ func TestAFrozenQuorumAnswersNoCall(t *testing.T) {
 	})
 }
 
-func TestWhatAFrozenNodeWasAskedItDoesWhenItIsUp(t *testing.T) {
+func TestAFrozenNodeRunsItsRequestsWhenItIsUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := redlocktest.Start(t, 1)
 		nodes.Freeze(0)
@@ -124,7 +124,7 @@ func TestWhatAFrozenNodeWasAskedItDoesWhenItIsUp(t *testing.T) {
 	})
 }
 
-func TestWhatAFrozenNodeWasAskedFailsWhenItGoesDown(t *testing.T) {
+func TestRequestsToAFrozenNodeFailWhenItGoesDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		nodes := redlocktest.Start(t, 1)
 		nodes.Freeze(0)

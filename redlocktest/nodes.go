@@ -27,7 +27,7 @@ type Nodes struct {
 	locker   *redlock.Locker
 }
 
-// Start returns n nodes in memory. The options are those of their [Nodes.Locker].
+// Start returns n nodes in memory. The options apply to their [Nodes.Locker].
 //
 // With [redlock.WithRestartGuard] the nodes vote at once, like those of a deployment that has
 // been running for a while. They are never in quarantine, since they never lose their data: not

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const ms = time.Millisecond
 
-// everywhere runs a test in virtual and in real time.
+// everywhere runs a test in virtual time and in real time.
 func everywhere(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	t.Run("virtual", func(t *testing.T) { synctest.Test(t, test) })

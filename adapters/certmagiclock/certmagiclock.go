@@ -46,11 +46,11 @@ func New(s certmagic.Storage, l *redlock.Locker, ttl time.Duration) *Storage {
 	return &Storage{Storage: s, locker: l, ttl: ttl, held: make(map[string][]*redlock.Lock)}
 }
 
-// patient has Lock wait until ctx ends, as CertMagic expects it.
+// patient makes Lock wait until ctx ends, as CertMagic expects.
 var patient = redlock.WithRetry(redlock.ExponentialRetry(50*time.Millisecond, 5*time.Second))
 
-// Lock acquires the lock of that name. It waits for as long as ctx allows: while others
-// hold the lock, and while so many nodes are down that there is no quorum.
+// Lock acquires the lock of that name. It waits for as long as ctx allows: while another
+// owner holds the lock, and while so many nodes are down that there is no quorum.
 func (s *Storage) Lock(ctx context.Context, name string) error {
 	lock, err := s.locker.Acquire(ctx, name, s.ttl, patient)
 	if err != nil {
@@ -101,7 +101,7 @@ func (s *Storage) RenewLockLease(_ context.Context, name string, _ time.Duration
 	return nil
 }
 
-// keep has a lock extended until it is unlocked.
+// keep keeps a lock extended until it is unlocked.
 func (s *Storage) keep(ctx context.Context, name string, lock *redlock.Lock) error {
 	if err := lock.AutoExtend(0); err != nil {
 		return errors.Join(err, lock.Release(ctx))

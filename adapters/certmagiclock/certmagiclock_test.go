@@ -26,7 +26,7 @@ import (
 
 const ms = time.Millisecond
 
-// nodes are the servers that hold the locks, and the storage that has none of its own.
+// nodes are the servers that hold the locks, and a storage without locks.
 type nodes struct {
 	servers []*redistest.Server
 	storage certmagic.Storage
@@ -51,7 +51,7 @@ func (s unlocked) Unlock(context.Context, string) error {
 	return nil
 }
 
-// instance is what another process has.
+// instance returns the Storage of another process.
 func (ns *nodes) instance(t *testing.T, ttl time.Duration) *certmagiclock.Storage {
 	t.Helper()
 	return certmagiclock.New(ns.storage, lockertest.Open(t, redistest.URLs(ns.servers)), ttl)
@@ -63,7 +63,7 @@ type authority struct {
 	key       *ecdsa.PrivateKey
 	issued    atomic.Int64
 	missing   atomic.Int64  // instances that have not asked for the lock yet
-	contended chan struct{} // closed when all have
+	contended chan struct{} // closed when all have asked
 }
 
 // asking is a Storage that tells the authority when it is asked for a lock.
@@ -164,14 +164,15 @@ func TestTryLockTellsALockThatIsHeldFromNoQuorum(t *testing.T) {
 	require.False(t, locked)
 }
 
-// Unlock has only a name. One who has lost a lock must not unlock that of who has it now.
+// Unlock is called with only a name. A goroutine that has lost its lock must not release
+// the lock of the goroutine that holds it now.
 func TestALostLockDoesNotUnlockTheNext(t *testing.T) {
 	ns := start(t)
 	one, other := ns.instance(t, time.Second), ns.instance(t, time.Second)
 	require.NoError(t, one.Lock(t.Context(), "name"))
 	lost := func() bool { return one.RenewLockLease(t.Context(), "name", time.Hour) != nil }
 	eventually.True(t, "the lock is lost", func() bool {
-		for _, s := range ns.servers { // until the lock finds out
+		for _, s := range ns.servers { // until the lock is found to be lost
 			_, err := s.Do("FLUSHALL")
 			require.NoError(t, err)
 		}

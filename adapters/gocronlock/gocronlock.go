@@ -30,7 +30,7 @@ import (
 type Locker struct {
 	locker *redlock.Locker
 	ttl    time.Duration
-	least  time.Duration // how long a lock is held, from when it was acquired
+	least  time.Duration // the shortest time that a lock is held, from its acquisition
 	retry  redlock.LockOption
 
 	mu   sync.Mutex                 // guards jobs
@@ -62,7 +62,7 @@ var _ gocron.Locker = (*Locker)(nil)
 // An instance that finds the lock held does not run the job. It tries again for a quarter of
 // atLeast, but no longer than a second: nodes may be unreachable for a moment.
 //
-// A job is not told that its lock was lost: gocron makes the job's ctx.
+// A job does not learn that its lock was lost: gocron makes the job's ctx.
 func New(l *redlock.Locker, ttl, atLeast time.Duration) *Locker {
 	limit := max(min(atLeast/4, time.Second), 0)
 	retry := redlock.NoRetry()
@@ -103,7 +103,7 @@ func (l *Locker) Lock(ctx context.Context, key string) (gocron.Lock, error) {
 	return held, nil
 }
 
-// begin has the lock last.
+// begin makes the lock last for the least hold.
 func (l *Locker) begin(ctx context.Context, held lock) error {
 	if l.least > 0 {
 		if !held.keep(held.least) {
@@ -118,7 +118,7 @@ func (l *Locker) begin(ctx context.Context, held lock) error {
 	return held.acquired.AutoExtend(0)
 }
 
-// know notes which job uses the key. gocron makes one ctx for each job, and ends it with the
+// know records which job uses the key. gocron makes one ctx for each job, and ends it with the
 // job. A name without a dot is not the name of a function: the caller chose it.
 func (l *Locker) know(job context.Context, key string) error {
 	if !strings.Contains(key, ".") {
@@ -137,7 +137,7 @@ func (l *Locker) know(job context.Context, key string) error {
 type lock struct {
 	acquired *redlock.Lock
 	keep     leasthold.Keep
-	least    time.Time // it is not released before
+	least    time.Time // the lock is not released before
 }
 
 // Unlock releases the lock, or returns at once if the least hold has not passed: then a

@@ -2,6 +2,6 @@ package main
 
 import "syscall"
 
-// dieWithTool has the kernel kill the child when the tool dies, as by SIGKILL: no
+// dieWithTool makes the kernel kill the child when the tool dies, as by SIGKILL: no
 // process would extend its lock.
 func dieWithTool(attr *syscall.SysProcAttr) { attr.Pdeathsig = syscall.SIGKILL }

@@ -20,8 +20,8 @@ type child struct {
 
 // change is a change of a child's state: it was stopped, or it has ended.
 type change struct {
-	stopped os.Signal // that has stopped it; nil: it has ended
-	code    int       // that the tool is to exit with
+	stopped os.Signal // the signal that stopped it; nil: it has ended
+	code    int       // the code that the tool exits with
 	how     string    // it ended
 }
 
@@ -36,8 +36,8 @@ func start(program string, args, env []string) (*child, error) {
 	c := &child{changes: make(chan change)}
 	started := make(chan error)
 	go func() {
-		// The kernel ties the death signal to the thread that starts the child, so that
-		// must live as long.
+		// The kernel ties the death signal to the thread that starts the child. So this
+		// thread must live as long as the child.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -53,7 +53,7 @@ func start(program string, args, env []string) (*child, error) {
 	return c, <-started
 }
 
-// watch tells of the child's changes until it has ended.
+// watch sends the child's changes until the child has ended.
 func (c *child) watch() {
 	for {
 		var status syscall.WaitStatus
@@ -87,7 +87,7 @@ func (c *child) terminate() bool {
 	return true
 }
 
-// resume has the group go on if it was stopped.
+// resume continues the group if it was stopped.
 func (c *child) resume() { c.signal(syscall.SIGCONT) }
 
 // kill ends the group.
@@ -109,7 +109,7 @@ func catch() chan os.Signal {
 	return signals
 }
 
-// ends tells whether the signal ends the wait for a lock.
+// ends reports whether the signal ends the wait for a lock.
 func ends(s os.Signal) bool {
 	switch s {
 	case syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTSTP:

@@ -16,7 +16,7 @@ type child struct {
 // change is a change of a child's state: here only its end.
 type change struct {
 	stopped os.Signal // nil: it has ended; nothing else happens here
-	code    int       // that the tool is to exit with
+	code    int       // the code that the tool exits with
 	how     string    // it ended
 }
 
@@ -60,5 +60,5 @@ func catch() chan os.Signal {
 	return signals
 }
 
-// ends tells whether the signal ends the wait for a lock.
+// ends reports whether the signal ends the wait for a lock.
 func ends(os.Signal) bool { return true }

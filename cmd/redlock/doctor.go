@@ -9,34 +9,24 @@ import (
 	"sync"
 
 	"github.com/urfave/cli/v3"
-
-	"github.com/redis-kit/redlock/internal/node"
 )
 
 func doctorCommand() *cli.Command {
 	return leaf(&cli.Command{
 		Name:      "doctor",
-		Usage:     "check the nodes, and say what endangers locks",
+		Usage:     "check the nodes, and report what endangers locks",
 		UsageText: "redlock doctor [options] [KEY]",
-		Description: `KEY is a key as locks have it, or begins as they do: then it is checked whether
-the user may access it. It is not changed. The exit code is 78 if there is a danger,
-and 0 otherwise.`,
+		Description: `KEY is the key of a lock, or begins like one: doctor then checks whether the user may
+access it. The key is not changed. The exit code is 78 if there is a danger, and 0
+otherwise.`,
 		Flags: []cli.Flag{jsonFlag()},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if c.NArg() > 1 {
 				return usagef("doctor: %d arguments: the form is redlock doctor [options] [KEY]", c.NArg())
 			}
-			deployments, err := deployments(c)
+			key, deployments, g, err := readSubject(c)
 			if err != nil {
 				return err
-			}
-			g, err := readRestartGuard(c, deployments)
-			if err != nil {
-				return err
-			}
-			key := c.Args().First()
-			if err := node.Reserved(key); err != nil {
-				return usagef("doctor %q: %w", key, err)
 			}
 			return show(c, examine(ctx, deployments, key, g))
 		},
@@ -63,7 +53,7 @@ type severity string
 const (
 	danger  severity = "danger"  // two processes may hold a lock, or none can
 	warning severity = "warning" // only in rare cases, or it costs availability
-	note    severity = "note"    // it was not checked, or only some locks need it
+	note    severity = "note"    // doctor could not check it, or only some locks need it
 )
 
 var severities = []severity{danger, warning, note}
@@ -135,7 +125,7 @@ func (d diagnosis) count(s severity) (n int) {
 	return n
 }
 
-// err is the error with which doctor ends if it found a danger.
+// err returns the error with which doctor ends if it found a danger.
 func (d diagnosis) err() error {
 	if d.count(danger) == 0 {
 		return nil

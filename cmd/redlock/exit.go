@@ -26,7 +26,7 @@ const exitHelp = `Exit codes:
    64  the command line is wrong
    69  too many nodes failed or did not answer
    70  run: the lock was lost before the command had ended
-   75  run: others hold the lock
+   75  run: another owner holds the lock
    78  doctor: something endangers locks
    126, 127  run: the command cannot be run, was not found
    128+n  run: the command, or the wait for the lock, was ended by signal n

@@ -122,12 +122,12 @@ func (s *server) findings(g restartGuard) []finding {
 	}
 	if c := s.Clock; c != nil && math.Abs(c.Offset)-c.Uncertainty > stepAhead {
 		add(warning, "clock", "synchronise the clocks (NTP), by slewing and not by steps",
-			"its clock is off by %.0f ms, ± %.0f ms: when it is set, keys expire that much too early or too late", c.Offset, c.Uncertainty)
+			"its clock is off by %.0f ms, ± %.0f ms: when the clock is corrected, keys expire that much too early or too late", c.Offset, c.Uncertainty)
 	}
 	found = append(found, s.permissionFindings()...)
 	if len(s.Unknown) > 0 {
 		add(note, "unknown", "run doctor as a user that may run INFO, TIME and CONFIG GET",
-			"not all could be checked: %s", strings.Join(s.Unknown, "; "))
+			"some settings could not be read: %s", strings.Join(s.Unknown, "; "))
 	}
 	return found
 }
@@ -139,7 +139,7 @@ func (s *server) permissionFindings() []finding {
 		severity             severity
 	}{
 		{forLocks, "permissions", "no lock can be taken there", danger},
-		{forQueues, "queue-permissions", "those who wait for a lock ask again and again instead of being granted it in turn", warning},
+		{forQueues, "queue-permissions", "waiters poll instead of being granted the lock in turn", warning},
 		{forFences, "fence-permissions", "locks with a fence (WithFence, -fence) are refused there", note},
 		{forGuard, "guard-permissions", "locks under a restart guard (WithRestartGuard) are refused there", note},
 	} {

@@ -26,8 +26,8 @@ func guardFlags() []cli.Flag {
 // restartGuard holds the settings of redlock.WithRestartGuard. The zero value disables it.
 type restartGuard struct{ maxTTL, skew time.Duration }
 
-// readRestartGuard reads the flags or else the variable, and refuses what the guard cannot
-// be used with.
+// readRestartGuard reads the flags, or else the variable, and refuses nodes that a guard
+// cannot be used with.
 func readRestartGuard(c *cli.Command, nodes []deployment) (restartGuard, error) {
 	g := restartGuard{c.Duration("guard-max-ttl"), c.Duration("guard-skew")}
 	name := "-guard-max-ttl"
@@ -74,7 +74,7 @@ func parseGuard(text string) (g restartGuard, err error) {
 
 func (g restartGuard) set() bool { return g.maxTTL > 0 }
 
-// quarantine is how long a node does not vote after a loss of data.
+// quarantine returns how long a node does not vote after a loss of data.
 func (g restartGuard) quarantine() time.Duration { return g.maxTTL + 2*g.skew }
 
 // serverRun names a run of a server, and its data: by the history that it is in, and the one before.
@@ -85,7 +85,7 @@ func runOf(info map[string]string) serverRun {
 	return serverRun{info["run_id"], info["master_replid"], info["master_replid2"]}
 }
 
-// marker is what restart guards leave on a server, as internal/redisnode/guard.lua writes it.
+// marker is the marker of restart guards on a server, as internal/redisnode/guard.lua writes it.
 type marker struct {
 	run, history string    // that it is for
 	since        time.Time // when the quarantine began, by the server's clock; zero if it was ended by Locker.TrustNodes
@@ -117,8 +117,8 @@ func readMarker(ctx context.Context, client rueidis.Client) (m marker, ok bool) 
 	return m, true
 }
 
-// left returns how much longer a server in run r does not vote, given its marker m if it is
-// known. now is by the server's clock.
+// left returns how much longer a server in run r does not vote. m is its marker, if that
+// is known. now is by the server's clock.
 func (g restartGuard) left(m marker, known bool, r serverRun, now time.Time) time.Duration {
 	switch {
 	case !known || !m.knows(r): // from the next acquire on

@@ -40,7 +40,7 @@ func TestWithTheGuardTheToolIsNotGivenALockThatNodesMayHaveForgotten(t *testing.
 	require.Equal(t, 69, code, "no quorum may vote")
 	require.Contains(t, stdout, `"k" is unknown: on 0 of 3 nodes, 2 needed`)
 	require.Contains(t, stdout, "(in quarantine for ")
-	require.Contains(t, stderr, "too few nodes answered that may vote")
+	require.Contains(t, stderr, "too few of the nodes that may vote answered")
 	code, stdout, _ = use(t, list(servers), "status", "k")
 	require.Zero(t, code, "without the guard it cannot know")
 	require.Contains(t, stdout, `"k" is free`)

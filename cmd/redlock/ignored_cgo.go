@@ -8,7 +8,7 @@ package main
 static char ignored[65];
 
 // Go's runtime replaces the handlers of all signals but HUP and INT before any Go code
-// runs, and does not tell what they were. A constructor comes before the runtime.
+// runs, and does not reveal what they were. A constructor comes before the runtime.
 __attribute__((constructor)) static void look(void) {
 	for (int s = 1; s < 65; s++) {
 		struct sigaction action;

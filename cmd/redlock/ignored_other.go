@@ -7,6 +7,6 @@ import (
 	"syscall"
 )
 
-// ignoredAtStart reports whether the signal was ignored when the tool was started. Without
-// cgo that is known of HUP and INT only: see ignored_cgo.go.
+// ignoredAtStart reports whether the signal was ignored when the tool was started.
+// Without cgo this is known only of HUP and INT: see ignored_cgo.go.
 func ignoredAtStart(s syscall.Signal) bool { return signal.Ignored(s) }

@@ -9,13 +9,14 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/redisnode"
 )
 
 const nodesVariable = "REDLOCK_NODES"
 
-// nodesFlag has no source of urfave/cli's: what the variable holds may be passwords,
-// and must not be in a help text.
+// nodesFlag sets no Sources: urfave/cli would show the variable's value in the help text,
+// and it may contain passwords.
 func nodesFlag() cli.Flag {
 	return &cli.StringFlag{
 		Name:        "nodes",
@@ -62,7 +63,7 @@ func notANode(i int, reason string) error {
 	return usagef("node %d of -nodes: %s: must be like host:port or redis://[user:password@]host[:port][/db]", i+1, reason)
 }
 
-// deployment is one node, to be asked directly.
+// deployment is one node that the tool asks directly.
 type deployment struct {
 	name   string
 	option rueidis.ClientOption
@@ -92,4 +93,19 @@ func (d deployment) dial() (rueidis.Client, error) {
 		return nil, fmt.Errorf("not connected: %w", err)
 	}
 	return client, nil
+}
+
+// readSubject reads what doctor and status ask about: a key, the nodes, and the restart guard.
+func readSubject(c *cli.Command) (key string, nodes []deployment, g restartGuard, err error) {
+	if nodes, err = deployments(c); err != nil {
+		return "", nil, g, err
+	}
+	if g, err = readRestartGuard(c, nodes); err != nil {
+		return "", nil, g, err
+	}
+	key = c.Args().First()
+	if err = node.Reserved(key); err != nil {
+		return "", nil, g, usagef("%s %q: %w", c.Name, key, err)
+	}
+	return key, nodes, g, nil
 }

@@ -23,7 +23,7 @@ func table(w io.Writer, rows ...[]string) error {
 // result is the outcome of a command.
 type result interface {
 	print(w io.Writer) error
-	err() error // that the command ends with
+	err() error // the error that the command ends with
 }
 
 // show writes a result, for people or for machines, and returns its error.

@@ -11,18 +11,18 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// denial is a command that the library needs and the server does not run.
+// denial is a command or a key that the library needs and the server denies.
 type denial struct {
 	Command string `json:"command"`
 	For     string `json:"for"` // "locks", "queues", "fences", "guard"
 	Said    string `json:"said"`
-	Missing bool   `json:"missing,omitempty"` // the server does not know it; otherwise it is the user who may not run it
+	Missing bool   `json:"missing,omitempty"` // the server does not know it; otherwise the user may not run it
 
-	key bool   // it is a lock's key that is denied, not the command
-	on  string // the key that is denied; empty if it is the command
+	key bool   // the server denies a lock's key, not the command
+	on  string // the key that the server denies; empty if it denies the command
 }
 
-// what is denied.
+// what returns the command or the key that is denied.
 func (d denial) what() string {
 	if d.on == "" {
 		return d.Command
@@ -105,7 +105,7 @@ func denials(ctx context.Context, client rueidis.Client, key string, kind group)
 	var denials []denial
 	for _, p := range permissions(key, kind) {
 		if p.args[0] == "HSET" && err != nil && slices.ContainsFunc(denials, func(d denial) bool { return d.Command == "DEL" }) {
-			continue // what it sets could not be deleted
+			continue // the tool could not delete what the command sets
 		}
 		if said, missing := try(p.args); said != "" {
 			d := denial{Command: p.args[0], For: p.purpose, Said: said, Missing: missing}
@@ -113,7 +113,7 @@ func denials(ctx context.Context, client rueidis.Client, key string, kind group)
 				d.key, d.on = p.purpose != forGuard, strings.Replace(p.args[1], ending, "", 1)
 			}
 			if d.Command == "EVAL" || d.Command == "EVALSHA" {
-				d.on = "" // it is of those that it is given
+				d.on = "" // the denied key is one that the script was given
 			}
 			denials = append(denials, d)
 		}
@@ -134,7 +134,7 @@ func dryRun(ctx context.Context, client rueidis.Client, user string, args []stri
 	return said, false
 }
 
-// tryOut is dryRun by running the command.
+// tryOut does what dryRun does by running the command.
 func tryOut(ctx context.Context, client rueidis.Client, args []string) (said string, missing bool) {
 	var err error
 	if args[0] == "SUBSCRIBE" {

@@ -34,7 +34,7 @@ process group gets SIGTERM, and SIGKILL before another process can hold the lock
 ` + exitHelp,
 		Flags: []cli.Flag{
 			&cli.DurationFlag{Name: "ttl", Value: 30 * time.Second, Usage: "how long the lock outlives a holder that died"},
-			&cli.StringFlag{Name: "wait", Value: "10s", DefaultText: "10s", Usage: "how `long` to wait while others hold the lock; 0: try once; forever: until a signal"},
+			&cli.StringFlag{Name: "wait", Value: "10s", DefaultText: "10s", Usage: "how `long` to wait while another owner holds the lock; 0: try once; forever: until a signal"},
 			&cli.DurationFlag{
 				Name:        "grace",
 				Usage:       "the time between SIGTERM and SIGKILL when the lock is lost; less than half of the ttl; 0: SIGKILL at once",
@@ -47,7 +47,7 @@ process group gets SIGTERM, and SIGKILL before another process can hold the lock
 			},
 			&cli.BoolFlag{Name: "fence", Usage: "give the lock a fencing token, a number that grows from run to run"},
 		},
-		StopOnNthArg: &key, // what follows is the command's own
+		StopOnNthArg: &key, // the rest belongs to the command
 		Action: func(ctx context.Context, c *cli.Command) error {
 			r, err := readRun(c)
 			if err != nil {
@@ -84,7 +84,7 @@ type run struct {
 	fence   bool
 	guard   restartGuard
 
-	metadata string // which processes that are refused the lock read
+	metadata string // that other processes read when they are refused the lock
 
 	signals chan os.Signal
 	// unextended is the error of the last extension; nil if that succeeded.
@@ -92,8 +92,9 @@ type run struct {
 }
 
 func readRun(c *cli.Command) (*run, error) {
-	// First: what a space has cut off a list of nodes is taken for the key, and errors name
-	// that. The errors about nodes quote nothing.
+	// The nodes come first: if a space splits the list of nodes, its second part is taken
+	// for the key, and the errors about keys quote it. The errors about nodes quote
+	// nothing.
 	nodes, err := deployments(c)
 	if err != nil {
 		return nil, err
@@ -181,7 +182,8 @@ func (r *run) run(ctx context.Context) error {
 	return (&watch{run: r, lock: lock, child: child}).wait()
 }
 
-// environment is that of the command. The fence of an outer run is not the lock's.
+// environment returns the environment of the command. It drops the fence of an outer run,
+// which is not this lock's.
 func environment(lock *redlock.Lock) []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "REDLOCK_FENCE=") })
 	env = append(env, "REDLOCK_KEY="+lock.Key())
@@ -191,7 +193,7 @@ func environment(lock *redlock.Lock) []string {
 	return env
 }
 
-// notRun is the error of a command that cannot be run, with the code that shells give it.
+// notRun returns the error of a command that cannot be run, with the exit code that shells use.
 func (r *run) notRun(err error) error {
 	code := exitNoExec
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {

@@ -176,7 +176,7 @@ func TestACommandMayEndItselfWithinTheGrace(t *testing.T) {
 }
 
 // The holder cannot reach a quorum, while a rival can. The log shows who was there.
-func TestNobodyOfTheCommandsGroupIsLeftWhenAnotherGetsTheLock(t *testing.T) {
+func TestNoProcessOfTheCommandsGroupIsLeftWhenARivalGetsTheLock(t *testing.T) {
 	servers := redistest.StartN(t, 3)
 	far := []*redistest.Proxy{redistest.NewProxy(t, servers[0].Addr()), redistest.NewProxy(t, servers[1].Addr())}
 	log := filepath.Join(t.TempDir(), "log")

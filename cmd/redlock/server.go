@@ -42,7 +42,7 @@ type server struct {
 	quarantine time.Duration // how much longer it does not vote, by the guard that the tool was given
 
 	Denied  []denial `json:"denied,omitempty"`  // what the library needs and the user may not
-	Unknown []string `json:"unknown,omitempty"` // why something was not found out
+	Unknown []string `json:"unknown,omitempty"` // why the tool could not determine something
 
 	kind   group
 	keyed  bool          // whether Denied is about a key that was given
@@ -56,7 +56,7 @@ type latency struct {
 	Median float64 `json:"median_ms"`
 }
 
-// clock is how far a server's clock is ahead of the median of all servers' and this
+// clock is the lead of a server's clock over the median of all servers' clocks and this
 // machine's, in milliseconds. It may be wrong by Uncertainty.
 type clock struct {
 	Offset      float64 `json:"offset_ms"`
@@ -69,7 +69,7 @@ type guard struct {
 	Since *time.Time `json:"since,omitempty"` // when the quarantine began; none if it was ended by Locker.TrustNodes
 }
 
-// readGuard reads the marker.
+// readGuard fills in the fields that the marker determines.
 func (s *server) readGuard(ctx context.Context, client rueidis.Client, g restartGuard) {
 	m, ok := readMarker(ctx, client)
 	if s.run.id == "" {
@@ -86,7 +86,7 @@ func (s *server) readGuard(ctx context.Context, client rueidis.Client, g restart
 	}
 }
 
-// group is what a node consists of.
+// group is the make-up of a node.
 type group int
 
 const (

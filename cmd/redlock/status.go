@@ -17,7 +17,7 @@ import (
 func statusCommand() *cli.Command {
 	return leaf(&cli.Command{
 		Name:        "status",
-		Usage:       "say on which nodes the lock on KEY is held, for how long and by whom",
+		Usage:       "show on which nodes the lock on KEY is held, for how long and by whom",
 		UsageText:   "redlock status [options] KEY",
 		Description: "The exit code is 0 whether the lock is held or not, and 69 if no quorum answered.",
 		Flags:       []cli.Flag{jsonFlag()},
@@ -25,17 +25,9 @@ func statusCommand() *cli.Command {
 			if c.NArg() != 1 || c.Args().First() == "" {
 				return usagef("status: %d arguments: the form is redlock status [options] KEY", c.NArg())
 			}
-			deployments, err := deployments(c)
+			key, deployments, g, err := readSubject(c)
 			if err != nil {
 				return err
-			}
-			g, err := readRestartGuard(c, deployments)
-			if err != nil {
-				return err
-			}
-			key := c.Args().First()
-			if err := node.Reserved(key); err != nil {
-				return usagef("status %q: %w", key, err)
 			}
 			return show(c, readStatus(ctx, key, deployments, g))
 		},
@@ -63,7 +55,7 @@ type nodeStatus struct {
 	Quarantine int64 `json:"quarantine_ms,omitempty"`
 }
 
-// answerTime is how long a node is waited for.
+// answerTime bounds the wait for a node's answer.
 const answerTime = 3 * time.Second
 
 func readStatus(ctx context.Context, key string, deployments []deployment, g restartGuard) status {
@@ -81,7 +73,7 @@ func readStatus(ctx context.Context, key string, deployments []deployment, g res
 		case n.Error != "":
 		case n.Held:
 			held++
-		case n.Quarantine > 0: // it may have forgotten who holds the key
+		case n.Quarantine > 0: // it may have forgotten the holder of the key
 		default:
 			free++
 		}
@@ -166,10 +158,10 @@ func (s status) print(w io.Writer) error {
 	return err
 }
 
-// err is the error of a key for which too few nodes answered.
+// err returns the error for a key about which too few nodes answered.
 func (s status) err() error {
 	if s.State != "unknown" {
 		return nil
 	}
-	return exitError{exitNoQuorum, fmt.Errorf("status %q: too few nodes answered that may vote", s.Key)}
+	return exitError{exitNoQuorum, fmt.Errorf("status %q: too few of the nodes that may vote answered", s.Key)}
 }

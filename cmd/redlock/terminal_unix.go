@@ -76,11 +76,11 @@ func (t *terminal) give(group int) bool {
 	return unix.IoctlSetPointerInt(int(t.file.Fd()), unix.TIOCSPGRP, group) == nil
 }
 
-// leave gives the terminal back to the tool, and what comes after it.
+// leave gives the terminal back to the tool, and so to the next process that uses it.
 func (c *child) leave() { c.terminal.takeBack() }
 
-// isJob reports whether a shell has made a job of the tool's process group, which it can
-// stop and continue.
+// isJob reports whether the tool's process group is the job of a shell, which can stop
+// and continue it.
 func isJob() bool {
 	session, err := unix.Getsid(0)
 	return err == nil && session != unix.Getpgrp() && unix.Kill(session, 0) == nil

@@ -69,7 +69,7 @@ func (w *watch) left() time.Duration {
 	return min(max(time.Until(next), 0), glance)
 }
 
-// last is when the command must be killed, unless the lock is extended.
+// last returns when the command must be killed, unless the lock is extended.
 func (w *watch) last() time.Time { return w.lock.Until().Add(-min(dying, w.ttl/20)) }
 
 // look takes the action that is due.
@@ -95,7 +95,7 @@ func (w *watch) stop(err error) {
 		kill = last
 	}
 	if !w.kill.IsZero() {
-		if kill.Before(w.kill) { // a step of the clock
+		if kill.Before(w.kill) { // the clock was set
 			w.kill = kill
 		}
 		return
@@ -119,6 +119,6 @@ func (w *watch) ended(c change) error {
 		<-w.lock.Context().Done()
 		sayf(os.Stderr, "%v", context.Cause(w.lock.Context()))
 	}
-	w.child.kill() // what is left of its group
+	w.child.kill() // the rest of its group
 	return exitError{exitLost, fmt.Errorf("hold %q: lock lost: the command ended by %s", w.key, c.how)}
 }

@@ -43,7 +43,7 @@ func (l *ledger) setBalance(ctx context.Context, account string, balance int) er
 	return err
 }
 
-// staleError says that the account has seen a higher fence.
+// staleError reports that the account has seen a higher fence.
 type staleError struct{ fence int64 }
 
 func (e *staleError) Error() string { return fmt.Sprintf("fence %d is stale", e.fence) }

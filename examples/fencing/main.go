@@ -108,13 +108,13 @@ type show struct {
 }
 
 // lateWrite has Ann read the account, Bob pay into it while she is stopped, and Ann go
-// on. It says what the account has then.
+// on. It prints the final balance.
 func (s *show) lateWrite(ctx context.Context, account string, fenced bool) error {
 	if err := s.ledger.create(ctx, account, initial); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // kills who is left
+	defer cancel() // kills the remaining tellers
 	pay := teller{Name: "Ann", Account: account, Amount: annPays, Fenced: fenced, Slow: true, Ledger: s.path, Nodes: s.nodes}
 	ann, err := start(ctx, pay)
 	if err != nil {

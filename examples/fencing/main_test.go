@@ -74,8 +74,8 @@ func TestAFenceTurnsALateWriteAway(t *testing.T) {
 	}
 }
 
-// The holder may write as often as it likes. What an earlier holder sends
-// is refused from the moment at which a later one has read.
+// The holder may write as often as it likes. A write of an earlier holder is refused once
+// a later holder has read.
 func TestTheLedgerRefusesAFenceBelowTheHighestThatItHasSeen(t *testing.T) {
 	ctx := t.Context()
 	l, err := openLedger(ctx, filepath.Join(t.TempDir(), "ledger.db"))

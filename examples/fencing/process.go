@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// process is a teller that runs as this program once more.
+// process is a teller: another process of this program.
 type process struct {
 	cmd   *exec.Cmd
 	lines *bufio.Scanner // what it says
@@ -45,8 +45,8 @@ func start(ctx context.Context, t teller) (*process, error) {
 
 var errEnded = errors.New("ended before it had read the account")
 
-// read waits until the teller has read the account, and passes on what it says. A slow
-// one then waits for end.
+// read waits until the teller has read the account, and prints the teller's lines. A slow
+// teller then waits for end.
 func (p *process) read(say func(string)) error {
 	if !p.lines.Scan() {
 		return errors.Join(errEnded, p.lines.Err(), p.cmd.Wait())

@@ -33,7 +33,7 @@ type teller struct {
 // tellerArg is the first argument of such a process. The second is the teller.
 const tellerArg = "teller"
 
-// serve is what the process does.
+// serve is the main function of the process.
 func serve(ctx context.Context, stdin io.Reader, stdout io.Writer, args []string) (err error) {
 	if len(args) != 1 {
 		return fmt.Errorf("%s: %d arguments: must be one", tellerArg, len(args))
@@ -87,8 +87,8 @@ func (t *teller) pay(ctx context.Context, locker *redlock.Locker) error {
 				return err
 			}
 		}
-		// The check is behind us. However soon the write comes after it, the process may
-		// have been stopped in between, and a write that is under way ends with no ctx.
+		// The lock was valid at the check. However soon the write follows, the process
+		// may be stopped in between, and ctx does not end a write that is under way.
 		if err := t.write(context.WithoutCancel(ctx), balance+t.Amount, lock.Fence()); err != nil {
 			return err
 		}

@@ -18,7 +18,7 @@ import (
 
 const (
 	ttl = 2 * time.Second
-	// bookTime and payTime are what other services take.
+	// bookTime and payTime are the times that other services take.
 	bookTime = 5 * time.Millisecond
 	payTime  = 3 * time.Second
 )
@@ -27,7 +27,7 @@ type bank struct {
 	log      *slog.Logger
 	locker   *redlock.Locker
 	patience time.Duration
-	nodes    []*memory.Node // nil if they are not ours
+	nodes    []*memory.Node // nil with -nodes
 
 	accounts sync.Map // of *account, by name
 	receipts sync.Map // of receipt, by Idempotency-Key
@@ -49,7 +49,7 @@ func (b *bank) handler() http.Handler {
 		middleware.WithLock(redlock.WithRetry(b.retry)))
 	mux.Handle("POST /accounts/{name}/deposits", turns(http.HandlerFunc(b.deposit)))
 
-	// A payment is made once. A client that asks for it again is told so.
+	// A payment is made once. A client that repeats the request gets the receipt of the first.
 	once := middleware.HTTP(b.locker, ttl, middleware.HeaderKey("payment:", "Idempotency-Key"))
 	mux.Handle("POST /payments", once(http.HandlerFunc(b.pay)))
 
@@ -59,8 +59,8 @@ func (b *bank) handler() http.Handler {
 	return mux
 }
 
-// retry tries again until patience is over: soon at first, then less often, so
-// that many who wait do not keep the nodes busy with refusing them.
+// retry tries again until patience is over: soon at first, then less often, so that many
+// waiting requests do not keep the nodes busy with refusals.
 func (b *bank) retry() backoff.BackOff {
 	return backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(10*time.Millisecond),

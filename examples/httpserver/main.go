@@ -102,8 +102,8 @@ func run(ctx context.Context, stdout io.Writer, args []string) (err error) {
 	return serve(ctx, server, listener)
 }
 
-// serve lets the requests that are being served end: the Locker must not be
-// closed before.
+// serve serves until ctx ends, and then lets running requests finish: the Locker must be
+// closed after them.
 func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
@@ -112,7 +112,7 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener) erro
 		stopped <- server.Shutdown(ctx)
 	})
 	err := server.Serve(listener)
-	if stop() { // it failed on its own
+	if stop() { // the server failed before ctx ended
 		return err
 	}
 	return <-stopped

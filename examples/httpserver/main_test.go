@@ -29,7 +29,7 @@ type service struct {
 	url    string
 	client *http.Client
 	out    syncbuf.Buffer
-	stop   func() // and waits until it has ended
+	stop   func() // stops the program, and waits until it has ended
 }
 
 func start(t *testing.T, args ...string) *service {
@@ -54,8 +54,8 @@ func (s *service) prints(text string) {
 	eventually.True(s.t, "it prints "+text, func() bool { return strings.Contains(s.out.String(), text) })
 }
 
-// The balance has no other protection than the lock: if two deposits met, the
-// race detector or a balance that comes twice would tell.
+// Only the lock protects the balance: if two deposits ran at once, the race detector
+// would report it, or the same balance would be returned twice.
 func Test64DepositsToOneAccountTakeTurns(t *testing.T) {
 	const deposits = 64
 	real := redistest.StartN(t, 3)
@@ -112,7 +112,7 @@ func TestABadDepositChangesNothing(t *testing.T) {
 	require.Contains(t, answer, `{"account":"ada","balance":1}`)
 }
 
-// Stopped in the middle of a request, it serves it to its end.
+// The program, stopped in the middle of a request, serves it to its end.
 func TestItStopsGracefully(t *testing.T) {
 	s := start(t)
 	answer := make(chan string, 1)

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The commands of requests.txt, sent in its order, bring what it says.
+// The commands of requests.txt, sent in its order, return the answers that it shows.
 func TestTheRequestsBringTheirAnswers(t *testing.T) {
 	requests, err := os.ReadFile("requests.txt")
 	require.NoError(t, err)
@@ -68,7 +68,8 @@ func TestTheRequestsBringTheirAnswers(t *testing.T) {
 
 type command struct{ line, output string }
 
-// commands are those of requests.txt. A line that begins with # explains the next one.
+// commands returns the commands of requests.txt. A line that begins with # explains the next
+// one.
 func commands(text string) []command {
 	var all []command
 	for line := range strings.Lines(text) {
@@ -107,8 +108,8 @@ func curl(t *testing.T, line string) (method, path string, header http.Header) {
 	return method, path, header
 }
 
-// dump is what curl -i prints, without Date. Servers of net/http sort what the
-// handler set, and put their own after it.
+// dump returns what curl -i prints, without Date. net/http sorts the handler's headers,
+// and writes its own after them.
 func (s *service) dump(method, path string, header http.Header) (string, error) {
 	req, err := http.NewRequest(method, s.url+path, nil)
 	if err != nil {

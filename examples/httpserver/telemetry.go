@@ -16,8 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// telemetry is the SDK of OpenTelemetry: a program chooses it, and where it
-// sends what it is given.
+// telemetry is the SDK of OpenTelemetry. A program chooses it, and where it exports to.
 type telemetry struct {
 	tracers *sdktrace.TracerProvider
 	meters  *sdkmetric.MeterProvider
@@ -42,7 +41,7 @@ func newTelemetry(stdout io.Writer) (*telemetry, error) {
 	}, nil
 }
 
-// spans gives each request a span, under which are those of its lock.
+// spans gives each request a span, which is the parent of the spans of its lock.
 func (t *telemetry) spans(next http.Handler) http.Handler {
 	tracer := t.tracers.Tracer("bank")
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

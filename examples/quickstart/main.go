@@ -114,7 +114,7 @@ func (s *show) typedResult(ctx context.Context) error {
 func (s *show) contention(ctx context.Context) error {
 	s.sayf("2. Contention: two workers want one key, and try again every 20 to 40 ms.")
 	retry := redlock.WithRetry(redlock.FixedRetry(20*time.Millisecond, 20*time.Millisecond, -1))
-	var desk sync.Mutex // only to prove that the workers never meet
+	var desk sync.Mutex // only to prove that the workers never overlap
 	worker := func(name string) error {
 		for job := 1; job <= 2; job++ {
 			asked := time.Now()
@@ -130,7 +130,7 @@ func (s *show) contention(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
-			if err := pause(ctx, 100*time.Millisecond); err != nil { // the other's turn
+			if err := pause(ctx, 100*time.Millisecond); err != nil { // the other worker's turn
 				return err
 			}
 		}

@@ -7,9 +7,9 @@
 // and an owner without an age count as older than any attempt: the candidate has waited
 // longer, and the owner without an age does not know this rule.
 //
-// The keys of an older rival may have been left by a process that died, which takes no node
-// that becomes free. A contender that has yielded and sees a node stay free goes on as if
-// that rival were not there, and enters again if the other nodes can make a quorum.
+// An older rival may have died and left its keys. Then it takes no node that becomes
+// free. A contender that has yielded and sees a node stay free goes on as if that rival
+// did not exist, and enters again if the other nodes can make a quorum.
 //
 // No lock's safety rests on any of this: a vote is a key on a node, and a lock is a quorum
 // of votes, whatever the contenders give up.
@@ -26,11 +26,11 @@ import (
 
 const (
 	// A contender asks again after firstPause, or half a round trip if that is longer,
-	// and then after longer and longer, up to lastPause or two round trips.
+	// and then after growing pauses, up to lastPause or two round trips.
 	firstPause = time.Millisecond
 	lastPause  = 25 * time.Millisecond
-	// untaken is how long a node stays free before the older rivals that leave it so
-	// are taken for dead, if that is longer than four round trips.
+	// untaken, or four round trips if that is longer, is how long a node stays free
+	// before the older rivals that leave it free are taken for dead.
 	untaken = 20 * time.Millisecond
 )
 
@@ -38,11 +38,11 @@ const (
 type Attempt struct {
 	Nodes    *node.Nodes
 	Now      func() clock.Instant
-	Claim    *node.Claim        // the present one
+	Claim    *node.Claim        // the current one
 	Start    clock.Instant      // when it was first asked for: validity counts from there
 	Renew    func() *node.Claim // another claim of the same age
 	TTL      time.Duration      // of the keys
-	Lasts    time.Duration      // how long the votes for a claim are of use, from its start
+	Lasts    time.Duration      // how long the votes for a claim are useful, from its start
 	Trip     time.Duration      // about a round trip to a quorum
 	Patience time.Duration      // how long a contest may last
 }
@@ -79,14 +79,14 @@ type contest struct {
 	*Attempt
 	states  []nodeState
 	answers chan answer
-	yielded bool // what the attempt had is given up; it only reads
+	yielded bool // the attempt has given up its votes, and only reads
 	ghosts  map[string]uint64
 	drained clock.Instant // an older rival is there: when the attempt yields at the latest; 0 if there is none
 	step    *time.Timer
 	pause   time.Duration
 }
 
-// nodeState is what is known of one node.
+// nodeState is the attempt's knowledge of one node.
 type nodeState struct {
 	asked bool         // a call is under way; there is one at a time
 	reply quorum.Reply // the latest; of a read, Awaited stands for a free key
@@ -148,7 +148,7 @@ func (c *contest) note(a answer) {
 	s := &c.states[a.node]
 	s.asked = false
 	if a.claim != c.Claim || a.read != c.yielded {
-		return // to what has been given up
+		return // of a claim that has been given up
 	}
 	s.reply = a.reply
 	switch {
@@ -192,7 +192,7 @@ func (c *contest) look() quorum.Verdict {
 	case failed > spare:
 		return quorum.Unreachable
 	case failed+closed > spare && c.undecided() == quorum.Lost:
-		return quorum.Lost // a holder, of which some nodes cannot be seen
+		return quorum.Lost // another owner holds it, and some of its nodes did not answer
 	case !elder && !c.yielded:
 		c.drained = 0
 	case elder && !c.yielded && c.drained == 0:
@@ -206,8 +206,9 @@ func (c *contest) look() quorum.Verdict {
 	return quorum.Pending
 }
 
-// lost reports whether another owner has a quorum. It has had all these nodes at once, since
-// an owner gives up all its votes together, and then asks for none: see yield.
+// lost reports whether another owner has a quorum. That owner has had all these nodes at
+// once, since an owner gives up all its votes together, and then asks for none: see
+// yield.
 func (c *contest) lost() bool {
 	for _, s := range c.states {
 		if owner := s.reply.Owner; owner != "" && !c.own(owner) && c.votesOf(owner) >= c.need() {
@@ -260,8 +261,9 @@ func (c *contest) findGhosts() {
 }
 
 // yield gives up the attempt's votes for an older rival. By then its questions have been
-// answered, unless a node is silent. Otherwise an attempt could be granted more after it had
-// yielded, seem to have a quorum, and so have the older rival believe that it was refused.
+// answered, unless a node is silent. Otherwise an attempt could be granted more nodes
+// after it had yielded. It would seem to have a quorum, and the older rival would give up
+// as refused.
 func (c *contest) yield() {
 	c.Nodes.Abandon(c.Claim)
 	// The release of a dead token does no harm, however late it comes.
@@ -335,8 +337,8 @@ func (c *contest) votesOf(owner string) (votes int) {
 
 func (c *contest) need() int { return c.Nodes.Need() }
 
-// tally returns the votes as they are. A node that the attempt has given up, and that is
-// still free, would grant it.
+// tally returns the votes as they are now. A node that is free counts as granted: it
+// would grant the attempt.
 func (c *contest) tally() *quorum.Tally {
 	b := quorum.NewTally(len(c.states))
 	for i, s := range c.states {

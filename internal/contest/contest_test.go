@@ -8,218 +8,17 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/redis-kit/redlock/internal/clock"
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/quorum"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-const (
-	ms       = time.Millisecond
-	ttl      = time.Minute
-	patience = 250 * ms
-	age      = 1000 // of a contender that is alone
-)
-
-// world is nodes in memory, and the contenders for the key "k" on them.
-type world struct {
-	t          *testing.T
-	began      time.Time
-	stores     []*memnode.Backend
-	contenders []*contender
-}
-
-// run runs a test over n nodes in virtual time. No contender may leave a key behind.
-func run(t *testing.T, n int, test func(t *testing.T, w *world)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, began: time.Now()}
-		for range n {
-			w.stores = append(w.stores, &memnode.Backend{})
-		}
-		defer w.close()
-		test(t, w)
-	})
-}
-
-func (w *world) close() {
-	for _, c := range w.contenders {
-		for _, r := range c.routes {
-			r.change(func() { r.silent, r.faults = false, nil })
-		}
-		c.Nodes.Abandon(c.Claim)
-	}
-	time.Sleep(ttl / 2)
-	for _, c := range w.contenders {
-		for _, token := range c.tokens {
-			if slices.Contains(w.owners(), token) {
-				w.t.Errorf("a claim of %d has left a key: %q", c.age, w.owners())
-			}
-		}
-		for _, n := range c.Nodes.All() {
-			_ = n.Close(time.Second)
-		}
-	}
-}
-
-// owners is the key's value, by node.
-func (w *world) owners() []string {
-	owners := make([]string, len(w.stores))
-	for i, s := range w.stores {
-		owners[i], _ = s.Get("k")
-	}
-	return owners
-}
-
-// route is the way from one contender to one node.
-type route struct {
-	*memnode.Backend
-	began time.Time
-
-	mu     sync.Mutex // guards what follows
-	trip   time.Duration
-	silent bool
-	faults func() memnode.Fault // of the next call; nil for none
-	calls  []sent
-}
-
-type sent struct {
-	kind  node.Kind
-	token string
-	at    clock.Instant
-}
-
-func now(began time.Time) clock.Instant { return clock.Instant(1 + time.Since(began)) }
-
-func (r *route) change(change func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	change()
-}
-
-func (r *route) Do(ctx context.Context, batch []node.Command) error {
-	r.mu.Lock()
-	for _, c := range batch {
-		r.calls = append(r.calls, sent{c.Kind, c.Claim.Token, now(r.began)})
-	}
-	trip := r.trip
-	var f memnode.Fault
-	if r.faults != nil {
-		f = r.faults()
-	}
-	for r.silent && ctx.Err() == nil {
-		r.mu.Unlock()
-		time.Sleep(ms)
-		r.mu.Lock()
-	}
-	r.mu.Unlock()
-	time.Sleep(trip/2 + f.Request)
-	if f.LoseRequest || f.NotRun {
-		for i := range batch {
-			if batch[i].Err = memnode.ErrLost; f.NotRun {
-				batch[i].Err = node.NotRun(memnode.ErrDown)
-			}
-		}
-		return nil
-	}
-	err := r.Backend.Do(ctx, batch)
-	time.Sleep(trip - trip/2 + f.Reply)
-	if f.LoseReply {
-		for i := range batch {
-			batch[i].Outcome, batch[i].Err = node.Unknown, memnode.ErrLost
-		}
-	}
-	return err
-}
-
-// contender is one attempt of one process.
-type contender struct {
-	Attempt
-	world  *world
-	age    int64
-	routes []*route
-	tokens []string // of all its claims
-}
-
-// result is how an attempt ended.
-type result struct {
-	verdict   quorum.Verdict
-	tally     *quorum.Tally
-	contested bool
-	took      time.Duration
-}
-
-// contender returns an attempt of this age, with a trip to each node.
-func (w *world) contender(age int64, trips ...time.Duration) *contender {
-	c := &contender{world: w, age: age}
-	var nodes []*node.Node
-	for i, s := range w.stores {
-		r := &route{Backend: s, began: w.began, trip: ms}
-		if i < len(trips) {
-			r.trip = trips[i]
-		}
-		c.routes = append(c.routes, r)
-		nodes = append(nodes, node.New(i, fmt.Sprint("n", i), r, false))
-	}
-	c.Nodes = node.NewNodes(nodes...)
-	c.Now = func() clock.Instant { return now(w.began) }
-	c.Renew = func() *node.Claim {
-		claim := node.NewClaim([]string{"k"}, node.AttemptToken(age), len(w.stores))
-		c.tokens = append(c.tokens, claim.Token)
-		return claim
-	}
-	c.TTL, c.Lasts, c.Trip, c.Patience = ttl, ttl, ms, patience
-	c.Claim = c.Renew()
-	w.contenders = append(w.contenders, c)
-	return c
-}
-
-// try is an attempt as the library makes it.
-func (c *contender) try(ctx context.Context, stop <-chan struct{}) (r result) {
-	began := time.Now()
-	c.Start = c.Now()
-	poll, verdict := c.Nodes.Ask(ctx, c.Claim, node.Patience{Timeout: patience, Limit: ttl, Stop: stop}, func(_ int, n *node.Node, v node.ReplyHandler) {
-		n.Acquire(c.Claim, ttl, v)
-	})
-	defer poll.Close()
-	r.verdict = verdict
-	if r.contested = r.verdict == quorum.Lost && Split(poll); r.contested {
-		r.verdict, r.tally = c.Settle(ctx, stop, poll)
-	} else {
-		r.tally = poll.Tally()
-	}
-	r.took = time.Since(began)
-	if r.verdict != quorum.Won {
-		c.Nodes.Abandon(c.Claim)
-	}
-	return r
-}
-
-// sent returns what has been sent to a node, in order.
-func (c *contender) sent(i int) (calls []sent) {
-	c.routes[i].change(func() { calls = slices.Clone(c.routes[i].calls) })
-	return calls
-}
-
-// commands is how many commands of these kinds have been sent to all nodes.
-func (c *contender) commands(kinds ...node.Kind) (n int) {
-	for i := range c.routes {
-		for _, s := range c.sent(i) {
-			if slices.Contains(kinds, s.kind) {
-				n++
-			}
-		}
-	}
-	return n
-}
 
 // permutations are all orders of 0, …, n-1.
 func permutations(n int) (all [][]int) {
@@ -260,7 +59,7 @@ func splitTrips(i, k, nodes int) (trips []time.Duration) {
 	return trips
 }
 
-func TestTheEldestOfThoseWhoseVotesAreSplitGoesOn(t *testing.T) {
+func TestTheEldestOfContendersWithSplitVotesGoesOn(t *testing.T) {
 	for _, c := range []struct{ contenders, nodes int }{{2, 2}, {2, 4}, {3, 3}, {3, 5}, {3, 6}} {
 		for _, ages := range permutations(c.contenders) {
 			for _, apart := range []time.Duration{0, ms} {
@@ -429,7 +228,7 @@ func TestTwoGhostsLeaveNoQuorum(t *testing.T) {
 }
 
 // A holder with a bare quorum is one, though a node of that cannot be seen.
-func TestAHolderOfWhichANodeCannotBeSeenIsFoundSoon(t *testing.T) {
+func TestAHolderWithASilentNodeIsFoundSoon(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.stores[0].Set("k", "HOLDER", time.Hour)
 		w.stores[1].Set("k", "HOLDER", time.Hour)
@@ -596,7 +395,7 @@ func drain(t *testing.T, trip time.Duration, silent bool, test func(t *testing.T
 
 // If it gave up its votes while it may still be granted others, it could be taken for the
 // holder, by one that sees the votes at different moments.
-func TestOneThatYieldsAsksNoMoreAndWaitsForWhatIsUnderWay(t *testing.T) {
+func TestAContenderThatYieldsAsksNoMoreAndWaitsForPendingReplies(t *testing.T) {
 	drain(t, 15*ms, false, func(t *testing.T, w *world, c *contender, token string, done <-chan result) {
 		time.Sleep(14 * ms)
 		require.Equal(t, token, w.owners()[3], "it keeps its vote")
@@ -610,7 +409,7 @@ func TestOneThatYieldsAsksNoMoreAndWaitsForWhatIsUnderWay(t *testing.T) {
 	})
 }
 
-func TestASilentNodeHoldsNoYieldingUp(t *testing.T) {
+func TestASilentNodeDelaysNoYield(t *testing.T) {
 	drain(t, ms, true, func(t *testing.T, w *world, c *contender, _ string, done <-chan result) {
 		time.Sleep(untaken + lastPause + 2*ms)
 		require.Empty(t, w.owners()[3], "it has yielded")
@@ -622,7 +421,7 @@ func TestASilentNodeHoldsNoYieldingUp(t *testing.T) {
 }
 
 // One call is under way to a node at a time, and the pauses between them grow.
-func TestAContestAsksLessAndLessOften(t *testing.T) {
+func TestAContestAsksWithGrowingPauses(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.stores[0].Set("k", node.AttemptToken(age+1), time.Hour)
 		w.stores[1].Set("k", node.AttemptToken(age+2), time.Hour) // younger, and dead
@@ -646,7 +445,7 @@ func TestAContestAsksLessAndLessOften(t *testing.T) {
 }
 
 // A lock that would not last is not asked for again and again.
-func TestAContestEndsWhenAQuorumWouldBeOfNoUse(t *testing.T) {
+func TestAContestEndsWhenAQuorumWouldBeUseless(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		w.stores[0].Set("k", node.AttemptToken(age+1), time.Hour)
 		w.stores[1].Set("k", node.AttemptToken(age+2), time.Hour)

@@ -1,5 +1,5 @@
-// Package leasthold lets adapters have a lock's keys outlive the [redlock.Locker]: by the
-// public API alone, Close releases every key.
+// Package leasthold lets adapters leave a lock's keys on the nodes when its
+// [redlock.Locker] is closed. The public API does not: Close releases every key.
 //
 // [redlock.Locker]: https://pkg.go.dev/github.com/redis-kit/redlock#Locker
 package leasthold
@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// Key is the key of a value that the context of a held lock has: a Keep.
+// Key is the context key under which the context of a held lock has its Keep.
 type Key struct{}
 
-// Keep says until when the keys of the lock stay on the nodes even if the Locker is
-// closed: Close then ends the lock, and leaves its keys to expire by their ttl. The zero
-// time takes that back, and must be set once the lock has ended. Keep reports false if the
-// Locker has been closed.
+// Keep sets the time until which the keys of the lock stay on the nodes even if the
+// Locker is closed: Close then ends the lock, and leaves its keys to expire by their ttl.
+// The zero time cancels this, and must be set once the lock has ended. Keep reports false
+// if the Locker has been closed.
 type Keep func(until time.Time) bool
 
-// Of returns the Keep of a lock, by the context of the lock.
+// Of returns the Keep of the lock that has this context.
 func Of(lock context.Context) Keep { return lock.Value(Key{}).(Keep) }

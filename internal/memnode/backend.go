@@ -16,8 +16,8 @@ import (
 type Backend struct {
 	// Rate, if set, is the speed of the node's clock; 1 is exact.
 	Rate float64
-	// Mute has the answer to a plain acquisition not name the key's owner, as servers before
-	// Redis 7.0 do not.
+	// With Mute the answer to a plain acquisition does not name the key's owner, as on
+	// servers before Redis 7.0.
 	Mute bool
 
 	mu      sync.Mutex // guards what follows
@@ -115,8 +115,9 @@ func (b *Backend) call(ctx context.Context, f Fault, outages int, run func()) er
 	return nil
 }
 
-// whenResumed runs run with the Backend locked, once the node is not paused. It reports false if
-// there have been more outages than outages. It releases the mutex while it waits.
+// whenResumed runs run with the Backend locked, once the node is not paused. outages is
+// their number when the call began: whenResumed reports false if there has been one
+// since. It releases the mutex while it waits.
 func (b *Backend) whenResumed(outages int, run func()) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

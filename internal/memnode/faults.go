@@ -44,9 +44,9 @@ var (
 	ErrDown = errors.New("connection refused")
 )
 
-// Faults sets the function that returns the fault of each call from now on. A call is a
-// pipeline of so many commands, of which op is the first. The function may be called
-// concurrently. nil means no faults.
+// Faults sets the function that returns the fault of each call from now on. A call is one
+// pipeline: op is its first command, and commands the number of them. The function may be
+// called concurrently. nil means no faults.
 func (b *Backend) Faults(fault func(op Op, commands int) Fault) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

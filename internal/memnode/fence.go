@@ -107,7 +107,7 @@ func (b *Backend) Votes(quarantine time.Duration) bool {
 	return b.marked && b.quarantined(quarantine) == 0
 }
 
-// refuse answers c on a node that does not vote for left.
+// refuse answers c on a node that must not vote yet, for another left.
 func refuse(c *node.Command, left time.Duration) node.Outcome {
 	c.Err = &node.Quarantined{Until: time.Now().Add(left)}
 	return node.Unknown

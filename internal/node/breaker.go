@@ -10,12 +10,13 @@ import (
 // A server that cannot be connected to is marked as down. rueidis would dial for each
 // pipeline, and allocate a connection's buffers for it, which costs more than an acquisition
 // on all the healthy nodes does. While the server is down acquisitions are refused at once,
-// and extensions and releases stay queued. A probe goes out from time to time, and with the
-// first that is answered, all that is queued: an outage that is shorter than validity loses no
+// and extensions and releases stay queued. A probe goes out from time to time. Once one is
+// answered, all queued commands are sent: an outage that is shorter than validity loses no
 // lock.
 //
-// The pause before a probe is an eighth of the time for which the server has been down, within
-// these bounds. So an outage seems at most an eighth longer than it is, or by lastProbe.
+// The pause before a probe is an eighth of the time for which the server has been down,
+// within these bounds. So the end of an outage is noticed after an eighth of its length,
+// or firstProbe if that is longer, and at the latest after lastProbe.
 const (
 	firstProbe = 5 * time.Millisecond
 	lastProbe  = 250 * time.Millisecond
@@ -27,8 +28,8 @@ const (
 //
 // The pipelines that were under way when a connection broke say nothing of the next
 // connection. The pipeline after them has dialled again: if it breaks off too, or says that a
-// dial failed, the server is down. What a server answers is no failure, unless it answers that
-// instead of a handshake.
+// dial failed, the server is down. An error that the server answers with is no failure,
+// unless it answers the handshake with it.
 func (s *server) connection(seen int, err error, keys []string, dropped []Command) []Command {
 	switch {
 	case err == nil:
@@ -87,8 +88,8 @@ func (s *server) setUp() {
 	s.wakeWorker(extensionLane)
 }
 
-// probe asks the server that has keys until it answers. Its question is the release of a claim
-// that no process has. It runs on a goroutine of its own, without the Node's mutex.
+// probe sends a command to the server that has keys until it answers: the release of a
+// claim that no process has. It runs on a goroutine of its own, without the Node's mutex.
 func (s *server) probe(keys []string) {
 	n := s.node
 	timer := time.NewTimer(firstProbe)

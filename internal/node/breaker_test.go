@@ -16,7 +16,7 @@ import (
 
 // While a server is down only the probe dials: acquisitions are refused at once, extensions and
 // releases wait, and all are sent as soon as the server answers.
-func TestWhatAServerThatIsDownIsAskedGoesOutWhenItAnswers(t *testing.T) {
+func TestCommandsForAServerThatIsDownGoOutWhenItAnswers(t *testing.T) {
 	run(t, func(t *testing.T, n *node.Node, s *memnode.Backend) {
 		held, dropped := claim(1), claim(2)
 		require.Equal(t, quorum.Granted, acquire(n, held, time.Hour).Vote)

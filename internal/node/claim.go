@@ -7,10 +7,10 @@ import (
 )
 
 // Claim is one owner's claim to a set of keys: one attempt, and the hold that it may become.
-// Its token is used for nothing else.
+// No other claim has its token.
 //
-// A claim ends once. What its commands leave behind on a node after that, in whatever order
-// they and their replies travel, is released (invariant 4).
+// A claim ends once. The keys that its commands set on a node after that are released, in
+// whatever order the commands and their replies travel (invariant 4).
 type Claim struct {
 	Keys    []string
 	Token   string
@@ -21,23 +21,23 @@ type Claim struct {
 	few    [fewNodes]nodeState
 }
 
-// fewNodes is the number of nodes up to which a Claim allocates nothing but itself.
+// A Claim to keys on up to fewNodes nodes is one allocation.
 const fewNodes = 5
 
 // nodeState is what a claim has, or may have, on one node.
 type nodeState struct {
-	ttl         time.Duration // the longest that was asked for: no key lives longer than this after the last command has run
+	ttl         time.Duration // the longest ttl asked for: no key lives longer than this after the last command has run
 	inFlight    int32         // commands that may set keys, sent and not answered
 	acquireSent bool          // an acquisition has been sent
 	acquired    bool          // the keys of the acquisition may be there: it was granted, or its outcome is unknown
 	extended    bool          // the keys of an extension may be there, or those that a queue may yet grant
-	refills     bool          // another command than the first acquisition has been sent, which may have set keys before it did
+	refills     bool          // a command other than the first acquisition has been sent, and may have set keys before it did
 	spent       bool          // the keys of the acquisition have been deleted, even if its reply is still to come
 	phase       releasePhase
 }
 
-// releasePhase is how far the release of a claim is on one node. It begins once, and is
-// repeated when a late reply shows that it may have missed something.
+// releasePhase is the progress of a claim's release on one node. A release begins once,
+// and is repeated when a late reply shows that it may have missed keys.
 type releasePhase uint8
 
 const (
@@ -103,7 +103,7 @@ func (c *Claim) Counted() []string { return c.options.counted }
 // FloorText returns the floor of a claim with a fence, as text.
 func (c *Claim) FloorText() string { return c.options.floor }
 
-// End ends the claim: from now on nothing is sent for it but releases. It does not block.
+// End ends the claim: from now on only releases are sent for it. It does not block.
 func (c *Claim) End() { c.ended.Store(true) }
 
 // Ended reports whether the claim has ended.

@@ -13,8 +13,8 @@ const (
 	lastPause  = time.Second
 )
 
-// retryLater has a release that failed retried after a pause, together with the others that
-// failed. The Node's mutex is held.
+// retryLater schedules the retry of a failed release after a pause, together with the
+// server's other failed releases. The Node's mutex is held.
 func (s *server) retryLater(c Command) {
 	c.handler = nil
 	s.failed = append(s.failed, c)
@@ -29,7 +29,7 @@ func (s *server) retryLater(c Command) {
 			backoff.WithMaxElapsedTime(0))
 	}
 	now := time.Now()
-	if now.Sub(s.failedAt) > 4*lastPause { // another outage than the last one
+	if now.Sub(s.failedAt) > 4*lastPause { // a new outage
 		s.pauses.Reset()
 	}
 	s.failedAt = now

@@ -8,8 +8,9 @@ import (
 )
 
 // Close waits until nothing is in flight and every release has succeeded, as long as some
-// server answers at least once in timeout. Then it ends every call and closes the Backend. The
-// error says what was not settled.
+// server answers at least once in timeout. Then it ends every call and closes the
+// Backend. The error names what is left: keys that were not released, or calls that were
+// not answered.
 func (n *Node) Close(timeout time.Duration) error {
 	dropped, err := n.closeServers(timeout)
 	n.cast(dropped)

@@ -25,8 +25,7 @@ var ErrNotConnected = errors.New("not connected")
 // ErrNoPush is the error of a deployment that cannot tell waiters of grants.
 var ErrNoPush = errors.New("the deployment cannot push")
 
-// ErrUnasked marks the error of a node that was not asked, because there was nothing to ask
-// it.
+// ErrUnasked marks the error of a node that was left out, because there was nothing to ask it.
 var ErrUnasked = errors.New("not asked")
 
 // NotRun returns err marked as ErrNotRun, with err's text.

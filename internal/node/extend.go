@@ -2,8 +2,8 @@ package node
 
 import "time"
 
-// Extension is one request to extend a claim by TTL, before Due. The extension that is due
-// first is sent first, and one that is overdue may be dropped.
+// Extension is one request to extend a claim by TTL, before Due. Extensions are sent in
+// the order in which they are due. An overdue one may be dropped.
 type Extension struct {
 	Pending *PendingExtension
 	Claim   *Claim
@@ -16,14 +16,14 @@ type Extension struct {
 // is ready for use, with one Node and one Claim.
 type PendingExtension struct {
 	queued Extension
-	server *server // in whose queue it is, or was last
+	server *server // whose queue it is in, or was in last
 	index  int     // in the queue, from 1; 0 if it is not queued
 }
 
-// Extend asks to extend the claims, those of one call in as few pipelines as they fit in. A
-// request replaces the last one with the same PendingExtension if that has not been sent; its
-// handler gets no reply then. So a server that hangs has one extension of each claim in its
-// queue, and no more. While a server is down extensions wait: it may be back in time.
+// Extend asks the node to extend claims, in as few pipelines as they fit in. A request
+// replaces an unsent one with the same PendingExtension, whose handler then gets no
+// reply. So the queue of a hung server has at most one extension of each claim. While a
+// server is down extensions wait: it may be back in time.
 func (n *Node) Extend(batch ...Extension) {
 	dropped, err := n.queueExtensions(batch)
 	if err != nil {

@@ -8,15 +8,15 @@ import (
 // extensions is a queue of extensions: the one that is due first is in front.
 type extensions struct {
 	byDue byDue
-	limit int // look for dead ones at this length
+	limit int // the length at which push sweeps it
 }
 
 func (q *extensions) len() int { return len(q.byDue) }
 
-// push queues a pending extension, or moves it if it is queued. When the queue is twice as long
-// as the last sweep left it, push also sweeps and returns the dead commands: the extensions of
-// claims that have ended, and overdue ones, of which a lock that is extended by hand leaves one
-// each time.
+// push queues a pending extension, or moves it if it is queued. When the queue is twice
+// as long as the last sweep left it, push also sweeps and returns the dead commands: the
+// extensions of claims that have ended, and overdue ones. A lock that is extended by hand
+// leaves an overdue one each time.
 func (q *extensions) push(p *PendingExtension) (dead []Command) {
 	if p.index > 0 {
 		heap.Fix(&q.byDue, p.index-1)

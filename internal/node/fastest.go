@@ -2,14 +2,14 @@ package node
 
 import "time"
 
-// fastest keeps the shortest of the last durations, at least 64 and at most 128 of them.
+// fastest keeps the shortest of the last 64 to 128 durations.
 type fastest struct {
 	before, now time.Duration
 	seen        int
 }
 
 func (f *fastest) add(d time.Duration) {
-	d = max(d, 1) // 0 means that there was none
+	d = max(d, 1) // 0 stands for none
 	if f.seen == 0 || d < f.now {
 		f.now = d
 	}
@@ -18,7 +18,7 @@ func (f *fastest) add(d time.Duration) {
 	}
 }
 
-// least is 0 before there was any.
+// least returns the shortest duration, or 0 before the first.
 func (f *fastest) least() time.Duration {
 	switch {
 	case f.seen == 0:

@@ -1,14 +1,14 @@
 package node
 
-// fewDead is the length from which a queue is swept of dead commands: those of claims that
-// have ended. They accumulate in front of a server that hangs.
+// Queues shorter than fewDead are not swept of dead commands: those of claims that have
+// ended. Dead commands accumulate in front of a server that hangs.
 const fewDead = 1024
 
 // fifo is a queue of commands. The zero fifo is empty.
 type fifo struct {
 	commands []Command
-	first    int // the commands before it have been taken
-	limit    int // look for dead ones at this length
+	first    int // the index of the next command; those before it have been taken
+	limit    int // the length at which to sweep it
 }
 
 func (q *fifo) len() int { return len(q.commands) - q.first }

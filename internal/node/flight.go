@@ -9,24 +9,24 @@ import (
 )
 
 // flights are the pipelines that are under way to one server. They have a mutex of their own:
-// in a burst thousands of callers wait for the Node's, and an answer that has arrived must not
-// look as if it were still to come.
+// in a burst thousands of callers wait for the Node's mutex, and an answer that has arrived
+// must not seem outstanding for so long.
 type flights struct {
 	mu  sync.Mutex // guards all, and the flights' fields
 	all []*flight
 }
 
-// flight is the pipeline that a worker has under way. A worker uses one for all its pipelines,
-// one after the other: the callers that may ask for the progress of an earlier one have been
-// answered.
+// flight is the pipeline that a worker has under way. A worker reuses its flight for all
+// its pipelines. That is safe: before the next pipeline begins, every caller that may ask
+// for the progress of the last one has been answered.
 type flight struct {
 	flights *flights
 	sent    time.Time
-	since   time.Time // the last answer to a pipeline that was sent no later than shuffle after this one; or else sent
+	since   time.Time // the time of the last answer to a pipeline sent no later than shuffle after this one; before the first, sent
 }
 
-// shuffle is how much later than another a pipeline may be sent, and leave before it: on a
-// busy machine the workers go on in any order.
+// Pipelines that are marked as sent within shuffle of each other may leave in either
+// order: on a busy machine the workers run in any order.
 const shuffle = 250 * time.Millisecond
 
 var _ quorum.Progress = (*flight)(nil)
@@ -56,8 +56,8 @@ func (f *flight) leave() {
 }
 
 // land notes that the pipeline has ended. If it was answered, the server also makes progress
-// with the pipelines that were sent after it. One that was sent long before, and is still under
-// way, is on another connection, which may hang.
+// with the pipelines that were sent after it. A pipeline that was sent long before this one,
+// and is still under way, is on another connection, which may hang.
 func (f *flight) land(now time.Time, answered bool) {
 	fs := f.flights
 	fs.mu.Lock()

@@ -30,7 +30,7 @@ func (n *Node) cast(commands []Command) {
 	}
 }
 
-// reply is the vote that the outcome is. Keys that an extension set again never count
+// reply returns the outcome as a vote. Keys that an extension set again never count
 // (invariants 3 and 6).
 func (c *Command) reply() quorum.Reply {
 	switch c.Outcome {

@@ -11,9 +11,10 @@ import (
 // maxMetadata is the most bytes of metadata that a token can carry.
 const maxMetadata = 256
 
-// Tag returns the token with metadata, which [Metadata] reads; without any, the token as it
-// is. The value of the keys is the whole, so the metadata alone releases nothing. The result
-// has no spaces: queue.lua separates fields with them.
+// Tag returns token with metadata appended, which [Metadata] reads. With empty metadata
+// it returns token unchanged. The value of the keys is the whole result, so metadata that
+// a caller has read releases nothing. The result has no spaces: queue.lua separates
+// fields with them.
 func Tag(token, metadata string) string {
 	if metadata == "" {
 		return token
@@ -53,8 +54,8 @@ func (o *Owned) Error() string {
 	return "held by another owner: " + o.Metadata
 }
 
-// OwnedBy returns the error of a node on which a key holds this token; empty if the node did
-// not name it.
+// OwnedBy returns the error of a node on which a key holds token, which is empty if the
+// node did not name it.
 func OwnedBy(token string) error {
 	if metadata := Metadata(token); metadata != "" {
 		return &Owned{metadata}

@@ -3,8 +3,8 @@
 //
 // Commands are queued, and leave in pipelines. The workers of a server take what has gathered
 // while the last pipeline was under way. That makes the library fast under load: with 128
-// callers a pipeline carries dozens of commands, for one write, one read and one wake-up of
-// each goroutine on the way. See server.go and worker.go.
+// callers a pipeline carries dozens of commands, and costs one write, one read and one
+// wake-up of each goroutine on the way. See server.go and worker.go.
 package node
 
 import (
@@ -25,9 +25,9 @@ type Node struct {
 	backend Backend
 	queue   bool // a release of one key grants it to the first waiter
 
-	// ctx is that of all calls. It has Done and no deadline: with a deadline rueidis may close
-	// a connection in synchronous mode, and leave a key behind; without one it only abandons
-	// the wait.
+	// ctx is passed to all calls. It can be cancelled, and has no deadline: with a
+	// deadline rueidis may close a connection in synchronous mode, and leave a key
+	// behind; without one it only abandons the wait.
 	ctx  context.Context
 	stop context.CancelFunc
 
@@ -55,7 +55,7 @@ func New(index int, name string, backend Backend, queue bool) *Node {
 	return n
 }
 
-// Name is what errors call the node.
+// Name returns what errors call the node.
 func (n *Node) Name() string { return n.name }
 
 // Queues reports whether processes that wait for a key wait in a queue here.
@@ -74,12 +74,12 @@ func (n *Node) CheckCounters(keys []string) error {
 	return nil
 }
 
-// Listen is the Backend's.
+// Listen calls Listen of the Backend.
 func (n *Node) Listen(ctx context.Context, channel string, ready func(), heard func(Push)) error {
 	return n.backend.Listen(ctx, channel, ready, heard)
 }
 
-// Trip is about the shortest round trip to the server that answered last, 0 if none has.
+// Trip returns about the shortest round trip to the server that answered last, or 0 if none has.
 // It takes no lock.
 func (n *Node) Trip() time.Duration { return time.Duration(n.trip.Load()) }
 

@@ -14,7 +14,7 @@ type Nodes struct {
 	panel *quorum.Panel
 }
 
-// NewNodes returns the Nodes whose i-th was made by [New] with the index i.
+// NewNodes returns Nodes of these nodes, the i-th of which was made by [New] with index i.
 func NewNodes(all ...*Node) *Nodes {
 	return &Nodes{all: all, panel: quorum.NewPanel(len(all))}
 }
@@ -35,12 +35,12 @@ func (ns *Nodes) Name(i int) string { return ns.all[i].name }
 type Patience struct {
 	Timeout time.Duration   // per node
 	Limit   time.Duration   // since the question was asked, after which its answer is useless
-	Stop    <-chan struct{} // ends the wait when it is closed; nil: nothing does
+	Stop    <-chan struct{} // ends the wait when it is closed; may be nil
 }
 
 // Ask asks every node a question about a claim, and waits for the verdict. It calls ask once
-// for each node: ask sends the question, and has v receive the reply. The caller closes the
-// Poll, which has the votes.
+// for each node: ask sends the question to node, with v to receive the reply. The caller
+// closes the Poll, which has the votes.
 //
 // If validity counts from the question, read the clock before Ask (invariant 1).
 func (ns *Nodes) Ask(ctx context.Context, c *Claim, p Patience, ask func(i int, n *Node, v ReplyHandler)) (*quorum.Poll, quorum.Verdict) {

@@ -12,7 +12,7 @@ import (
 
 // Ping asks every server of the node whether scripts may write to it, and waits until all have
 // answered. A server that has not answered within timeout has failed. If ctx ends or stop is
-// closed before, Ping returns ErrUnasked.
+// closed earlier, Ping returns ErrUnasked.
 func (n *Node) Ping(ctx context.Context, stop <-chan struct{}, timeout time.Duration) error {
 	return n.askServers(ctx, Ping, stop, timeout)
 }
@@ -75,7 +75,7 @@ func (p *ping) Cast(_ int, r quorum.Reply) {
 	p.answers <- r.Err
 }
 
-// silent returns why the first of the pings that are not done has no answer.
+// silent returns why the first unanswered ping has no answer.
 func (n *Node) silent(pings []*ping, timeout time.Duration) error {
 	for _, p := range pings {
 		if p.done.Load() {

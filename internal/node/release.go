@@ -20,8 +20,8 @@ func (n *Node) Release(c *Claim, v ReplyHandler) {
 // Abandon is Release without a reply. When it returns, Close waits for the release.
 func (n *Node) Abandon(c *Claim) { n.Release(c, nil) }
 
-// queueRelease queues a release. It returns a vote if there is one already, and the commands
-// that were dropped from the queue.
+// queueRelease queues a release. It returns the vote if that is known already, and the
+// commands that were dropped from the queue.
 func (n *Node) queueRelease(c *Claim, v ReplyHandler) (vote quorum.Reply, dropped []Command) {
 	name := n.backend.Server(c.Keys)
 	n.mu.Lock()

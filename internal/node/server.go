@@ -63,7 +63,7 @@ func (s *server) push(c Command) (dropped []Command) {
 	return dropped
 }
 
-// dead takes the commands out of the queue that would be dropped if their turn came now.
+// dead takes out of the queue the commands that would be dropped if their turn came now.
 func (s *server) dead(now time.Time) []Command {
 	return s.queue.remove(func(c *Command) bool {
 		switch {
@@ -79,7 +79,7 @@ func (s *server) dead(now time.Time) []Command {
 	})
 }
 
-// backlog is how many commands wait in a lane, some of which may be dead.
+// backlog returns the number of commands that wait in a lane, some of which may be dead.
 func (s *server) backlog(id laneID) int {
 	if id == extensionLane {
 		return s.extensions.len()
@@ -87,7 +87,7 @@ func (s *server) backlog(id laneID) int {
 	return s.queue.len()
 }
 
-// refusal is why an acquisition is refused at once, if it is.
+// refusal returns why an acquisition is refused at once, or nil.
 func (s *server) refusal() error {
 	if s.down != nil {
 		return s.down
@@ -117,7 +117,7 @@ func (s *server) unsent() (time.Time, error) {
 	return s.heard, NotRun(fmt.Errorf("not sent: %d earlier commands are unanswered", s.inFlight))
 }
 
-// close drops what is queued, and ends the workers.
+// close drops the queued commands, and ends the workers.
 func (s *server) close(dropped []Command) []Command {
 	for id := range s.lanes {
 		s.lanes[id].wakeIdle()

@@ -10,9 +10,9 @@ import (
 func (s *server) begin(c *Command, now time.Time) bool {
 	p := &c.Claim.states[s.node.index]
 	if !c.releases() {
-		// The claim may end at any time, and its release is queued then. That release sees what
-		// is noted here, or this sees that the claim has ended: both hold the Node's mutex, and
-		// End comes before the release.
+		// The claim may end at any time, and its release is queued then. Either that
+		// release sees what begin notes, or begin sees that the claim has ended: both
+		// hold the Node's mutex, and End comes before the release.
 		if c.Claim.Ended() {
 			c.Err = errEnded
 			return false
@@ -24,7 +24,7 @@ func (s *server) begin(c *Command, now time.Time) bool {
 		return true
 	}
 	switch nothing := p.inFlight == 0 && !p.mayHold(); {
-	case nothing: // by a reply that came since the release was queued
+	case nothing: // a reply that came after the release was queued has shown that
 		c.Outcome, c.Err = Refused, errNoSend
 	case c.expired(now):
 	default:
@@ -38,9 +38,9 @@ func (s *server) begin(c *Command, now time.Time) bool {
 	return false
 }
 
-// expired reports whether c is a release without a waiting caller whose keys have expired.
-// That is not certain: if the server has hung since, a command may still be on its way, and its
-// keys expire a ttl after it arrives.
+// expired reports whether c is a release for which no caller waits, and its keys have
+// expired. Whether they have is not certain: if the server has hung since, a command may
+// still be on its way, and its keys expire a ttl after it arrives.
 func (c *Command) expired(now time.Time) bool {
 	return c.releases() && c.handler == nil && !now.Before(c.until)
 }
@@ -48,8 +48,8 @@ func (c *Command) expired(now time.Time) bool {
 // settle applies the outcome of a command to its claim's state.
 //
 // The claim may have ended since an acquisition or an extension of it was sent. The keys that
-// the command set must then be released (invariant 4). By the phase of the release when the
-// command's reply is read:
+// the command set must then be released (invariant 4). What happens depends on the phase of
+// the release when the command's reply is read:
 //
 //   - notBegun: Node.Release will look at the state, and find what is noted here.
 //   - queued: the release is sent after this reply was read, so it deletes what the command
@@ -93,9 +93,9 @@ func (s *server) settleRelease(c *Command, p *nodeState, now time.Time) {
 	}
 	p.phase, s.releaseErr = done, nil
 	if c.Outcome == Done && !p.refills {
-		// The deleted keys were those of the acquisition, of which there is one: nothing is left
-		// of it, even if its answer is still on its way. If an extension may have set them, the
-		// acquisition may still be to run.
+		// A claim has one acquisition, whose keys the release has deleted: nothing is
+		// left of it, even if its reply is still on its way. If an extension may have set
+		// the keys, the acquisition may still run.
 		p.spent, p.acquired = true, false
 	}
 	if p.mayHold() { // set while the release was under way

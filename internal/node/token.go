@@ -9,8 +9,8 @@ import (
 )
 
 // A token is random, and contains the age of its owner's request: when the acquisition began.
-// So owners whose votes are split agree on who came first, whatever their clocks and the nodes'
-// say.
+// So owners whose votes are split agree on which of them came first, even if their clocks or
+// the nodes' differ.
 //
 //	RANDOM+AGE  of an attempt
 //	RANDOM-AGE  of a candidate in the queues
@@ -22,7 +22,7 @@ const (
 )
 
 // NewAge returns the age of an acquisition that begins now: the wall clock in ms, and
-// random bits, so that two that begin together are not of one age.
+// random bits, so that two acquisitions that begin together differ in age.
 func NewAge() int64 { return time.Now().UnixMilli()<<ageBits | mathrand.Int64N(1<<ageBits) }
 
 const ageBits = 20

@@ -42,9 +42,9 @@ const maxIdle = 64
 // yieldAt is the backlog at which a worker yields, to let more callers join the pipeline.
 const yieldAt = 3
 
-// lane is the workers of one lane. A worker takes what waits in its lane, sends it as one
-// pipeline, waits for the replies and casts the votes, until nothing waits. A near server has
-// one worker per lane, as long as it answers: what arrives while a pipeline is under way
+// lane is the state of one lane's workers. A worker takes what waits in its lane, sends it as
+// one pipeline, waits for the replies and casts the votes, until nothing waits. A near server
+// has one worker per lane, as long as it answers: what arrives while a pipeline is under way
 // leaves in the next one. A far server has several pipelines under way.
 type lane struct {
 	busy   int       // workers that take or send
@@ -88,7 +88,7 @@ func (l *lane) wakeIdle() bool {
 	return true
 }
 
-// pipeline is what a worker sends at once. A worker reuses it.
+// pipeline holds the commands that a worker sends together. A worker reuses its pipeline.
 type pipeline struct {
 	lane    laneID
 	flight  flight
@@ -98,8 +98,8 @@ type pipeline struct {
 	seen    int // server.failures at start
 }
 
-// serve sends what waits in a lane until nothing does. It may hang with its server; no caller
-// waits for it. The Node's mutex is not held.
+// serve sends the commands that wait in a lane until none is left. It may hang with its
+// server; no caller waits for it. The Node's mutex is not held.
 func (s *server) serve(id laneID) {
 	p := &pipeline{lane: id, flight: flight{flights: &s.flights}}
 	for yielded := false; ; {
@@ -138,7 +138,7 @@ func (s *server) transmit(p *pipeline) {
 	n.cast(p.dropped)
 }
 
-// step is what a worker does next.
+// step is the next action of a worker.
 type step int
 
 const (

@@ -22,8 +22,8 @@ func NewPanel(n int) *Panel { return &Panel{n: n} }
 // each node, Sent is called at most once, when the question leaves for it, and Cast
 // exactly once. Votes may come after Close; they do not count.
 //
-// Votes that come after the verdict do not count. Follow has them, and passes on those that
-// are still to come.
+// Votes that come after the verdict do not count. Follow returns them, and passes on the
+// votes that are still to come.
 //
 // Polls are reused. refs counts the calls of Cast and Close that are still to come, and
 // only the last of them gives the Poll back. So a late vote never reaches the Poll of
@@ -31,7 +31,7 @@ func NewPanel(n int) *Panel { return &Panel{n: n} }
 type Poll struct {
 	panel   *Panel
 	start   time.Time
-	settled chan struct{} // has room for one: the verdict is there
+	settled chan struct{} // receives once, when the question is settled
 	timer   *time.Timer   // stopped unless a goroutine waits
 
 	mu      sync.Mutex // guards what follows
@@ -75,8 +75,7 @@ type Progress interface {
 	Since() time.Time
 }
 
-// Sent notes that the question has left for node: from then on it is for the
-// node to answer.
+// Sent notes that the question has left for node: from then on the node owes the answer.
 func (p *Poll) Sent(node int, sent Progress) {
 	p.mu.Lock()
 	p.sent[node] = sent
@@ -117,9 +116,9 @@ func (p *Poll) settle() bool {
 	return p.outcome != Pending
 }
 
-// Follow has each vote that comes from now on passed to follow, until Close, and returns
-// what Votes does. The question must be settled. follow is called without a lock, and must
-// not block.
+// Follow calls follow with each vote that comes from now on, until Close, and returns
+// what Votes returns. The question must be settled. follow is called without a lock, and
+// must not block.
 func (p *Poll) Follow(follow func(node int, r Reply)) (votes *Tally, outstanding uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -142,14 +141,14 @@ func (p *Poll) votes() *Tally {
 			r = p.tally.Replies[i]
 		}
 		if r.Vote != Awaited {
-			b.Cast(i, r) // one that was overdue may have answered after all
+			b.Cast(i, r) // a node that was overdue may have answered after all
 		}
 	}
 	return b
 }
 
-// starved is the delay of a timer above which this process is short of CPU time: the nodes'
-// answers may be there, unread, so they are given as long again.
+// A timer that is late by more than starved shows that this process is short of CPU time:
+// the nodes' answers may have arrived, unread, so the nodes get the same time again.
 const starved = 10 * time.Millisecond
 
 // Wait returns the verdict as soon as the question is settled (invariant 5). If ctx
@@ -253,8 +252,8 @@ func (p *Poll) Close() {
 	}
 }
 
-// unref counts a call of Cast or Close. It reports whether that was the last one: then the
-// Poll is as new, and goes back to its Panel. p.mu is held.
+// unref counts a call of Cast or Close. It reports whether that was the last one: then
+// the Poll is reset, and goes back to its Panel. p.mu is held.
 func (p *Poll) unref() (last bool) {
 	p.refs--
 	if p.refs > 0 {

@@ -2,9 +2,9 @@
 -- KEYS: the lock's keys; if it has a fence, then their counters.
 -- ARGV: token, ttl in ms, number of keys, floor of the fence (0: none), retention of the counters in ms, quarantine in ms
 -- (0: no guard).
--- Returns {0, token of its owner} if any key is another owner's, or all are ours by an earlier call, and nothing is changed
--- then; if they were free and are now ours, the fence, or 1 without one; and, below 0, how many more ms the node must not
--- vote. A key of another type is another owner's, who has no token.
+-- Returns {0, token of the owner} if any key is another owner's, or an earlier call has acquired all of them for us. Nothing
+-- is changed then. A key of another type is another owner's, who has no token. If the keys were free, and are now ours,
+-- returns the fence, or 1 without one. Below 0, the answer is how many more ms the node must not vote.
 local n, left, ours = tonumber(ARGV[3]), 0, 0
 if ARGV[6] ~= '0' then
 --- guard.lua

@@ -72,7 +72,7 @@ func notCluster(client rueidis.Client) error {
 	return fmt.Errorf("not a Cluster: CLUSTER SLOTS: %w (for a single server, leave cluster=true out of the URL)", discreet(err))
 }
 
-// Tried is closed when the first dial has ended, either way.
+// Tried returns a channel that is closed when the first dial has succeeded or failed.
 func (s *Redis) Tried() <-chan struct{} { return s.tried }
 
 func (s *Redis) dial(ctx context.Context, option rueidis.ClientOption) {

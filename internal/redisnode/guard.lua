@@ -1,8 +1,8 @@
--- The restart guard. A node's marker names the run and the history of the server that it is for, and since when, by the
+-- The restart guard. A node's marker names the run and the history of its server, and when its quarantine began, by the
 -- server's clock. After a restart, a failover or a FLUSHALL it is missing, or names another run: the node may have forgotten
--- what it granted. A server that was a replica for a while and is a master again has the same run_id, but the data of another one
--- and another history, master_replid: a server that becomes a replica takes over its master's, and one that becomes a master
--- makes a new one and keeps the old as master_replid2.
+-- what it granted. A server that was a replica for a while and is a master again has the same run_id, but another server's
+-- data and another history, master_replid: a server that becomes a replica takes over its master's, and one that becomes a
+-- master makes a new one and keeps the old as master_replid2.
 --
 -- A healthy master makes a new history too: when it has had no replica for repl-backlog-ttl, and when the first one comes
 -- after that. Then it no longer has a master_replid2. A server that was a replica has none either after that time, but it has
@@ -28,7 +28,7 @@ local function mark(run, history, turned, since)
   redis.call('SET', marker, run .. '-' .. history .. '-' .. turned .. ' ' .. since)
 end
 
--- How many more ms the node must not vote, if it must not for quarantine ms after a loss of data; '0': no guard.
+-- Returns how many more ms the node must not vote. After a loss of data it must not for quarantine ms; '0': no guard.
 local function quarantined(quarantine)
   if quarantine == '0' then
     return 0

@@ -147,7 +147,7 @@ func (p *pair) refuses(why string) {
 }
 
 // A group fails over and back: its first master has the data of the second one.
-func TestAMasterThatWasAReplicaMeanwhileDoesNotVote(t *testing.T) {
+func TestAMasterThatWasAReplicaForAWhileDoesNotVote(t *testing.T) {
 	p := newPair(t)
 	p.trust()
 	for range 2 {

@@ -117,10 +117,10 @@ func (g *greeting) failed(err error) error {
 	return err
 }
 
-// mostWords is the most bytes of a server's words that are repeated.
+// mostWords bounds the bytes of a server's words that an error repeats.
 const mostWords = 200
 
-// firstWords is the first sentence of an error, and no more than mostWords of it.
+// firstWords returns the first sentence of an error, or the first mostWords bytes of it.
 func firstWords(text string) string {
 	text, _, _ = strings.Cut(text, "\r\n")
 	text = discreet(errors.New(text)).Error()
@@ -128,8 +128,8 @@ func firstWords(text string) string {
 	return strings.ToValidUTF8(text[:min(len(text), mostWords)], "")
 }
 
-// handshakeError is the error of a connection that ended before the handshake was complete: no
-// command has been sent on it.
+// handshakeError is the error of a connection that ended before its handshake was
+// complete: no lock command has been sent on it.
 type handshakeError struct {
 	said string // by the server; "" if it said nothing
 	err  error

@@ -33,5 +33,5 @@ if first() ~= token then
     return queued(token, owner)
   end
 end
-drop(token) -- the others are dead
+drop(token) -- the other waiters are dead
 return {1, give(token, ARGV[7], terms)}

@@ -1,6 +1,6 @@
 -- Returns who owns the keys, and changes nothing.
 -- KEYS: the lock's keys. ARGV[1]: a token, not used.
--- Returns {0, token of its owner} of the first key that is held, or 1 if all are free. A key of another type is another
+-- Returns {0, token of the owner} for the first key that is held, or 1 if all are free. A key of another type is another
 -- owner's, who has no token.
 for _, key in ipairs(KEYS) do
   local owner = redis.pcall('GET', key)

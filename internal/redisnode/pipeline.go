@@ -109,13 +109,13 @@ func (s *Redis) finish(ctx context.Context, client rueidis.Client, batch []node.
 	return err
 }
 
-// verify asks again, with GET, for the keys of commands that have just acquired them, or may have. It
-// reports for each whether the answer was the value of the key, and that value the command's
-// token.
+// verify asks again, with GET, for the keys of commands that have acquired them, or may
+// have. For each command it reports whether the answer was the value of the key, and that
+// value is the command's token.
 //
-// If the key is missing by now, this sets it again, for 1 ms. So nothing is left of it, even if
-// a release of the claim has run since and will not be repeated. If the key exists, the server
-// changes nothing.
+// If the key is missing by now, verify sets it again, for 1 ms. So the key does not stay
+// behind, even if a release of the claim has run since and will not be repeated. If the
+// key exists, the server changes nothing.
 func (s *Redis) verify(ctx context.Context, client rueidis.Client, granted []*node.Command) []bool {
 	commands := make([]rueidis.Completed, len(granted))
 	for i, c := range granted {

@@ -62,7 +62,8 @@ local function prepare(skip)
 end
 
 -- Gives the key, which is ours or absent, to the first waiter that listens, and returns its token. If no waiter listens it
--- returns nil, and the caller deals with the key, which may be that of a waiter. A waiter is told only after its key is set.
+-- returns nil, and the caller deals with the key, which may then belong to a waiter that did not hear. A waiter is told only
+-- after its key is set.
 local function grant(skip)
   while true do
     local token, number, window, channel, nonce, terms = first(skip)
@@ -90,7 +91,7 @@ local function enter(token, number, order, waited, channel, nonce, window, lease
   end
   redis.call('HSET', entries, token, table.concat({number, string.format('%.0f', now + tonumber(lease)), window, channel, nonce, terms}, ' '))
   for _, key in ipairs({queue, entries}) do
-    if redis.call('PTTL', key) < 2 * lease then -- never shorter: others may have longer leases
+    if redis.call('PTTL', key) < 2 * lease then -- never shorter: other waiters may have longer leases
       redis.call('PEXPIRE', key, 2 * lease)
     end
   end

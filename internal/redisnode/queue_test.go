@@ -120,7 +120,7 @@ func pushes(t *testing.T, s *redisnode.Redis) <-chan node.Push {
 
 // Every push carries the nonce that the claim gave this node. A grant has the second of the
 // remaining waiters join again: it will soon be the first.
-func TestAGrantHasTheNextButOneJoinAgain(t *testing.T) {
+func TestAGrantAsksTheSecondWaiterToJoinAgain(t *testing.T) {
 	server := redistest.Start(t)
 	s := connect(t, server)
 	heard := pushes(t, s)
@@ -262,7 +262,7 @@ func TestAGrantThatFailsIsNotToldOf(t *testing.T) {
 	require.Equal(t, "nothing 1", next(t, told))
 }
 
-func TestALookTellsWhetherAnybodyWaits(t *testing.T) {
+func TestALookTellsWhetherAClaimWaits(t *testing.T) {
 	server := redistest.Start(t)
 	s := connect(t, server)
 	look := func() node.Outcome {

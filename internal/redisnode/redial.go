@@ -16,8 +16,8 @@ import (
 // is dialled at most once in it, and a server that has moved is found within it.
 const redialPause = time.Second
 
-// redial has the server dialled again, since it has answered that it is not the one to write
-// to. Its name is resolved again then. The commands under way fail, and their outcome is
+// redial dials the server again, after it has answered that it takes no writes. The dial
+// resolves the server's name again. The commands under way fail, and their outcome is
 // unknown, as when a connection breaks.
 //
 // Connections that Dial has made are closed: for a Sentinel group, those to the Sentinels too,
@@ -58,7 +58,7 @@ func (s *Redis) redialIsDue() bool {
 // errMoved ends Listen.
 var errMoved = errors.New("the server is a replica")
 
-// isReplica is the error of a server that has answered that it is not the one to write to.
+// isReplica returns the error of a server that has answered that it takes no writes.
 func (s *Redis) isReplica(err error) error {
 	switch {
 	case s.topology != nil:

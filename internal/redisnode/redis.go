@@ -24,7 +24,7 @@ type Redis struct {
 	// Texts of durations that most commands have in common.
 	ttl, retention, quarantine ttlText
 
-	demoted atomic.Bool // the server has answered that it is not the one to write to: see redial
+	demoted atomic.Bool // the server has answered that it takes no writes: see redial
 	oldLua  atomic.Bool // the server does not know what ping.lua begins with: it is older than Redis 7
 
 	mu        sync.Mutex     // guards what follows
@@ -40,7 +40,7 @@ type Redis struct {
 }
 
 // Wrap returns a Backend over a client that the caller owns: Close does not close the client.
-// Of a client by NewStoreClient it returns the Backend that the client stands for.
+// For a client made by NewStoreClient it returns the Backend that the client stands for.
 func Wrap(client rueidis.Client) node.Backend {
 	if c, ok := client.(*storeClient); ok {
 		return c.backend
@@ -52,7 +52,7 @@ func Wrap(client rueidis.Client) node.Backend {
 	return s
 }
 
-// ClientName is what errors call a client: its address, or its addresses.
+// ClientName returns what errors call a client: its address, or its addresses.
 func ClientName(client rueidis.Client) string {
 	var addrs []string
 	for addr := range client.Nodes() {
@@ -61,7 +61,7 @@ func ClientName(client rueidis.Client) string {
 	return Name(addrs)
 }
 
-// Name is what errors call the deployment at these addresses.
+// Name returns what errors call the deployment at these addresses.
 func Name(addrs []string) string {
 	addrs = slices.Sorted(slices.Values(addrs))
 	switch len(addrs) {

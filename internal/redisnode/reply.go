@@ -63,7 +63,7 @@ func (s *Redis) judge(c *node.Command, able *ability, seen shown, answer error) 
 	}
 }
 
-// readNumber reads an answer that is a number: of the other scripts, and of EXISTS.
+// readNumber reads the answer of the other scripts, and of EXISTS: a number.
 func readNumber(c *node.Command, result rueidis.RedisResult) (node.Outcome, error) {
 	n, err := result.ToInt64()
 	if err != nil {
@@ -202,7 +202,7 @@ func readJoin(c *node.Command, result rueidis.RedisResult) (node.Outcome, error)
 
 var errJoinReply = errors.New("unexpected reply of a queue")
 
-// quarantined is the error of a node that does not vote for so many ms.
+// quarantined returns the error of a node that does not vote for another ms milliseconds.
 func quarantined(ms int64) error {
 	return &node.Quarantined{Until: time.Now().Add(time.Duration(ms) * time.Millisecond)}
 }

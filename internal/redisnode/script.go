@@ -63,7 +63,7 @@ var (
 // costs a round trip.
 type script struct {
 	text, digest string
-	commands     []string // those that it runs, sorted
+	commands     []string // the commands that it runs, sorted
 }
 
 var calls = regexp.MustCompile(`redis\.p?call\('([A-Z]+)'`)

@@ -1,4 +1,4 @@
--- Ends the node's quarantine.
+-- Ends the node's quarantine. Returns 1.
 --- guard.lua
 local run, history = identity()
 mark(run, history, turns(), '0')

@@ -83,7 +83,7 @@ func ParseAddress(text string) (url, reason string) {
 	return "redis://" + text, checkAddress(text)
 }
 
-// misread returns in what way a text is not one URL.
+// misread returns why a text is not a single URL.
 func misread(text string, isURL bool) string {
 	switch {
 	case text == "":

@@ -70,8 +70,9 @@ func isDenial(err error) bool {
 	return code == "NOPERM" || isUnknownCommand(text) || isDenialInScript(text)
 }
 
-// denied is the error of c, sent in that form, if the server denies a command or a key. It names
-// both: Redis names the command only outside scripts, and the key only from version 8 on.
+// denied returns the error of c, which was sent in that form, where the server denies a
+// command or a key. The error names both: Redis names the command only outside scripts,
+// and the key only from version 8 on.
 func denied(c *node.Command, sent form, answer error) error {
 	text := answer.Error()
 	what, keys := "SET", c.Claim.Keys
@@ -112,8 +113,8 @@ func touches(c *node.Command, keys []string) []string {
 	return keys
 }
 
-// isDemotion reports whether a server's error says that it is not, or not yet, the one to write
-// to. Its address may belong to another server by now, so it is dialled again:
+// isDemotion reports whether a server's error says that it takes no writes, or none yet.
+// Its address may belong to another server by now, so it is dialled again:
 //
 //   - READONLY: it is a replica. An endpoint points to another server after a failover,
 //     but connections stay where they are.
@@ -157,8 +158,8 @@ func dialFailed(err error) bool {
 
 var errDialTimeout = errors.New("the server did not accept a connection, or did not answer on it, in time")
 
-// dialError is the error of a dial or a handshake. It is never a context error: no ctx of the
-// user's has ended.
+// dialError returns the error of a dial or a handshake. It is never a context error: no
+// ctx of the user's has ended.
 func dialError(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errDialTimeout
@@ -169,9 +170,10 @@ func dialError(err error) error {
 	return discreet(err)
 }
 
-// discreet is a server's error without the parts that quote the command. For a command that is
-// unknown or disabled Redis quotes the arguments, and so tokens and passwords. discreet also
-// leaves out the digest of a script, which Redis 7.2 and later append to errors in it.
+// discreet returns a server's error without the parts that quote the command. For a command
+// that is unknown or disabled Redis quotes the arguments, and so tokens and passwords.
+// discreet also leaves out the digest of a script, which Redis 7.2 and later append to
+// errors in it.
 func discreet(err error) error {
 	text := err.Error()
 	said, _, cut := strings.Cut(text, ", with args beginning with:")

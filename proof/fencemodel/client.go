@@ -76,7 +76,7 @@ func (m *Model) decide(s *state, i int) bool {
 	return false
 }
 
-// push appends to a queue of what is on its way.
+// push appends to a queue of messages on their way.
 func push[T uint8 | answer](queue *[maxInFlight]T, what T) {
 	for at := range queue {
 		if queue[at] == 0 {
@@ -87,7 +87,7 @@ func push[T uint8 | answer](queue *[maxInFlight]T, what T) {
 	panic("fencemodel: too much on its way between an attempt and a node")
 }
 
-// take removes one from a queue of what is on its way.
+// take removes one message from a queue of those on their way.
 func take[T uint8 | answer](queue *[maxInFlight]T, at int) {
 	copy(queue[at:], queue[at+1:])
 	queue[maxInFlight-1] = 0

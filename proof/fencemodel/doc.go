@@ -1,6 +1,6 @@
 // Package fencemodel checks the rule that gives a lock over several nodes its fencing
-// token, by visiting every state of a small world. It is a second
-// description of the rule, to be compared with that of the library.
+// token, by visiting every state of a small world. It is a second description of the
+// rule, which tests compare with that of the library.
 //
 // # The rule
 //
@@ -54,8 +54,8 @@
 //   - The time for which a node stays away after a loss of data ends with the attempts
 //     that it has waited for. The floor of an attempt that begins later is above all
 //     counters at the loss. That stands for clocks that count microseconds, within the skew.
-//     So does the floor of those who wait on: each JOIN has a new one. An attempt that
-//     has its quorum of votes joins no more.
+//     So does the floor of a waiter that goes on waiting: each JOIN has a new one. An
+//     attempt that has its quorum of votes joins no more.
 //
 // # What it does not cover
 //

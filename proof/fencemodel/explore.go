@@ -2,7 +2,7 @@ package fencemodel
 
 import "slices"
 
-// Result is what a search found.
+// Result is the result of a search.
 type Result struct {
 	States int // distinct states, up to the order of the nodes
 	Steps  int // steps between them
@@ -13,8 +13,8 @@ type Result struct {
 	Broken map[Property][]string
 }
 
-// Explore visits every state that can be reached, the nearest first. If it is told what
-// is enough, it ends as soon as each of those properties is broken.
+// Explore visits every state that can be reached, the nearest first. With properties in
+// enough, it ends as soon as each of them is broken.
 func (m *Model) Explore(enough ...Property) Result {
 	e := m.search(enough)
 	result := Result{States: len(e.seen), Steps: e.steps, Completed: e.completed, Broken: make(map[Property][]string)}
@@ -24,7 +24,7 @@ func (m *Model) Explore(enough ...Property) Result {
 	return result
 }
 
-// search is Explore, with all that it knows.
+// search is Explore, and returns the whole exploration.
 func (m *Model) search(enough []Property) *exploration {
 	if len(enough) == 0 {
 		enough = Properties
@@ -45,8 +45,8 @@ func (m *Model) search(enough []Property) *exploration {
 	return e
 }
 
-// exploration is a breadth-first search. Of states seen it keeps a hash only, with a
-// new seed each time: should two states share one, another run would tell.
+// exploration is a breadth-first search. It keeps only a hash of each state that it has
+// seen, with a new seed each time: if two states share a hash, another run shows it.
 type exploration struct {
 	model     *Model
 	hasher    hasher
@@ -57,7 +57,7 @@ type exploration struct {
 	broken    map[Property]breach
 }
 
-// origin is how a state was reached first.
+// origin records how a state was first reached.
 type origin struct {
 	from  uint64
 	step  step
@@ -110,7 +110,7 @@ func (e *exploration) expand(s *state) {
 	})
 }
 
-// completions is how many attempts have completed.
+// completions returns the number of attempts that have completed.
 func (s *state) completions() int {
 	count := 0
 	for _, a := range s.attempts {

@@ -25,7 +25,7 @@ func (m *Model) lose(s *state, n int) {
 		a := &s.attempts[i]
 		a.before = a.phase != idle && (!m.Queue || a.phase == completed || a.confirmed > 0)
 		if m.Queue {
-			s.columns[n].links[i].grants = 0 // who waits may be granted the key once more
+			s.columns[n].links[i].grants = 0 // a waiter may be granted the key once more
 		}
 	}
 	s.columns[n].node = node{away: m.Loss != BackAtOnce}
@@ -35,8 +35,9 @@ func (m *Model) lose(s *state, n int) {
 	}
 }
 
-// comeBack lets a node vote again. The attempts that it has waited for are over then, and
-// so are the votes that it gave to those who wait on: they join with a new floor.
+// comeBack lets a node vote again. By then the attempts that it has waited for are over,
+// and so are the votes that it gave to waiters that go on waiting: they join with a new
+// floor.
 func (m *Model) comeBack(s *state, n int) {
 	s.columns[n].node.away = false
 	s.lost = back

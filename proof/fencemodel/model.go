@@ -55,7 +55,7 @@ type Model struct {
 	Nodes    int       // at most 4
 	Attempts []Keys    // the keys that each attempt locks, at most 3 attempts
 	Counters [][]uint8 // the counters, one for each key, that a node may begin with
-	Floors   []uint8   // what an attempt may choose from when it begins
+	Floors   []uint8   // the floors that an attempt may choose when it begins
 	Timed    bool      // the clients' validity checks are right; otherwise they are useless
 
 	Counting   Counting
@@ -69,7 +69,7 @@ type Model struct {
 	Again      bool // with Queue: one node may grant to one attempt a second time, after the key was gone
 	Stale      bool // with Queue: a push that comes late counts as if it were new
 	Confirmed  bool // with Queue: a confirm that is answered makes a vote, and the quorum of votes may change
-	OldFloor   bool // with Queue: who waits keeps the floor of its first JOIN
+	OldFloor   bool // with Queue: a waiter keeps the floor of its first JOIN
 }
 
 // The bounds of a state. A state that needs more makes the search panic.
@@ -115,7 +115,7 @@ const (
 	valueMask        = toConfirm - 1
 )
 
-// phase is how far an attempt is.
+// phase is the progress of an attempt.
 type phase uint8
 
 const (
@@ -135,13 +135,13 @@ type attempt struct {
 	before    bool  // it began before the loss; with Queue: one of its votes is, or all
 }
 
-// column is all that concerns one node.
+// column is the state that concerns one node.
 type column struct {
 	node  node
 	links [maxAttempts]link
 }
 
-// state is all that there is at one moment. It is plain memory, to be hashed.
+// state is the whole world at one moment. It is plain memory, to be hashed.
 type state struct {
 	columns  [maxNodes]column
 	attempts [maxAttempts]attempt
@@ -149,7 +149,7 @@ type state struct {
 	mark     uint8 // the largest counter at the time of the loss
 }
 
-// loss is how far the loss of one node's data is.
+// loss is the progress of the loss of one node's data.
 type loss uint8
 
 const (
@@ -160,10 +160,10 @@ const (
 
 func (m *Model) quorum() int { return m.Nodes/2 + 1 }
 
-// keys is how many keys there are.
+// keys returns the number of keys.
 func (m *Model) keys() int { return len(m.Counters[0]) }
 
-// id is what an attempt writes into keys.
+// id returns what an attempt writes into keys.
 func (m *Model) id(i int) uint8 {
 	if m.SharedID && i == 1 {
 		i = 0
@@ -171,8 +171,8 @@ func (m *Model) id(i int) uint8 {
 	return uint8(i + 1)
 }
 
-// initial are the states that a run may begin in, one for each way to choose the
-// counters that is not another one's with the nodes in another order.
+// initial returns the states that a run may begin in: one for each choice of counters, up
+// to the order of the nodes.
 func (m *Model) initial() []state {
 	var states []state
 	var choose func(s state, n, from int)

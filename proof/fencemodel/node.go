@@ -23,8 +23,8 @@ func (m *Model) grant(s *state, i, n int, floor uint8) uint8 {
 	return counter
 }
 
-// raise is the confirm script: it raises the counters of the attempt's keys to the token.
-// It returns the largest counter after that, or 0 if the node refuses.
+// raise stands for the confirm script: it raises the counters of the attempt's keys to the
+// token. It returns the largest counter after that, or 0 if the node refuses.
 func (m *Model) raise(s *state, i, n int, token uint8) uint8 {
 	at := &s.columns[n].node
 	ours := m.owns(s, i, n)
@@ -44,8 +44,8 @@ func (m *Model) raise(s *state, i, n int, token uint8) uint8 {
 	return counter
 }
 
-// refill is an extension of a held lock: it sets the keys again where they are gone,
-// and changes no counter.
+// refill stands for the extension of a held lock: it sets missing keys again, and changes
+// no counter.
 func (m *Model) refill(s *state, i, n int) {
 	at := &s.columns[n].node
 	for key := range m.keys() {

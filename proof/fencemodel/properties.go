@@ -16,7 +16,7 @@ const (
 	Exclusion
 )
 
-// Properties are all of them.
+// Properties lists all properties.
 var Properties = []Property{P1, P2, P3, Exclusion}
 
 func (p Property) String() string { return [...]string{"P1", "P2", "P3", "exclusion"}[p] }

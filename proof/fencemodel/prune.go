@@ -1,6 +1,6 @@
 package fencemodel
 
-// forget drops what can no longer have an effect, so that states that differ only in that are one.
+// forget drops what can no longer have an effect. States that differ in nothing else become one.
 func (m *Model) forget(s *state) {
 	for i := range m.Attempts {
 		a := &s.attempts[i]

@@ -2,8 +2,8 @@ package fencemodel
 
 import "slices"
 
-// handOvers yields to whom a release may hand the key of a node: to any other attempt,
-// since each may have joined the queue before, and be the first of it that is alive.
+// handOvers yields the attempts to which a release may hand the key of a node. These are
+// all others: each may have joined the queue before, and be its first live entry.
 func (m *Model) handOvers(s *state, n int, at step, yield func(step)) {
 	at.kind = handing
 	for to := range m.Attempts {
@@ -39,14 +39,14 @@ func (m *Model) joins(s *state, i, n int, at step, yield func(step)) {
 	}
 }
 
-// join is the join script where the key is the waiter's: it raises the counter to the
+// join stands for the join script where the waiter has the key: it raises the counter to the
 // floor of the JOIN.
 func (m *Model) join(s *state, i, n int, floor uint8) {
 	s.columns[n].node.counter[0] = floor
 	push(&s.columns[n].links[i].answers, answer(floor))
 }
 
-// newFloors are the floors that a JOIN of a waiter may have.
+// newFloors returns the floors that a JOIN of a waiter may have.
 func (m *Model) newFloors(s *state, i int) []uint8 {
 	floors := []uint8{s.attempts[i].floor}
 	for _, floor := range m.Floors {
@@ -57,8 +57,8 @@ func (m *Model) newFloors(s *state, i int) []uint8 {
 	return floors
 }
 
-// expire ends an attempt of which a node loses the key, unless it waits in queues: then
-// it loses the vote of that node, if its validity does not rest on it.
+// expire ends an attempt whose key a node loses. An attempt that waits in queues only
+// loses the vote of that node, if its validity does not rest on that vote.
 func (m *Model) expire(s *state, i, n int) {
 	l := &s.columns[n].links[i]
 	if !m.Queue || !m.Timed || !m.mayComplete(s, i) || l.counted {
@@ -73,9 +73,9 @@ func (m *Model) expire(s *state, i, n int) {
 	}
 }
 
-// dropGrants drops the pushes that are on their way. They are void once the key is gone,
-// and the vote ended before, by the JOIN it counts from. An answer to a confirm may still
-// come, and says what the node had counted while the key was there.
+// dropGrants drops the pushes that are on their way. They are void once the key is gone:
+// the vote ended before, by the JOIN that it counts from. An answer to a confirm may
+// still come, and says what the node had counted while the key was there.
 func (l *link) dropGrants() {
 	for at := maxInFlight - 1; at >= 0; at-- {
 		if l.answers[at]&toConfirm == 0 && l.answers[at] != 0 {
@@ -84,8 +84,8 @@ func (l *link) dropGrants() {
 	}
 }
 
-// sortAnswers drops the order of what is on its way, and what is there twice: pushes
-// and answers come by different connections, in any order.
+// sortAnswers drops the order of the messages on their way, and duplicates: pushes and
+// answers come by different connections, in any order.
 func sortAnswers(answers *[maxInFlight]answer) {
 	slices.SortFunc(answers[:], func(a, b answer) int { return int(b) - int(a) })
 	for at := maxInFlight - 1; at > 0; at-- {

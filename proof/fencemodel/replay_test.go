@@ -80,9 +80,9 @@ func TestTheLibraryTakesTheRunsThatBreakTheRule(t *testing.T) {
 	})
 }
 
-// follows reports whether the library acts on a step as the model does. The one difference is that
-// the library ignores answers to what it no longer waits for. In the model the client hears them,
-// or does not: that is a run of the model, too.
+// follows reports whether the library acts on a step as the model does. The one
+// difference is that the library ignores answers that it no longer waits for. In the
+// model the client may hear them or not, and both are runs of the model.
 func (s *stage) follows(now *state, at step) bool {
 	if at.kind != answering {
 		return true
@@ -183,8 +183,8 @@ func TestTheRestartGuardSurvivesALossOfData(t *testing.T) {
 	})
 }
 
-// survive takes the steps of a run as far as there is anything to do, and then lets everything
-// through that is on its way.
+// survive takes the steps of a run as long as they have an effect, and then lets through
+// everything that is on its way.
 func survive(t *testing.T, m *Model, first state, steps []step, opts ...redlock.Option) (s *stage) {
 	perform(t, m, first, m.floorsOf(first, steps), opts, func(on *stage) {
 		s = on

@@ -16,9 +16,9 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
-// stage is the world of a model, built of the library: each attempt is a TryAcquireAll by a Locker
-// of its own, over nodes in memory. A node runs a request, and a client hears a reply, only when
-// the stage says so. So the stage can take the steps of a run of the model.
+// stage is the world of a model, built with the library: each attempt is a TryAcquireAll by a
+// Locker of its own, over nodes in memory. A node runs a request, and a client hears a reply,
+// only when the stage says so. So the stage can take the steps of a run of the model.
 //
 // Counters and floors have the same values as in the model, above base. All attempts are called
 // before the first step, in the order of their floors: the floor of a fence is the time of the call.
@@ -195,7 +195,7 @@ func (s *stage) call(i int, p *player) {
 
 func keyName(key int) string { return string(rune('a' + key)) }
 
-// take takes a step, as far as the library has got to it. over says which attempts the model has
+// take takes a step, if the library has got that far. over says which attempts the model has
 // ended by then: they give up, or their holders are past their deadlines.
 func (s *stage) take(at step, over func(i int) bool) {
 	p, n := s.attempts[at.attempt], int(at.node)

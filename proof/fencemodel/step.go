@@ -22,7 +22,7 @@ const (
 type step struct {
 	kind          kind
 	attempt, node uint8
-	what          uint8 // the key; or which of those on their way; or the nodes heard of, one bit for each
+	what          uint8 // the key; or the index of a message on its way; or the nodes heard of, one bit for each
 	floor         uint8 // of a request that is granted, or of a JOIN, plus 1
 	to            uint8 // handing: the waiter; gathering: the nodes whose second grant is heard of
 }
@@ -30,8 +30,8 @@ type step struct {
 // next yields all steps that are possible in a state. They may turn out to do nothing.
 //
 // An attempt begins with its first grant: until then it has no effect, and the later it
-// begins, the more P1 demands of it. Nothing refuses here: what is refused has the effect
-// of what never arrives.
+// begins, the more P1 demands of it. No step refuses a request: a refused request has the
+// effect of one that never arrives.
 func (m *Model) next(s *state, yield func(step)) {
 	for i := range m.Attempts {
 		if s.attempts[i].phase == asking && s.attempts[i].confirmed == 0 {
@@ -127,8 +127,8 @@ func (m *Model) openings(s *state, i int, at step, yield func(step)) {
 	}
 }
 
-// gatherings yields the quorums of grants that a client may hear of. What it hears
-// before there is a quorum has no effect, so all of it is one step.
+// gatherings yields the quorums of grants that a client may hear of. Grants that it hears
+// of before there is a quorum have no effect, so hearing of a quorum is one step.
 func (m *Model) gatherings(s *state, i int, yield func(step)) {
 	for set := range uint8(1 << m.Nodes) {
 		if bits.OnesCount8(set) != m.quorum() {
@@ -180,7 +180,7 @@ func (m *Model) gather(s *state, i int, at step) bool {
 	return false
 }
 
-// answers yields what a client may hear from a node once it has had a quorum.
+// answers yields the answers that a client may hear from a node once it has had a quorum.
 func (m *Model) answers(s *state, i, n int, at step, yield func(step)) {
 	for what, got := range s.columns[n].links[i].answers {
 		if got == 0 || what > 0 && !m.Reordered && !m.Queue {
@@ -191,8 +191,9 @@ func (m *Model) answers(s *state, i, n int, at step, yield func(step)) {
 	}
 }
 
-// endings yields how a key may leave its owner. With right validity checks, what lets a
-// key go ends the attempt; only the votes of one that waits in a queue end one by one.
+// endings yields the ways in which a key may leave its owner. With right validity checks,
+// a key that goes ends its attempt. Only the votes of an attempt in a queue end one by
+// one.
 func (m *Model) endings(s *state, n, key int, yield func(step)) {
 	for i := range m.Attempts {
 		if m.id(i) != s.columns[n].node.owner[key] || !m.Attempts[i].has(key) {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// hasher gives states that are alike the same hash.
+// hasher gives equivalent states the same hash.
 type hasher struct {
 	model *Model
 	seed  maphash.Seed
@@ -50,7 +50,8 @@ func (h *hasher) hash(s *state) uint64 {
 	return maphash.Comparable(h.seed, parts)
 }
 
-// order sorts the attempts that are alike by what can be said of each without its name.
+// order sorts attempts that are alike by the parts of the state that do not depend on
+// their names.
 func (h *hasher) order(s *state) [maxAttempts]uint8 {
 	order := [maxAttempts]uint8{0, 1, 2}
 	var signs [maxAttempts]uint64
@@ -74,7 +75,7 @@ func (h *hasher) order(s *state) [maxAttempts]uint8 {
 	return order
 }
 
-// view is what one attempt has to do with one node.
+// view is the state between one attempt and one node.
 type view struct {
 	link link
 	node node // with 1 for a key that is the attempt's own, and 2 for another's
@@ -94,7 +95,7 @@ func (h *hasher) view(c *column, i int) view {
 	return v
 }
 
-// renamed is a column with the attempts in another order.
+// renamed returns a column with the attempts in another order.
 func (h *hasher) renamed(c *column, order [maxAttempts]uint8) column {
 	r := *c
 	for i, was := range order {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// tell runs steps from a state and says what each does.
+// tell runs steps from a state and returns a sentence for each.
 func (m *Model) tell(s state, steps []step) []string {
 	var begin []string
 	for n := range m.Nodes {
@@ -20,7 +20,7 @@ func (m *Model) tell(s state, steps []step) []string {
 	return lines
 }
 
-// describe says what happens in a step.
+// describe returns a sentence about a step.
 func (m *Model) describe(before, after *state, at step) string {
 	i, n := int(at.attempt), int(at.node)
 	was, is := &before.columns[n], &after.columns[n]
@@ -65,7 +65,7 @@ func (m *Model) describe(before, after *state, at step) string {
 	}
 }
 
-// consequences says what a step meant for the attempts.
+// consequences returns what a step changed for the attempts.
 func consequences(before, after *state) string {
 	var text strings.Builder
 	for i := range maxAttempts {
@@ -86,5 +86,5 @@ func consequences(before, after *state) string {
 	return text.String()
 }
 
-// name is that of an attempt.
+// name returns the name of an attempt.
 func name(i int) string { return string(rune('A' + i)) }

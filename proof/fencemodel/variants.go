@@ -7,7 +7,7 @@ type Variant struct {
 	Breaks []Property // what it breaks in some of them; the others hold in all
 }
 
-// Variants are what the tests check, the rule as it is built first.
+// Variants are the variants that the tests check. The first are the rule as it is built.
 func Variants() []Variant {
 	all := []Variant{
 		{"the rule, untimed", []Model{
@@ -29,7 +29,7 @@ func Variants() []Variant {
 	return append(all, queues()...)
 }
 
-// Wide are larger worlds for the rule as it is built, for those who have minutes.
+// Wide are larger worlds for the rule as it is built. They take minutes.
 func Wide() []Variant {
 	const a, b, c Keys = 1, 2, 4
 	inTime := with(queue, func(m *Model) { m.Timed = true })
@@ -72,7 +72,7 @@ func Mistakes() []Variant {
 		{"token from the first grant alone, timed", []Model{with(fewer(timed), func(m *Model) { m.Counting = FirstGrant })}, []Property{P1, P2, P3}},
 		{"one id for all attempts of a client, timed", []Model{with(fewer(timed), func(m *Model) { m.SharedID, m.Floors = true, noFloor })}, []Property{P3, Exclusion}},
 		{"a late push counts as a new one, timed", []Model{with(inTime, func(m *Model) { m.Stale = true })}, []Property{P3, Exclusion}},
-		{"who waits keeps its first floor, after a loss", []Model{with(inTime, func(m *Model) { m.Loss, m.OldFloor = BackAfterSkew, true })}, []Property{P3}},
+		{"a waiter keeps its first floor, after a loss", []Model{with(inTime, func(m *Model) { m.Loss, m.OldFloor = BackAfterSkew, true })}, []Property{P3}},
 		{"a confirm makes a vote, timed", []Model{with(inTime, func(m *Model) { m.Again, m.Confirmed = true, true })}, []Property{P3}},
 		{"an extension before nodes agree on the token, untimed", []Model{with(untimed, func(m *Model) { m.Refill, m.Early, m.Floors = true, true, noFloor })}, []Property{P2}},
 	}
@@ -94,7 +94,7 @@ var (
 	queue   = Model{Nodes: 3, Attempts: attempts(2), Counters: zero, Floors: noFloor, Queue: true}
 )
 
-// attempts are n attempts for one key.
+// attempts returns n attempts for one key.
 func attempts(n int) []Keys {
 	all := make([]Keys, n)
 	for i := range all {
@@ -103,13 +103,13 @@ func attempts(n int) []Keys {
 	return all
 }
 
-// with is a model with changes.
+// with returns a model with changes.
 func with(m Model, change func(*Model)) Model {
 	change(&m)
 	return m
 }
 
-// fewer is a model with the smallest domain of counters.
+// fewer returns a model with the smallest domain of counters.
 func fewer(m Model) Model { return with(m, func(m *Model) { m.Counters = zero }) }
 
 // wrongRules are other rules that look right.
@@ -129,8 +129,7 @@ func wrongRules() []Variant {
 	}
 }
 
-// losses are what becomes of the rule when a node loses its data. The restart guard is
-// the last of them.
+// losses show the rule when a node loses its data. The last of them has the restart guard.
 func losses() []Variant {
 	lossy := func(m Model, loss Loss) Model {
 		m.Loss = loss
@@ -170,7 +169,7 @@ func severalKeys() []Variant {
 	}
 }
 
-// queues are locks that releases grant to those who wait.
+// queues are locks that releases grant to waiters.
 func queues() []Variant {
 	inTime := with(queue, func(m *Model) { m.Timed = true })
 	return []Variant{

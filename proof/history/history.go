@@ -102,7 +102,7 @@ func (h *History) AddFault(f Fault) {
 }
 
 // WatchStalls notes, until stop is closed, when a goroutine that should run every
-// millisecond does not: what is seen then is seen late.
+// millisecond does not: the test sees events late then.
 func (h *History) WatchStalls(stop <-chan struct{}) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

@@ -20,8 +20,8 @@ func jumps(ttl time.Duration) []time.Duration {
 	return []time.Duration{ttl, -ttl, time.Hour, -time.Hour}
 }
 
-// Row 14, one node: what it forgets when its clock jumps ahead, or is set right
-// after it was behind, is a vote of one, and it is given again.
+// Row 14, one node: when its clock jumps ahead, or is set right after it was behind, it
+// forgets its vote. That is one vote, and the node gives it again.
 func TestALockOnAllNodesSurvivesAJumpOfOneClock(t *testing.T) {
 	const long = 5 * time.Second // a third of it passes between extensions
 	bed := testbed(t, redistest.StartWithClocks(t, 5), long)
@@ -52,8 +52,8 @@ func TestALockOnAllNodesSurvivesAJumpOfOneClock(t *testing.T) {
 	}
 }
 
-// Row 14, a majority ahead: the keys expire early, and P1 fails, as it must. It
-// is seen, and the owner finds out at its next extension.
+// Row 14, a majority ahead: the keys expire early, and P1 fails, as it must. The test
+// sees that, and the owner finds out at its next extension.
 func TestAMajorityOfClocksAheadBreaksTheLockAndIsSeen(t *testing.T) {
 	bed := testbed(t, redistest.StartWithClocks(t, 5), time.Minute)
 	h := history.New()

@@ -46,8 +46,7 @@ func (c *Contention) Run(ctx context.Context) {
 	all.Wait()
 }
 
-// turn is one hold, or the failure to get one: by With, extended or not, with
-// a critical section of 0 to 2 ttl.
+// turn tries one hold: by With, extended or not, with a critical section of 0 to 2 ttl.
 func (c *Contention) turn(ctx context.Context, l *redlock.Locker, id int, random *rand.Rand) {
 	hold := history.Hold{Key: c.Keys[random.IntN(len(c.Keys))], Contender: id, Need: c.Need}
 	policy := redlock.ExponentialRetry(5*time.Millisecond, c.TTL/2)
@@ -97,7 +96,7 @@ func (c *Contention) turn(ctx context.Context, l *redlock.Locker, id int, random
 	}
 }
 
-// seen notes how the lock stands at the end of its critical section.
+// seen notes the state of the lock at the end of its critical section.
 func (c *Contention) seen(ctx context.Context, lock *redlock.Lock, hold *history.Hold) {
 	hold.Until = c.History.At(lock.Until())
 	if lock.Context().Err() == nil {

@@ -28,7 +28,7 @@ func (bed *Testbed) restart(nodes []int, d time.Duration) {
 	for _, i := range nodes {
 		bed.Servers[i].Kill()
 	}
-	pause(context.Background(), d) // not cut short: a node must be away for all of d
+	pause(context.Background(), d) // ctx must not cut it short: a node must be away for all of d
 	for _, i := range nodes {
 		bed.Servers[i].Restart()
 	}
@@ -155,7 +155,7 @@ var Faults = []Fault{
 		nodes := bed.some(random, 1+random.IntN(len(bed.Servers)))
 		bed.each(nodes, func(i int) { bed.Proxies[i].HoldRequests(true) })
 		pause(ctx, between(random, bed.TTL/4, bed.TTL))
-		bed.each(nodes, func(i int) { bed.Proxies[i].Cut() }) // what comes next, the release too, has another connection
+		bed.each(nodes, func(i int) { bed.Proxies[i].Cut() }) // later commands, the release too, use another connection
 		pause(ctx, between(random, 0, bed.TTL/2))
 		bed.each(nodes, func(i int) { bed.Proxies[i].HoldRequests(false) })
 	}},

@@ -20,7 +20,7 @@ var fencedHolds = flag.Int64("nemesis.fences", 4_000, "holds for which fences ar
 
 // Row 13: acquisitions are held back on their way and land late, while 16 contenders of
 // four processes take locks, release them, or let them expire. Fences are unique and in
-// order, and a register that refuses what is below the highest fence loses no update.
+// order, and a register that refuses writes below the highest fence loses no update.
 func TestFencesAreUniqueAndInOrderAmongStragglers(t *testing.T) {
 	const shortTTL = 100 * ms
 	bed := NewTestbed(t, 5, shortTTL)

@@ -21,17 +21,17 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// nodesOfHolder, when set, makes the test binary a holder that is to be stopped.
-// It looks at its lock when the file wentOn exists.
+// nodesOfHolder, when set, makes the test binary a holder, which the test stops. It looks
+// at its lock when the file wentOn exists.
 const (
 	nodesOfHolder = "NEMESIS_HOLDER_NODES"
 	wentOn        = "NEMESIS_HOLDER_WENT_ON"
 )
 
-// Row 16: a holder that is stopped for longer than its lock is valid. A rival
-// gets the lock in that time. When the holder goes on it finds at once that
-// it no longer holds the lock, without having to wait for its timers or nodes.
-// What it writes before it looks is beyond any lock, and refused by its fence.
+// Row 16: a holder that is stopped for longer than its lock is valid. A rival gets the
+// lock in that time. When the holder goes on it finds at once that it no longer holds the
+// lock, without having to wait for its timers or nodes. No lock can prevent a write
+// before it looks. The fence refuses such a write.
 func TestAStoppedHolderFindsItsLockGone(t *testing.T) {
 	bed := NewTestbed(t, 5, ttl)
 	urls := redistest.URLs(bed.Proxies)

@@ -28,7 +28,7 @@ const (
 	ttl = 400 * ms
 )
 
-// battle has contenders and faults for some time, and checks everything that can be checked.
+// battle runs contenders and faults for some time, and checks everything that can be checked.
 type battle struct {
 	testbed    *Testbed
 	faults     []Fault // at random
@@ -94,7 +94,7 @@ func (b battle) run(t *testing.T) *history.History {
 	eventually.True(t, "P5: no key is left", func() bool { return bed.Keys() == 0 })
 	t.Logf("no key left %v after Close", time.Since(closed).Round(ms))
 
-	// P4: everything is back to where it was.
+	// P4: there are no more goroutines, descriptors and connections than before.
 	eventually.True(t, "P4: goroutines", func() bool { return runtime.NumGoroutine() <= goroutines }, stacks)
 	// A restarted server may cost the test one or two; each leaked connection of
 	// the contenders would cost one, and there are dozens.
@@ -133,7 +133,7 @@ func stacks() string {
 	return string(buf[:runtime.Stack(buf, true)])
 }
 
-// openFiles names what each descriptor stands for, where the system tells.
+// openFiles names the file of each descriptor, where the system tells it.
 func openFiles(t *testing.T) []string {
 	entries, err := os.ReadDir("/dev/fd")
 	require.NoError(t, err)
@@ -190,8 +190,8 @@ func restarts(name string) Fault {
 // guard is a restart guard for the ttl of a testbed. The clocks of its servers do not jump.
 func guard(bed *Testbed) redlock.Option { return redlock.WithRestartGuard(bed.TTL, bed.TTL/20) }
 
-// A node that may lose its last second may vote twice: the test checks only what does not rest on
-// its memory. With the restart guard it checks everything.
+// A node that may lose its last second may vote twice: the test checks only properties
+// that do not rest on its memory. With the restart guard it checks all.
 func TestRestartsThatMayLoseASecond(t *testing.T) {
 	for name, guarded := range map[string]bool{"without the guard": false, "with the guard": true} {
 		t.Run(name, func(t *testing.T) {

@@ -109,7 +109,7 @@ func (k tick) run(t *testing.T) (won int, took time.Duration) {
 
 // A job that several machines start at the same moment runs on one of them, wherever the
 // nodes are, even if each tries only once.
-func TestOneOfThoseThatTryAtOnceSucceeds(t *testing.T) {
+func TestOneOfSimultaneousAttemptsSucceeds(t *testing.T) {
 	var longest time.Duration
 	for i := range *simTicks {
 		synctest.Test(t, func(t *testing.T) {

@@ -53,7 +53,7 @@ func setAll(ways []*lockertest.Way, trip time.Duration) {
 	}
 }
 
-// spoil gives a call one of five troubles. request and reply bound its delays.
+// spoil gives a call one of five faults. request and reply bound its delays.
 func spoil(f *memnode.Fault, r *rand.Rand, how int, request, reply time.Duration) {
 	switch how {
 	case 0:

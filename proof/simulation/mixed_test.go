@@ -16,8 +16,8 @@ import (
 
 var simMixed = flag.Int("sim.mixed", fewer(100, 10), "histories of Lockers that come and go to simulate")
 
-// Lockers of all kinds come and go, and try in all ways at once: no two of them have a lock
-// at the same time, fences grow, and no key is left where nothing went wrong.
+// Lockers of all kinds come and go, and acquire in all ways at once: no two of them have
+// a lock at the same time, fences grow, and no key is left where nothing went wrong.
 func TestLockersThatComeAndGoShareTheLocks(t *testing.T) {
 	locks, left := 0, 0
 	for i := range *simMixed {
@@ -243,7 +243,7 @@ func (m *mixture) try(life context.Context, l *redlock.Locker) {
 
 func (m *mixture) highestFence() int64 { m.mu.Lock(); defer m.mu.Unlock(); return m.lastFence }
 
-// got checks a lock that a call acquired which began at a time, when before was the highest fence.
+// got checks an acquired lock. The call began at began, when before was the highest fence.
 func (m *mixture) got(lock *redlock.Lock, began time.Time, before int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

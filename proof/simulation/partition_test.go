@@ -25,7 +25,7 @@ type free struct {
 
 func (f *free) waits() { f.mu.Lock(); defer f.mu.Unlock(); f.waiting = time.Now() }
 
-// taken records that a client has the lock, byIt if it is that one.
+// taken records that a client has the lock. byIt reports that it is the measured client.
 func (f *free) taken(byIt bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

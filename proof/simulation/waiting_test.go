@@ -17,7 +17,7 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
-// younger returns the token of a contender that comes after all others.
+// younger returns the token of a contender that came after all other contenders.
 func younger() string { return node.AttemptToken(node.NewAge() + 1<<40) }
 
 // Invariant 12: an attempt that had to wait for its rivals has used up some of its validity.
@@ -183,7 +183,7 @@ func TestAProcessThatWasStoppedQueuesAgain(t *testing.T) {
 }
 
 // Many waiters die with the holder. The last one acquires soon.
-func TestTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
+func TestTheLastWaiterAcquiresSoonThoughEarlierWaitersAreDead(t *testing.T) {
 	var worst time.Duration
 	for _, dead := range []int{5, 20, 40} {
 		lockertest.OverWays(t, func(t *testing.T, stores []*memnode.Backend, open lockertest.FarOpener) {
@@ -202,7 +202,7 @@ func TestTheLastWaiterAcquiresSoonThoughThoseBeforeItAreDead(t *testing.T) {
 			last, _ := open(2 * ms)
 			here := lockertest.WaitFor(last, 10*time.Second)
 			time.Sleep(10 * time.Second)
-			for _, ways := range cut { // their machine is gone
+			for _, ways := range cut { // the machine of these waiters is gone
 				for _, w := range ways {
 					w.Cut()
 				}
@@ -258,8 +258,9 @@ func TestAWaiterThatSeesHalfOfAHolderKeepsQuiet(t *testing.T) {
 	})
 }
 
-// However far the nodes are or bad the ways: at most one contender wins, and no key is left.
-func TestOfThoseThatTryAtOnceOneWinsAtMostAndNoKeyIsLeft(t *testing.T) {
+// However far the nodes are, and however bad the ways: at most one contender wins, and no
+// key is left.
+func TestAtMostOneOfSimultaneousAttemptsWinsAndNoKeyIsLeft(t *testing.T) {
 	for name, worse := range map[string]func(k *tick){
 		"far":   func(k *tick) { k.trip = 150 * ms },
 		"lossy": func(k *tick) { k.trip, k.fault = 5*ms, lossy(rand.New(rand.NewPCG(k.random.Uint64(), 0))) },

@@ -36,7 +36,7 @@ func Start(n int) ([]*Node, error) {
 	return nodes, nil
 }
 
-// URL is the node's address, for redlock.Open. It outlives Stop.
+// URL returns the node's address, for redlock.Open. It is valid after Stop too.
 func (n *Node) URL() string { return n.url }
 
 // Stop kills the node: connections to it are refused. Stopping again does nothing.
@@ -46,8 +46,8 @@ func (n *Node) Stop() {
 	n.server.Close()
 }
 
-// age has keys expire: miniredis leaves the passing of time to its user. A
-// step is what a key may lose too soon, less than a lock's drift allows for.
+// age makes keys expire: in miniredis time passes only when its user says so. A key may
+// expire too early by a step, which is less than the drift that a lock allows for.
 func (n *Node) age(ctx context.Context) {
 	const step = time.Millisecond
 	ticker := time.NewTicker(step)

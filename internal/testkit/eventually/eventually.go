@@ -12,8 +12,8 @@ const Soon = 30 * time.Second
 // True waits until cond holds, and fails the test if it does not within [Soon]. The message names
 // the condition and has the details.
 //
-// It polls on the test's goroutine, so cond may fail the test, and a test that counts
-// goroutines finds no other.
+// It polls on the test's goroutine. So cond may fail the test, and a test that counts
+// goroutines finds no extra one.
 func True(t testing.TB, what string, cond func() bool, details ...func() string) {
 	t.Helper()
 	for end := time.Now().Add(Soon); !cond(); time.Sleep(2 * time.Millisecond) {

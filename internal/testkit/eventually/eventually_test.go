@@ -20,7 +20,7 @@ func TestItWaitsNoLongerThanNeeded(t *testing.T) {
 	})
 }
 
-func TestItFailsTheTestWithTheDetailsWhenItWasInVain(t *testing.T) {
+func TestATimeoutFailsTheTestWithTheDetails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		failed := &failing{TB: t}
@@ -35,7 +35,7 @@ func TestItFailsTheTestWithTheDetailsWhenItWasInVain(t *testing.T) {
 	})
 }
 
-// failing notes what fails it.
+// failing records the messages with which it is failed.
 type failing struct {
 	testing.TB
 	said []string

@@ -1,4 +1,4 @@
-// Package lockertest has Lockers and middleware for tests.
+// Package lockertest provides Lockers and middleware for tests.
 package lockertest
 
 import (

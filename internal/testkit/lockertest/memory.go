@@ -39,7 +39,7 @@ func Stores(n int) []*memnode.Backend {
 	return stores
 }
 
-// Way is the network between one process and a node: each call and each push takes time.
+// Way simulates the network between one process and a node: each call and each push takes time.
 type Way struct {
 	*memnode.Backend
 
@@ -65,7 +65,7 @@ func Ways(stores []*memnode.Backend, trip func() time.Duration) []*Way {
 // Set changes the round trip. It also ends [Way.Cut].
 func (w *Way) Set(trip time.Duration) { w.trip.Store(int64(trip)) }
 
-// Cut has all calls fail and all pushes get lost, until [Way.Set].
+// Cut makes all calls fail and loses all pushes, until [Way.Set].
 func (w *Way) Cut() { w.trip.Store(-1) }
 
 // Do implements node.Backend. A round trip that grows during a call delays its reply.

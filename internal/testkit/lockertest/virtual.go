@@ -29,8 +29,8 @@ func OverNodes(t *testing.T, test func(t *testing.T, stores []*memnode.Backend, 
 	})
 }
 
-// OverWays is [OverNodes] with ways of its own for each process. What is late has five seconds to
-// arrive after the Lockers are closed.
+// OverWays is [OverNodes] with ways of its own for each process. Late commands have five
+// seconds to arrive after the Lockers are closed.
 func OverWays(t *testing.T, test func(t *testing.T, stores []*memnode.Backend, open FarOpener)) {
 	t.Helper()
 	virtual(t, 5*time.Second, func(t *testing.T, stores []*memnode.Backend, closed func(*redlock.Locker) *redlock.Locker) {
@@ -41,8 +41,8 @@ func OverWays(t *testing.T, test func(t *testing.T, stores []*memnode.Backend, o
 	})
 }
 
-// virtual runs a test over three nodes. closed has a Locker closed at its end. The keys are
-// counted late after that.
+// virtual runs a test over three nodes. closed registers a Locker to be closed at its
+// end. The keys are counted late after that.
 func virtual(t *testing.T, late time.Duration, test func(t *testing.T, stores []*memnode.Backend, closed func(*redlock.Locker) *redlock.Locker)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -71,7 +71,7 @@ func virtual(t *testing.T, late time.Duration, test func(t *testing.T, stores []
 	})
 }
 
-// Queued is a policy that leaves it to the queues: it polls once an hour.
+// Queued is a policy that relies on the queues: it polls once an hour.
 var Queued = redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1))
 
 // Patient is a policy that polls every 200 to 300 ms without limit.

@@ -56,9 +56,9 @@ func buildClock(dir string) (lib string, err error) {
 	return lib, nil
 }
 
-// SetClock has the server's wall clock run ahead of the machine's by offset, or
-// behind it, and returns when the server has it so. The server must have been
-// started by [StartWithClocks], and run.
+// SetClock sets the server's wall clock ahead of the machine's by offset, or behind it,
+// and returns when the server sees the new time. The server must have been started by
+// [StartWithClocks], and be running.
 func (s *Server) SetClock(offset time.Duration) {
 	s.t.Helper()
 	s.mu.Lock()
@@ -86,7 +86,7 @@ func (s *Server) SetClock(offset time.Duration) {
 	}
 }
 
-// time is what the server's wall clock says.
+// time returns the time of the server's wall clock.
 func (s *Server) time() (time.Time, error) {
 	reply, err := s.Do("TIME")
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestAServersClockJumpsAndNobodyElses(t *testing.T) {
+func TestTheClockOfOneServerJumpsAndNoOther(t *testing.T) {
 	servers := StartWithClocks(t, 2)
 	s, other := servers[0], servers[1]
 	mustDo(t, s, "SET", "minute", "v", "PX", "60000")

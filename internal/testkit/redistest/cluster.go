@@ -19,7 +19,7 @@ const slots = 16384
 type Cluster struct {
 	t       testing.TB
 	servers []*Server
-	buses   []string // where the servers talk to each other
+	buses   []string // the addresses of the Cluster bus
 }
 
 // StartCluster starts three servers and returns once each of them knows the
@@ -29,8 +29,7 @@ func StartCluster(t testing.TB, args ...string) *Cluster {
 	const masters = 3
 	c := &Cluster{t: t}
 	for range masters {
-		// A node timeout that a loaded machine does not reach: no one is
-		// thought dead who is alive.
+		// A node timeout that a loaded machine does not reach: no live server is taken for dead.
 		s, bus := startWithBus(t, append([]string{
 			"--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "10000",
 		}, args...))
@@ -82,10 +81,10 @@ func startWithBus(t testing.TB, args []string) (s *Server, bus string) {
 	return s, net.JoinHostPort(host, strconv.Itoa(n+10000))
 }
 
-// Servers are the masters.
+// Servers returns the masters.
 func (c *Cluster) Servers() []*Server { return slices.Clone(c.servers) }
 
-// Addrs are the servers' addresses.
+// Addrs returns the servers' addresses.
 func (c *Cluster) Addrs() []string {
 	var addrs []string
 	for _, s := range c.servers {
@@ -94,10 +93,10 @@ func (c *Cluster) Addrs() []string {
 	return addrs
 }
 
-// URL is all of [Cluster.Addrs] as one redis:// URL.
+// URL returns all of [Cluster.Addrs] as one redis:// URL.
 func (c *Cluster) URL() string { return manyURL(c.Addrs()) }
 
-// Slot is the slot of key, as the first server that answers says.
+// Slot returns the slot of key, according to the first server that answers.
 func (c *Cluster) Slot(key string) int {
 	c.t.Helper()
 	for _, s := range c.servers {
@@ -109,7 +108,7 @@ func (c *Cluster) Slot(key string) int {
 	return 0
 }
 
-// Owner is the server of the slot of key, as the first server that answers says.
+// Owner returns the server of the slot of key, according to the first server that answers.
 func (c *Cluster) Owner(key string) *Server {
 	c.t.Helper()
 	slot := c.Slot(key)
@@ -122,7 +121,7 @@ func (c *Cluster) Owner(key string) *Server {
 	return nil
 }
 
-// KeyOf is a key that begins with prefix and is the server's.
+// KeyOf returns a key that begins with prefix and belongs to the server.
 func (c *Cluster) KeyOf(s *Server, prefix string) string {
 	c.t.Helper()
 	for i := 0; ; i++ {
@@ -154,8 +153,8 @@ func (c *Cluster) owner(asked *Server, slot int) (*Server, error) {
 	return nil, fmt.Errorf("%s: slot %d has no owner", asked.addr, slot)
 }
 
-// BeginMove has the slot of key migrate from its owner to another server: from
-// now on the owner sends clients there for the keys that it does not have.
+// BeginMove starts to migrate the slot of key from its owner to another server: from now
+// on the owner sends clients there for the keys that it does not have.
 func (c *Cluster) BeginMove(key string, to *Server) {
 	c.t.Helper()
 	slot, from := strconv.Itoa(c.Slot(key)), c.Owner(key)
@@ -187,8 +186,8 @@ func (c *Cluster) do(s *Server, args ...string) any {
 	return mustAsk(c.t, s.addr, args...)
 }
 
-// mustAsk is one command, which must not fail. On a loaded machine it may take
-// longer than one probe does.
+// mustAsk runs one command, which must not fail. On a loaded machine it may take longer
+// than the timeout of a probe.
 func mustAsk(t testing.TB, addr string, args ...string) any {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; {
@@ -219,7 +218,7 @@ func until(t testing.TB, what string, cond func() error) {
 	}
 }
 
-// manyURL is several addresses of one deployment as a redis:// URL.
+// manyURL returns several addresses of one deployment as a redis:// URL.
 func manyURL(addrs []string) string {
 	return "redis://" + addrs[0] + "?addr=" + strings.Join(addrs[1:], "&addr=")
 }

@@ -37,8 +37,8 @@ func probe(addr string, args ...string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	// All has been said, so a reset loses nothing, and an oracle asked in a
-	// tight loop does not use up the ports in TIME_WAIT.
+	// The reply has been read, so a reset loses nothing. Without it, an oracle that is
+	// asked in a tight loop would use up the ports in TIME_WAIT.
 	_ = conn.(*net.TCPConn).SetLinger(0)
 	if e, ok := reply.(RESPError); ok {
 		return nil, e
@@ -46,7 +46,7 @@ func probe(addr string, args ...string) (any, error) {
 	return reply, nil
 }
 
-// command is args as a RESP array of bulk strings.
+// command returns args as a RESP array of bulk strings.
 func command(args ...string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "*%d\r\n", len(args))

@@ -7,14 +7,14 @@ import (
 	"syscall"
 )
 
-// dieWithTest has the kernel kill the server when the test binary dies without
-// running its clean-ups, as by a -timeout or SIGKILL.
+// dieWithTest makes the kernel kill the server when the test binary dies without running
+// its clean-ups, as by a -timeout or SIGKILL.
 func dieWithTest() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
 
-// stopped returns nil if the process is in state T. A signal is sent when
-// kill(2) returns, not yet obeyed.
+// stopped returns nil if the process is in state T. When kill(2) returns, the signal has
+// been sent but need not have taken effect.
 func stopped(pid int) error {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

@@ -4,7 +4,8 @@ package redistest
 
 import "syscall"
 
-// dieWithTest has no equal here: the clean-ups have to do.
+// dieWithTest does nothing: this system cannot kill a child with its parent, so only the
+// clean-ups end the server.
 func dieWithTest() *syscall.SysProcAttr { return nil }
 
 func stopped(int) error { return nil }

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// Proxy is a TCP proxy in front of one server. Its faults are switched at any
-// moment, from any goroutine, and hold for the connections in use as for new
-// ones. Faults combine; bytes always keep their order.
+// Proxy is a TCP proxy in front of one server. Its faults can be switched at any moment,
+// from any goroutine, and apply to open connections and to new ones. Faults combine;
+// bytes always keep their order.
 type Proxy struct {
 	t      testing.TB
 	target string
@@ -26,8 +26,8 @@ type Proxy struct {
 	closed bool
 }
 
-// NewProxy listens on a free loopback port and passes what comes to target.
-// When the test ends it is closed, with its connections and goroutines.
+// NewProxy listens on a free loopback port and forwards connections to target. When the
+// test ends it is closed, with its connections and goroutines.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
 	ln, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -40,10 +40,10 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	return p
 }
 
-// Addr is the host:port the proxy listens on.
+// Addr returns the host:port that the proxy listens on.
 func (p *Proxy) Addr() string { return p.ln.Addr().String() }
 
-// URL is [Proxy.Addr] as a redis:// URL.
+// URL returns [Proxy.Addr] as a redis:// URL.
 func (p *Proxy) URL() string { return "redis://" + p.Addr() }
 
 // Delay holds each chunk for that long. It adds latency and does not limit the
@@ -143,7 +143,7 @@ const (
 	replies
 )
 
-// faults is the weather of a proxy. The zero value is fine weather.
+// faults are the faults of a proxy that are switched on. The zero value is none.
 type faults struct {
 	refuse    bool
 	blackHole bool
@@ -154,7 +154,7 @@ type faults struct {
 	budget    *int    // CutAfterReplyBytes, while armed
 }
 
-// change applies f under the lock and has every waiting stream look again.
+// change applies f under the lock and makes every waiting stream check again.
 func (p *Proxy) change(f func(*faults)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -235,7 +235,7 @@ type link struct {
 	loseReply bool // CutAfterRequest has seen its request
 }
 
-// stream is one direction of a link: what was read and has not been sent.
+// stream is one direction of a link: the bytes that were read and have not been sent.
 type stream struct {
 	queue []chunk
 	last  time.Time     // when Dribble let the last byte through
@@ -258,7 +258,7 @@ func (s *stream) notify() {
 	}
 }
 
-// read queues what comes from src until it ends.
+// read queues the bytes from src until src ends.
 func (l *link) read(src *net.TCPConn, dir direction) {
 	buf := make([]byte, 64<<10)
 	for {
@@ -278,7 +278,7 @@ func (l *link) push(dir direction, c chunk) {
 	defer l.p.mu.Unlock()
 	switch {
 	case l.ctx.Err() != nil:
-		// There is no client to pass it to. The server's end is the link's.
+		// The client is gone. When the server closes its side, the link ends.
 		if dir == replies && c.end != nil {
 			l.close(false)
 		}
@@ -383,8 +383,8 @@ func (l *link) next(dir direction) (c chunk, ok bool) {
 	return chunk{}, false
 }
 
-// take removes what the faults let pass now. If that is nothing, wait says how
-// long until there is something, or is zero if only a change can tell.
+// take removes what the faults let pass now. If nothing may pass, wait is the time until
+// something may, or zero if that depends on a change of the faults.
 func (l *link) take(dir direction) (c chunk, wait time.Duration, ok bool) {
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()

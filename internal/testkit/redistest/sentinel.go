@@ -11,11 +11,11 @@ import (
 	"testing"
 )
 
-// MasterSet is what the Sentinels call the master they watch.
+// MasterSet is the name under which the Sentinels watch the master.
 const MasterSet = "mymaster"
 
-// The Sentinels agree that the master is down when it has not answered for
-// downAfter: well above what a loaded machine makes of a reply.
+// The Sentinels agree that the master is down when it has not answered for downAfter,
+// which is far longer than a reply takes on a loaded machine.
 const downAfter = "1500"
 
 // Sentinel is a master, two replicas, and three Sentinels, of which two have to
@@ -48,7 +48,7 @@ func StartSentinel(t testing.TB, args ...string) *Sentinel {
 	return s
 }
 
-// Addrs are the addresses of the Sentinels.
+// Addrs returns the addresses of the Sentinels.
 func (s *Sentinel) Addrs() []string {
 	var addrs []string
 	for _, w := range s.watchers {
@@ -57,10 +57,10 @@ func (s *Sentinel) Addrs() []string {
 	return addrs
 }
 
-// URL is all of [Sentinel.Addrs], with the master's name, as one redis:// URL.
+// URL returns all of [Sentinel.Addrs], with the master's name, as one redis:// URL.
 func (s *Sentinel) URL() string { return manyURL(s.Addrs()) + "&master_set=" + MasterSet }
 
-// Sentinels are the Sentinels, to be asked directly; they cannot be restarted.
+// Sentinels returns the Sentinels, to be asked directly. They cannot be restarted.
 func (s *Sentinel) Sentinels() []*Server {
 	var servers []*Server
 	for _, w := range s.watchers {
@@ -69,12 +69,11 @@ func (s *Sentinel) Sentinels() []*Server {
 	return servers
 }
 
-// Servers are those that hold data, the first master in front.
+// Servers returns the servers that hold data, the first master in front.
 func (s *Sentinel) Servers() []*Server { return slices.Clone(s.servers) }
 
-// Master is the server that all the Sentinels say is the master, and that
-// says so too. It waits for that: after [Sentinel.KillMaster], until the
-// failover is done.
+// Master returns the server that all Sentinels, and the server itself, say is the master.
+// It waits until they agree: after [Sentinel.KillMaster], until the failover is done.
 func (s *Sentinel) Master() *Server {
 	s.t.Helper()
 	var master *Server
@@ -123,9 +122,8 @@ func (s *Sentinel) KillMaster() *Server {
 	return master
 }
 
-// CutReplication ends the replication for good, as a partition between the
-// servers would: what is written to the master from now on is on it alone. The
-// replicas stay fit to be promoted.
+// CutReplication ends the replication for good, as a partition between the servers would:
+// writes to the master stay on it alone from now on. The replicas can still be promoted.
 func (s *Sentinel) CutReplication() {
 	s.t.Helper()
 	master := s.Master()
@@ -195,11 +193,11 @@ func startWatcher(t testing.TB, host, port, ask string) *watcher {
 	if err != nil {
 		t.Fatalf("redistest: Sentinel: %v", err)
 	}
-	// What is every second or every ten by default, and makes a failover slow;
-	// and a Sentinel that was not run for a while is to go on at once, not in
-	// half a minute. Not PING-PERIOD: a replica last heard of five of them ago
-	// is not promoted, and in a failover it is asked once a second only. Before
-	// Redis 7 it all stays as it is, and takes longer.
+	// Intervals that are a second or ten by default, and make a failover slow. And a
+	// Sentinel that was not scheduled for a while must go on at once, not after half a
+	// minute. Not PING-PERIOD: a replica last heard of five of them ago is not promoted,
+	// and in a failover it is asked once a second only. Before Redis 7 it all stays as it
+	// is, and takes longer.
 	if !AtLeast(t, 7, 0) {
 		return w
 	}
@@ -239,7 +237,7 @@ func (w *watcher) start(bin, dir, host, port string) (err error) {
 	return fmt.Errorf("%s on %s does not serve: %w\n%s", bin, w.addr, err, out)
 }
 
-// state is what the Sentinel knows of the master.
+// state returns what the Sentinel knows of the master.
 func (w *watcher) state() (map[string]string, error) {
 	reply, err := probe(w.addr, "SENTINEL", "MASTER", MasterSet)
 	if err != nil {
@@ -248,7 +246,7 @@ func (w *watcher) state() (map[string]string, error) {
 	return pairs(reply), nil
 }
 
-// pairs is an array of keys and values as a map.
+// pairs returns an array of keys and values as a map.
 func pairs(reply any) map[string]string {
 	m := make(map[string]string)
 	for pair := range slices.Chunk(reply.([]any), 2) {

@@ -96,10 +96,10 @@ func startN(t testing.TB, n int, args []string, prepare func(*Server) error) []*
 	return servers
 }
 
-// Addr is the server's host:port. It outlives a [Server.Restart].
+// Addr returns the server's host:port, which a [Server.Restart] keeps.
 func (s *Server) Addr() string { return s.addr }
 
-// URL is [Server.Addr] as a redis:// URL.
+// URL returns [Server.Addr] as a redis:// URL.
 func (s *Server) URL() string { return "redis://" + s.addr }
 
 // URLs returns the URLs of servers, proxies or deployments.
@@ -111,7 +111,7 @@ func URLs[N interface{ URL() string }](nodes []N) []string {
 	return urls
 }
 
-// Dir is the server's working directory, where its files go.
+// Dir returns the server's working directory, which has its files.
 func (s *Server) Dir() string { return s.dir }
 
 // Kill ends the process by SIGKILL, paused or not, and returns when it is gone.
@@ -134,7 +134,7 @@ func (s *Server) Restart() {
 		if err == nil {
 			return
 		}
-		// Its clients know this port, so there is no choosing another.
+		// Its clients know this port, so the server cannot use another.
 		if !errors.Is(err, errPortTaken) || time.Now().After(deadline) {
 			s.t.Errorf("redistest: restart: %v", err)
 			return
@@ -263,8 +263,8 @@ func (s *Server) start() error {
 	return fmt.Errorf("%s on %s does not serve: %w\n%s", s.bin, s.addr, err, out)
 }
 
-// serving tells whether the server answers, and is ours: on a port taken by
-// another test, another program's Redis would answer PING just as well.
+// serving returns nil if the server answers, and is ours: on a port taken by another
+// test, another program's Redis would answer PING just as well.
 func (s *Server) serving(pid int) error {
 	if _, err := s.Do("PING"); err != nil {
 		return err
@@ -389,8 +389,8 @@ func binary() (string, error) {
 		"run make deps, which installs one, or set REDIS_SERVER to its binary", first)
 }
 
-// AtLeast tells whether the server that [Start] runs has this version or a later
-// one: of Redis, or Valkey's or Redict's own, which went on from 7.2.
+// AtLeast reports whether the server that [Start] runs has this version or a later one:
+// of Redis, or Valkey's or Redict's own, which went on from 7.2.
 func AtLeast(t testing.TB, major, minor int) bool {
 	t.Helper()
 	bin, err := binary()

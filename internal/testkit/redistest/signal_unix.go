@@ -4,7 +4,7 @@ package redistest
 
 import "syscall"
 
-// What pauses a process, and has it go on.
+// The signals that pause a process and resume it.
 const (
 	sigstop = syscall.SIGSTOP
 	sigcont = syscall.SIGCONT

@@ -18,16 +18,16 @@ import (
 	"time"
 )
 
-// TLSServer is a [Server] that listens on a second port too, with TLS, where it
-// wants a certificate of its clients. The first port stays the oracle's.
+// TLSServer is a [Server] that also listens on a second port, with TLS, where it requires
+// client certificates. The oracle uses the first port.
 type TLSServer struct {
 	*Server
 	addr string
 	ca   authority
 }
 
-// StartTLS is [Start] for a server with TLS. All its certificates are made for
-// it alone, and are for 127.0.0.1.
+// StartTLS is [Start] for a server with TLS. Its certificates are made for this server
+// alone, and for 127.0.0.1.
 func StartTLS(t testing.TB, args ...string) *TLSServer {
 	t.Helper()
 	dir := t.TempDir()
@@ -48,11 +48,11 @@ func StartTLS(t testing.TB, args ...string) *TLSServer {
 	return s
 }
 
-// TLSAddr is the host:port where the server speaks TLS.
+// TLSAddr returns the host:port where the server speaks TLS.
 func (s *TLSServer) TLSAddr() string { return s.addr }
 
-// TLSConfig is that of a client which trusts the server, and which the server
-// trusts. Without its Certificates the server refuses it.
+// TLSConfig returns the configuration of a client that trusts the server, and that the
+// server trusts. Without its Certificates the server refuses the client.
 func (s *TLSServer) TLSConfig(t testing.TB) *tls.Config {
 	t.Helper()
 	cert, err := s.ca.issue("client")
@@ -151,7 +151,7 @@ func (a authority) issue(name string) (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
 }
 
-// write puts what a server needs into dir.
+// write writes the certificates and the key of a server to dir.
 func (a authority) write(dir string) error {
 	cert, err := a.issue("server")
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package syncbuf has a buffer for the output of a program under test.
+// Package syncbuf provides a buffer for the output of a program under test.
 package syncbuf
 
 import (
