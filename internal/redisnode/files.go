@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -166,16 +165,14 @@ const mostBytes = 16 << 20
 // readFile returns the text of a file, or why it cannot be read.
 func readFile(name string) (text []byte, reason string) {
 	info, err := os.Stat(name)
-	if err == nil && !info.Mode().IsRegular() {
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
 		return nil, fileName(name) + " is not a regular file: must be a PEM file"
-	}
-	var file *os.File
-	if err == nil {
-		file, err = os.Open(name)
-	}
-	if err == nil {
-		defer file.Close()
-		text, err = io.ReadAll(io.LimitReader(file, mostBytes))
+	case info.Size() > mostBytes:
+		return nil, fileName(name) + " is too large: must be a PEM file"
+	default:
+		text, err = os.ReadFile(name) //nolint:gosec // the caller names the file
 	}
 	if err != nil {
 		if path := (*fs.PathError)(nil); errors.As(err, &path) {
