@@ -62,10 +62,20 @@ func (ns *nodes) holders(key, value string) int {
 	return n
 }
 
-// empty reports whether no node has a key. A key that lives for 1 ms does not count: the proof
-// that a connection honours SET with GET (redisnode's verify) sets one if the lock's key has been
-// released since.
+// empty reports whether no node has any key.
 func (ns *nodes) empty() bool {
+	for _, s := range ns.servers {
+		if len(s.Keys(ns.t)) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// released reports whether no node has a key that lives for longer than 1 ms. The proof that a
+// connection honours SET with GET (redisnode's verify) sets such a key if the lock's own has been
+// released by then.
+func (ns *nodes) released() bool {
 	for _, s := range ns.servers {
 		for _, key := range s.Keys(ns.t) {
 			reply, err := s.Do("PTTL", key)

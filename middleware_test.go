@@ -200,7 +200,7 @@ func TestMiddlewareMayRefuse(t *testing.T) {
 
 	_, err := ns.open(refuse(redlock.OpAcquire)).TryAcquire(t.Context(), "k", time.Minute)
 	require.Equal(t, refusal, err)
-	require.True(t, ns.empty())
+	require.True(t, ns.released())
 
 	err = redlock.Do(t.Context(), ns.open(refuse(redlock.OpHold)), "k", time.Minute, func(context.Context) error {
 		t.Error("fn ran")

@@ -25,7 +25,7 @@ func TestPingTellsOfEachNode(t *testing.T) {
 		require.NoError(t, s.Err)
 		require.Positive(t, s.Took)
 	}
-	require.True(t, ns.empty())
+	require.True(t, ns.released())
 
 	ns.proxies[2].Refuse(true)
 	eventually.True(t, "one node does not answer", func() bool {
