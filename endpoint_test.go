@@ -381,3 +381,75 @@ func TestFilesOfTLSThatCannotBeUsedAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// What a server lacks is said at the first use, with what needs it.
+func TestWhatAServerLacksIsSaidWithWhatNeedsIt(t *testing.T) {
+	without := func(command string) *redistest.Server { return redistest.Start(t, "--rename-command", command, "") }
+	refuses := func(s *redistest.Server, url, want string, opts ...redlock.Option) {
+		t.Helper()
+		l := lockertest.Open(t, []string{url}, append(opts, redlock.WithNodeTimeout(eventually.Soon))...)
+		for range 2 {
+			_, err := l.TryAcquire(t.Context(), "k", time.Minute)
+			require.ErrorIs(t, err, redlock.ErrNoQuorum)
+			require.ErrorContains(t, err, s.Addr()+": ")
+			require.ErrorContains(t, err, want)
+		}
+		_, held := s.Get(t, "k")
+		require.False(t, held)
+	}
+	for _, command := range []string{"EVAL", "EVALSHA"} {
+		s := without(command)
+		refuses(s, s.URL(), `with "k": unknown command '`+command+"' (every lock needs EVALSHA and EVAL: nothing works without them)")
+	}
+	s := redistest.Start(t)
+	for denial, want := range map[string]string{
+		"-evalsha": "(every lock needs EVALSHA and EVAL: nothing works without them)",
+		"-info":    "(WithRestartGuard needs INFO in scripts; without that option locks, queues and fences work)",
+		"-time":    "(WithRestartGuard needs TIME in scripts; without that option locks and fences work, and waits poll)",
+	} {
+		must(t, s, "ACL", "SETUSER", "app", "reset", "on", ">secret", "~*", "&*", "+@all", denial)
+		url := "redis://app:secret@" + s.Addr()
+		refuses(s, url, want, redlock.WithRestartGuard(time.Minute, 0))
+		if denial == "-info" {
+			ctx, cancel := context.WithTimeout(t.Context(), 500*ms)
+			_, err := lockertest.Open(t, []string{url}, redlock.WithRestartGuard(time.Minute, 0)).Acquire(ctx, "k", time.Minute)
+			cancel()
+			require.ErrorContains(t, err, want, "a wait that ends says so too")
+			kind, failure := waitOnce(t, url, time.Hour)
+			require.Equal(t, redlock.WaitGranted, kind)
+			require.NoError(t, failure)
+		}
+	}
+
+	s = without("TIME")
+	kind, failure := waitOnce(t, s.URL(), 50*ms)
+	require.Equal(t, redlock.WaitPolled, kind)
+	require.ErrorContains(t, failure, "(queues need TIME in scripts; without them waits poll)")
+	for _, query := range []string{"", "?protocol=2"} { // a server before Redis 6 does not know HELLO
+		kind, failure = waitOnce(t, without("HELLO").URL()+query, time.Hour)
+		require.Equal(t, redlock.WaitGranted, kind)
+		require.NoError(t, failure)
+	}
+}
+
+// waitOnce waits for a fenced lock that another Locker holds, and tries again after each pause.
+// It returns how the wait ended, and why no queue served it.
+func waitOnce(t *testing.T, url string, pause time.Duration) (kind redlock.WaitKind, failure error) {
+	t.Helper()
+	l := lockertest.Open(t, []string{url}, redlock.WithFence(), redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		err := next(ctx, op)
+		kind, failure = op.Wait, op.QueueErr
+		return err
+	})))
+	held, err := lockertest.Open(t, []string{url}).TryAcquire(t.Context(), "k", time.Minute)
+	require.NoError(t, err)
+	released := make(chan error, 1)
+	time.AfterFunc(200*ms, func() { released <- held.Release(context.Background()) })
+	ctx, cancel := context.WithTimeout(t.Context(), eventually.Soon)
+	defer cancel()
+	lock, err := l.Acquire(ctx, "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(pause, 0, -1)))
+	require.NoError(t, err)
+	require.NoError(t, <-released)
+	require.NoError(t, lock.Release(t.Context()))
+	return kind, failure
+}

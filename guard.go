@@ -17,8 +17,8 @@ import (
 // Without it, a node that crashes and comes back without its last writes votes twice: two
 // clients can hold one lock. The guard sees restarts, failovers to a replica, and FLUSHALL:
 // each node keeps a marker in the key redlock:guard, which names the run of the server and the
-// history of its data. The guard needs the command INFO, and servers or Sentinel groups as
-// nodes: a Cluster is an error.
+// history of its data. The guard needs the commands INFO and TIME in scripts, which some
+// hosted services refuse, and servers or Sentinel groups as nodes: a Cluster is an error.
 //
 // A node in quarantine counts as failed, and its error is a [QuarantineError]. New nodes
 // are in quarantine too: see [Locker.TrustNodes].

@@ -24,8 +24,9 @@ import (
 //	redis://sentinel:port?master_set=name      one Sentinel group
 //
 // The URLs are those of [rueidis.ParseURL]. Special characters in a user name or a password
-// must be percent-encoded. Passwords that expire come from [WithCredentials]. For anything
-// else, make clients with Tune and use [New].
+// must be percent-encoded. Passwords that expire come from [WithCredentials]. Where a server
+// has only RESP2, ?protocol=2 asks for that: locks, queues and fences work over it too. For
+// anything else, make clients with Tune and use [New].
 //
 // With rediss://, all servers of a Cluster or a Sentinel group are dialled with TLS, Sentinels
 // included. A server's certificate must be for the host name by which it is dialled, which is

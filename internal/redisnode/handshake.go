@@ -139,7 +139,7 @@ func (e *handshakeError) Error() string {
 	if e.said != "" {
 		return e.said
 	}
-	return fmt.Sprintf("the server closed the connection without replying: %v", e.err)
+	return fmt.Sprintf("the server closed the connection without replying: %v (it may expect TLS, or be a proxy that must answer HELLO, if only that it is an unknown command)", e.err)
 }
 
 func (e *handshakeError) Unwrap() error { return e.err }

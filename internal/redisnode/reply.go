@@ -55,6 +55,9 @@ func (s *Redis) judge(c *node.Command, able *ability, seen shown, answer error) 
 	case isRedirection(answer):
 		c.Err = s.isOfCluster(c.Err)
 	}
+	if lacks := lacking(c, sent, answer); lacks != "" {
+		c.Err = fmt.Errorf("%w (%s)", c.Err, lacks)
+	}
 	switch {
 	case surelyNotRun(answer):
 		c.Err = node.NotRun(c.Err)

@@ -53,10 +53,12 @@ func inScript(text string) bool {
 }
 
 // isDenialInScript reports whether a server's error denies a command in a script, in the words
-// of Redis 6, 7.0 or 7.2.
+// of Redis 6, 7.0 or 7.2. The last are those for a command that no script may run, which hosted
+// services use for INFO.
 func isDenialInScript(text string) bool {
 	return strings.Contains(text, "The user executing the script can't ") || strings.Contains(text, "ACL failure in script: ") ||
-		strings.Contains(text, "Unknown Redis command called from ")
+		strings.Contains(text, "Unknown Redis command called from ") ||
+		strings.Contains(text, "This Redis command is not allowed from script")
 }
 
 func isUnknownCommand(text string) bool {
@@ -165,7 +167,8 @@ func dialError(err error) error {
 		return errDialTimeout
 	}
 	if text, code := answered(err); code == "NOPROTO" || strings.Contains(text, "HELLO") && !isUnknownCommand(text) {
-		return fmt.Errorf("HELLO was refused: %w (a proxy? it must pass HELLO on, or answer that it is an unknown command, as servers before Redis 6 do; or connect to the server itself)", discreet(err))
+		return fmt.Errorf("HELLO was refused: %w (for RESP2, over which locks, queues and fences work too, add ?protocol=2 to the URL, or set AlwaysRESP2; "+
+			"that sends HELLO 2: a proxy must pass HELLO on, or answer that it is an unknown command, as servers before Redis 6 do; or connect to the server itself)", discreet(err))
 	}
 	return discreet(err)
 }

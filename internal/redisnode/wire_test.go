@@ -175,6 +175,7 @@ func TestAProxyThatRefusesHELLOIsNamedAsThat(t *testing.T) {
 			s.Close()
 			require.ErrorIs(t, err, node.ErrNotConnected)
 			require.ErrorContains(t, err, "not connected: HELLO was refused: "+strings.TrimPrefix(said, "ERR "))
+			require.ErrorContains(t, err, "for RESP2, over which locks, queues and fences work too, add ?protocol=2 to the URL, or set AlwaysRESP2")
 			require.ErrorContains(t, err, "connect to the server itself")
 		}
 	}
@@ -187,6 +188,7 @@ func TestAServerThatClosesWithoutAWordIsToldSo(t *testing.T) {
 	err := s.Do(t.Context(), []node.Command{{Kind: node.Acquire, Claim: node.NewClaim([]string{"k"}, "token", 1), TTL: time.Minute}})
 	s.Close()
 	require.ErrorContains(t, err, "not connected: the server closed the connection without replying: ")
+	require.ErrorContains(t, err, "it may expect TLS, or be a proxy that must answer HELLO, if only that it is an unknown command")
 	require.ErrorIs(t, err, node.ErrNotConnected)
 }
 
