@@ -168,8 +168,8 @@ func (l *Locker) Acquire(ctx context.Context, key string, ttl time.Duration, opt
 }
 
 // TryAcquire is [Locker.Acquire] with a single attempt. Of several attempts at the same
-// moment for a free lock, one succeeds: if the nodes' votes are split, the oldest attempt
-// wins, within a few round trips and the node timeout ([WithNodeTimeout]).
+// moment for a free lock, one succeeds: if the nodes' votes are split, the attempts settle
+// them by age, within a few round trips and the node timeout ([WithNodeTimeout]).
 func (l *Locker) TryAcquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl}, opts)
 }

@@ -315,7 +315,7 @@ func TestTheACLForFencesAndTheGuardOfSecurityMdIsEnoughAndMinimal(t *testing.T) 
 func TestAWrongPasswordIsAnErrorThatDoesNotRepeatIt(t *testing.T) {
 	s := redistest.Start(t)
 	must(t, s, aclLine(t, aclServer)...)
-	for _, user := range []string{"redlock", "nobody"} {
+	for _, user := range []string{"redlock", "unknown"} {
 		l := lockertest.Open(t, []string{"redis://" + user + ":hunter2-hunter2@" + s.Addr()})
 		_, err := l.TryAcquire(t.Context(), "lock:k", time.Minute)
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)
