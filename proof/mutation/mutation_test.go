@@ -312,7 +312,7 @@ var mistakes = []mistake{
 		test("./internal/redisnode", "TestACommandThatGoesOverANewConnectionIsNoVoteByNilAlone|TestScriptsAreProvenAgainOnANewConnection"), "Should not be: 0x1"},
 	{"a plain SET before any script has succeeded", "internal/redisnode/command.go",
 		"c.IsPlain() && p != unproven", "c.IsPlain()",
-		test("./internal/redisnode", "TestAServerWithoutScriptsRefusesTheFirstAcquire"), "its own: [EVAL EVALSHA]"},
+		test("./internal/redisnode", "TestAServerWithoutScriptsRefusesTheFirstAcquire"), ": [EVAL EVALSHA]"},
 	{"scripts are taken for proven although they are denied", "internal/redisnode/reply.go",
 		"if sent == asScript { // a plain", "if false { // a plain",
 		test("./internal/redisnode", "TestAUserThatMayNoLongerRunScriptsTakesNoKey"), "TestAUserThatMayNoLonger"},
