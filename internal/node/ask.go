@@ -63,7 +63,7 @@ func (n *Node) admit(c *Command) (dropped []Command, err error) {
 	switch {
 	case n.closed:
 		return nil, errClosed
-	case c.Kind == Join && !n.queue:
+	case c.Kind == Join && !n.Queues(c.Claim.Keys[0]):
 		return nil, unasked(ErrNoPush)
 	}
 	s := n.server(name)

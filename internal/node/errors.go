@@ -25,6 +25,9 @@ var ErrNotConnected = errors.New("not connected")
 // ErrNoPush is the error of a deployment that cannot tell waiters of grants.
 var ErrNoPush = errors.New("the deployment cannot push")
 
+// ErrMoved is the error of a subscription that another server has to serve.
+var ErrMoved = errors.New("another server has the channel")
+
 // ErrUnasked marks the error of a node that was left out, because there was nothing to ask it.
 var ErrUnasked = errors.New("not asked")
 
@@ -33,6 +36,9 @@ func NotRun(err error) error { return marked{err, ErrNotRun} }
 
 // NotConnected returns err marked as ErrNotConnected, with a text that says so.
 func NotConnected(err error) error { return notConnected{err} }
+
+// NoPush returns err marked as ErrNoPush, with err's text.
+func NoPush(err error) error { return marked{err, ErrNoPush} }
 
 func unasked(err error) error { return marked{err, ErrUnasked} }
 

@@ -28,7 +28,6 @@
 package waitqueue
 
 import (
-	"context"
 	"crypto/rand"
 	"sync"
 	"time"
@@ -42,10 +41,9 @@ import (
 type Queue struct {
 	clock    *clock.Clock
 	nodes    *node.Nodes
-	enabled  bool         // enough nodes keep queues for a candidate to win
 	handoffs int          // hand-overs per batch
 	floor    func() int64 // returns a lower bound for a fence
-	channel  string       // where the nodes push votes for this Queue
+	nonce    string       // names the channels where the nodes push votes for this Queue
 	listener listener
 
 	// mu guards what follows, and everything in each localQueue, Waiter and candidate. A
@@ -59,6 +57,7 @@ type Queue struct {
 	local      map[string]*localQueue // by key
 	candidates map[string]*candidate  // by token
 	trips      []trip                 // by node
+	mute       []muteness             // by node
 	closed     bool
 	warned     bool // Waiter.Failure has returned an error
 }
@@ -71,27 +70,24 @@ func New(c *clock.Clock, nodes *node.Nodes, handoffs int, floor func() int64) *Q
 		nodes:      nodes,
 		handoffs:   handoffs,
 		floor:      floor,
-		channel:    "redlock:" + rand.Text(),
+		nonce:      rand.Text(),
 		held:       make(map[string]*node.Claim),
 		local:      make(map[string]*localQueue),
 		candidates: make(map[string]*candidate),
 		trips:      make([]trip, nodes.Len()),
+		mute:       make([]muteness, nodes.Len()),
 	}
-	queues := 0
-	for _, n := range nodes.All() {
-		if n.Queues() {
-			queues++
-		}
-	}
-	q.enabled = queues >= q.need()
 	q.idle.L = &q.mu
-	q.listener.queue = q
-	q.listener.ctx, q.listener.stop = context.WithCancel(context.Background()) //nolint:fatcontext // the root of the subscriptions
+	q.listener.init(q)
 	return q
 }
 
-// Enabled reports whether enough nodes keep queues for a waiter to be granted a key.
-func (q *Queue) Enabled() bool { return q.enabled }
+// Enabled reports whether enough nodes keep a queue for the key for a waiter to be granted it.
+func (q *Queue) Enabled(key string) bool {
+	q.mu.Lock()
+	defer q.unlock()
+	return q.enabled(key)
+}
 
 // Enter adds a waiter that wants the key for ttl. If the options have a floor, the granted
 // claim has a fence. Enter returns an error if the nodes are so far away that a grant for this
@@ -242,16 +238,6 @@ func (q *Queue) heard(i int, p node.Push) {
 	defer q.unlock()
 	if c := q.candidates[p.Token]; c != nil { // otherwise the claim has been given up and is being released
 		c.heard(i, p)
-	}
-}
-
-// rejoin has every candidate join a node again once the listener has subscribed to it: pushes
-// that the node sent before were lost.
-func (q *Queue) rejoin(i int) {
-	q.mu.Lock()
-	defer q.unlock()
-	for _, c := range q.candidates {
-		c.join(1 << i)
 	}
 }
 

@@ -143,9 +143,14 @@ func (c *candidate) reply(i int) quorum.Reply {
 // failure returns an error if too few nodes keep a queue for the candidate to win.
 func (c *candidate) failure() error {
 	failed, err := 0, error(nil)
-	for _, s := range c.states {
+	for i, s := range c.states {
+		switch mute := c.queue.muteSince(i); {
+		case mute != nil:
+			failed, err = failed+1, mute
+		case s.unheard != nil:
+			failed, err = failed+1, s.unheard
 		// A node that is down does not count: it may keep queues when it is back.
-		if s.err != nil && !errors.Is(s.err, node.ErrNotRun) && !errors.Is(s.err, node.ErrUnasked) {
+		case s.err != nil && !errors.Is(s.err, node.ErrNotRun) && !errors.Is(s.err, node.ErrUnasked):
 			failed, err = failed+1, s.err
 		}
 	}
