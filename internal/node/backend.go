@@ -37,9 +37,7 @@ type Channels uint8
 const (
 	NoChannels       Channels = iota // it cannot push: no process waits in a queue
 	ChannelPerLocker                 // a Locker has one channel for all its keys
-	// A Locker has a channel for each key that it waits for, in the key's hash slot: see
-	// KeyChannel.
-	ChannelPerKey
+	ChannelPerKey                    // a Locker has a KeyChannel for each key that it waits for
 )
 
 // Kind is what a Command does.

@@ -63,14 +63,14 @@ func New(index int, name string, backend Backend, queue bool) *Node {
 func (n *Node) Name() string { return n.name }
 
 // Queues reports whether processes that wait for the key wait in a queue here.
-func (n *Node) Queues(key string) bool {
-	switch n.channels {
-	case ChannelPerLocker:
-		return true
-	case ChannelPerKey:
-		return n.backend.Check([]string{key, WaitersKey(key)}) == nil
+func (n *Node) Queues(key string) bool { return n.channels != NoChannels && n.CheckQueue(key) == nil }
+
+// CheckQueue returns why the key cannot have a queue here, if that is because of its name.
+func (n *Node) CheckQueue(key string) error {
+	if n.channels != ChannelPerKey || n.backend.Check([]string{key, Companion(key, Queue)}) == nil {
+		return nil
 	}
-	return false
+	return fmt.Errorf("the queue of key %q would be in another slot of the Cluster than the key: waits poll (for a queue, use a key without braces, or with a hash tag, such as {order:1})", key)
 }
 
 // Channels tells on what channels the node tells waiters of grants.

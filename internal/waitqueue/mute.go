@@ -37,9 +37,11 @@ func (q *Queue) failure(key string) (err error) {
 	if q.enabled(key) {
 		return nil
 	}
-	for i := range q.mute {
+	for i, n := range q.nodes.All() {
 		if mute := q.muteSince(i); mute != nil {
 			err = mute
+		} else if why := n.CheckQueue(key); why != nil {
+			err = fmt.Errorf("node %s: %w", n.Name(), why)
 		}
 	}
 	return err
