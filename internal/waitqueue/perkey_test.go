@@ -198,6 +198,28 @@ func TestAnUnansweredSubscriptionIsToldOf(t *testing.T) {
 	})
 }
 
+// While a slot is migrated no join is answered, and attempts go on, which need the key alone. When
+// it has moved the candidate is granted the key again.
+func TestAttemptsGoOnWhileASlotMoves(t *testing.T) {
+	run(t, 1, func(t *testing.T, w *world) {
+		w.perKey(0)
+		w.hold("k")
+		p := w.process("p", 0)
+		waiter := p.enter("k", ttl, node.ClaimOptions{})
+		time.Sleep(10 * ms)
+		require.True(t, p.Contended("k"))
+		p.change(func(l *link) { l.migrates = true })
+		time.Sleep(2 * usualWindow)
+		require.False(t, p.Contended("k"))
+		require.NoError(t, waiter.Failure(), "it passes")
+		p.change(func(l *link) { l.migrates = false; l.end() })
+		time.Sleep(10 * ms)
+		require.True(t, p.Contended("k"))
+		w.release("k")
+		p.Return("k", p.got(waiter, ms))
+	})
+}
+
 // openChannels returns the number of keys for which the process has subscriptions.
 func (p *process) openChannels() int {
 	p.listener.mu.Lock()

@@ -108,7 +108,7 @@ func (q *Queue) Enter(key string, ttl time.Duration, options node.ClaimOptions) 
 // Contended reports whether this Locker holds the key, or has a candidate for it in the
 // nodes' queues. Then an attempt is pointless: a join takes a free key too, and sets it for
 // no longer than a window. A candidate that cannot win, since too many nodes refuse to keep
-// a queue, does not count.
+// a queue, or move it to another server, does not count.
 func (q *Queue) Contended(key string) bool {
 	q.mu.Lock()
 	defer q.unlock()
@@ -123,7 +123,7 @@ func (q *Queue) Contended(key string) bool {
 		return true
 	}
 	q.updateCandidate(l) // the nodes may be nearer by now
-	return l.candidate != nil && l.candidate.failure() == nil
+	return l.candidate != nil && l.candidate.failure() == nil && !l.candidate.migrating()
 }
 
 // Replies returns what is known of each node without a request. If this Locker holds the key

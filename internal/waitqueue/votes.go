@@ -159,3 +159,16 @@ func (c *candidate) failure() error {
 	}
 	return err
 }
+
+// migrating reports whether so many nodes take no join, since the key's slot is being migrated,
+// that the candidate cannot win. Attempts go on then: they need the lock's key alone. The
+// candidate goes on too, for when the slot has moved.
+func (c *candidate) migrating() bool {
+	failed := 0
+	for _, s := range c.states {
+		if errors.Is(s.err, node.ErrMigrating) {
+			failed++
+		}
+	}
+	return failed > len(c.states)-c.queue.need()
+}

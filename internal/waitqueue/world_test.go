@@ -2,6 +2,7 @@ package waitqueue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -79,6 +80,8 @@ type link struct {
 	deaf  bool          // the answers to joins get lost
 	joins []joined
 
+	migrates bool // joins are refused, as the slot moves
+
 	refusal error                              // of Listen
 	heard   map[string]context.CancelCauseFunc // by channel: ends the subscription
 	subs    []string                           // channels of the subscriptions, in order
@@ -112,7 +115,7 @@ func (l *link) Do(ctx context.Context, batch []node.Command) error {
 	l.gate.pass()
 	defer l.gate.pass()
 	l.mu.Lock()
-	trip, back, cut, deaf := l.trip, l.back, l.cut, l.deaf
+	trip, back, cut, deaf, migrates := l.trip, l.back, l.cut, l.deaf, l.migrates
 	for _, c := range batch {
 		if c.Kind == node.Join {
 			l.joins = append(l.joins, joined{*c.Entry, c.Claim.Token, c.Nonce, time.Now()})
@@ -126,6 +129,12 @@ func (l *link) Do(ctx context.Context, batch []node.Command) error {
 		return node.NotConnected(memnode.ErrDown)
 	}
 	time.Sleep(trip / 2)
+	if migrates && batch[0].Kind == node.Join {
+		for i := range batch {
+			batch[i].Err = node.NotRun(node.Migrating(errors.New("TRYAGAIN")))
+		}
+		return nil
+	}
 	err := l.Backend.Do(ctx, batch)
 	time.Sleep(trip - trip/2 + back)
 	for i := range batch {
