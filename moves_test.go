@@ -2,12 +2,14 @@ package redlock_test
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
 	"github.com/redis-kit/redlock/internal/testkit/eventually"
@@ -24,20 +26,22 @@ type passing struct {
 	workers sync.WaitGroup
 }
 
-// pass has processes take a key in turn until the test stops them. A process waits for the lock in
-// the queue alone, unless other options are given.
+// rarely is for waits that the queue serves: an attempt that no server takes is repeated after it.
+var rarely = redlock.WithRetry(redlock.FixedRetry(time.Second, 0, -1))
+
+// pass has processes take a key in turn until the test stops them.
 func pass(t *testing.T, urls []string, key string, opts ...redlock.LockOption) *passing {
 	t.Helper()
 	p := new(passing)
 	ctx, cancel := context.WithCancel(t.Context())
 	p.stop = cancel
-	t.Cleanup(p.end)
-	for range 3 {
-		l := lockertest.Open(t, urls)
+	lockers := []*redlock.Locker{lockertest.Open(t, urls), lockertest.Open(t, urls), lockertest.Open(t, urls)}
+	t.Cleanup(p.end) // before they are closed
+	for _, l := range lockers {
 		p.workers.Go(func() {
 			for ctx.Err() == nil {
 				began := time.Now()
-				lock, err := l.Acquire(ctx, key, 10*time.Second, append([]redlock.LockOption{lockertest.Queued}, opts...)...)
+				lock, err := l.Acquire(ctx, key, 10*time.Second, append([]redlock.LockOption{rarely}, opts...)...)
 				if ctx.Err() != nil {
 					return
 				}
@@ -112,8 +116,23 @@ func TestWaitersFollowAFailover(t *testing.T) {
 	goOn(alone, among)
 	// What has not been replicated is lost now: alone, a Cluster may grant a lock twice then.
 	alone.end()
-	c.KillMaster(c.Owner("{order}"))
+	holder, waiter := lockertest.Open(t, []string{c.URL()}), lockertest.Open(t, []string{c.URL()})
+	held, err := holder.Acquire(t.Context(), "{order}:held", time.Minute, untilFree)
+	require.NoError(t, err)
+	got := make(chan error, 1)
+	go func() {
+		got <- redlock.Do(t.Context(), waiter, "{order}:held", time.Minute, func(context.Context) error { return nil }, lockertest.Queued)
+	}()
+	eventually.True(t, "it waits", waits(t, c, "{order}:held", 1))
+	old := c.Owner("{order}")
+	eventually.True(t, "the replica has the lock", func() bool { return slices.Contains(c.Replica(old).Keys(t), "{order}:held") })
+	c.KillMaster(old)
 	t.Log("killed")
+	eventually.True(t, "the lock is held where the slot is now", func() bool { return held.Extend(t.Context(), 0) == nil })
+	require.NoError(t, held.Release(t.Context()))
+	released := time.Now()
+	require.NoError(t, <-got)
+	t.Logf("a wait that outlasted the death of the master ended %v after the release", time.Since(released))
 	goOn(among, pass(t, []string{c.URL()}, "{order}"))
 }
 
