@@ -75,7 +75,7 @@ func (l *listener) subscribe(key string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.add(&l.forAll)
-	if len(l.perKey) > 0 && l.queue.nodes.All()[l.perKey[0]].Queues(key) {
+	if len(l.perKey) > 0 && l.queue.nodes.All()[l.perKey[0]].CheckQueue(key) == nil {
 		c := l.forKeys[key]
 		if c == nil {
 			c = &channel{key: key, name: node.KeyChannel(key, l.queue.nonce), nodes: l.perKey}

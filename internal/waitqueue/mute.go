@@ -24,7 +24,7 @@ type muteness struct {
 func (q *Queue) enabled(key string) bool {
 	queues := 0
 	for i, n := range q.nodes.All() {
-		if n.Queues(key) && q.muteSince(i) == nil {
+		if n.CheckQueue(key) == nil && q.muteSince(i) == nil {
 			queues++
 		}
 	}
@@ -40,7 +40,7 @@ func (q *Queue) failure(key string) (err error) {
 	for i, n := range q.nodes.All() {
 		if mute := q.muteSince(i); mute != nil {
 			err = mute
-		} else if why := n.CheckQueue(key); why != nil {
+		} else if why := n.CheckQueue(key); why != nil && why != node.ErrNoPush {
 			err = fmt.Errorf("node %s: %w", n.Name(), why)
 		}
 	}
