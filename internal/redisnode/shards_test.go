@@ -130,3 +130,30 @@ func TestSubscriptionsOfACluster(t *testing.T) {
 	publish(to, one, "e")
 	require.Equal(t, "e", within(t, "a push", e.heard))
 }
+
+// A grant stands once its waiter has been told, whatever fails after that. While a slot is migrated,
+// a script fails where it looks for a queue that has become empty.
+func TestAGrantInAMigrationStands(t *testing.T) {
+	c := redistest.StartCluster(t)
+	s := cluster(t, c)
+	const key = "{order}"
+	from, to := c.Owner(key), c.Servers()[0]
+	if from == to {
+		to = c.Servers()[1]
+	}
+	channel := node.KeyChannel(key, "nonce")
+	e := listen(t, s, channel)
+	within(t, "ready", e.ready)
+	fence := node.ClaimOptions{Floor: 1, Retention: time.Hour}
+	holder, waiter := node.NewClaim([]string{key}, "holder", 1), node.NewClaim([]string{key}, "waiter", 1)
+	for _, claim := range []*node.Claim{holder, waiter} {
+		claim.Ask(fence)
+	}
+	require.Equal(t, node.Done, one(t, s, node.Command{Kind: node.Acquire, Claim: holder, TTL: time.Minute}).Outcome)
+	require.Equal(t, node.Refused, joins(t, s, waiter, channel, time.Minute, 1).Outcome)
+	c.BeginMove(key, to)
+	require.Equal(t, node.Done, one(t, s, node.Command{Kind: node.Leave, Claim: holder}).Outcome)
+	require.Equal(t, "waiter", within(t, "a push", e.heard))
+	owner, _ := from.Get(t, key)
+	require.Equal(t, "waiter", owner)
+}
