@@ -71,13 +71,17 @@ type Command struct {
 	// Of a Join, a Read or an Acquire that is Refused: the token of the key's owner, or
 	// Foreign; empty if that is not known.
 	Owner string
+	// Partial is set where a Backend has run the command key by key. Of an Extend: some keys may
+	// have been set, even if it is Refused; otherwise a refusal has changed nothing. Of a Leave:
+	// the key was released alone, and the claim may still be in its queue.
+	Partial bool
 
 	joiner  Joiner       // of Join: is called with the result
 	handler ReplyHandler // of the others: is called with the result; nil if no caller waits for it
 	until   time.Time    // of a release: the keys have expired by then, if the server's clock is right
 	// Of a release: what the claim may have had here when the command was taken from the
 	// queue.
-	acquired, extended bool
+	acquired, extended, joined bool
 }
 
 // IsPlain reports whether c needs no script. The answer to a plain command may not name the

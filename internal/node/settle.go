@@ -28,8 +28,8 @@ func (s *server) begin(c *Command, now time.Time) bool {
 		c.Outcome, c.Err = Refused, errNoSend
 	case c.expired(now):
 	default:
-		c.acquired, c.extended = p.acquired, p.extended
-		p.acquired, p.extended = false, false
+		c.acquired, c.extended, c.joined = p.acquired, p.extended, p.joined
+		p.acquired, p.extended, p.joined = false, false, false
 		p.phase = sent
 		return true
 	}
@@ -75,7 +75,7 @@ func (s *server) settle(c *Command, now time.Time) {
 		c.Outcome, c.Fence = Done, 0
 	}
 	left := c.Outcome == Done || c.Outcome == Refilled || c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun) ||
-		c.Entry != nil && c.Outcome == Refused // it is in the queue
+		c.Outcome == Refused && (c.Entry != nil || c.Partial) // it is in the queue; or some of the keys were set
 	p.answered(c.Kind, left)
 	if p.phase == done && p.mayHold() && !s.node.closed {
 		s.repeatRelease(c.Claim, p, now)
@@ -86,8 +86,13 @@ func (s *server) settle(c *Command, now time.Time) {
 // settleRelease applies the outcome of a release.
 func (s *server) settleRelease(c *Command, p *nodeState, now time.Time) {
 	if c.Outcome == Unknown {
-		p.acquired, p.extended = p.acquired || c.acquired, p.extended || c.extended
+		p.acquired, p.extended, p.joined = p.acquired || c.acquired, p.extended || c.extended, p.joined || c.joined
 		p.phase = queued
+		s.retryLater(*c)
+		return
+	}
+	if c.Partial && c.joined { // the caller has its answer; the queue may yet grant the key to the claim
+		p.extended, p.joined, p.phase = true, true, queued
 		s.retryLater(*c)
 		return
 	}
