@@ -81,7 +81,7 @@ func (q *Queue) subscribed(i int, key string) {
 // unsubscribed notes that the node has not answered a subscription for the key, though it may
 // answer joins.
 func (q *Queue) unsubscribed(i int, key string, err error) {
-	if key == "" || errors.Is(err, node.ErrNotRun) || errors.Is(err, node.ErrMoved) {
+	if errors.Is(err, node.ErrNotRun) || errors.Is(err, node.ErrMoved) {
 		return
 	}
 	q.mu.Lock()

@@ -58,6 +58,7 @@ type Queue struct {
 	candidates map[string]*candidate  // by token
 	trips      []trip                 // by node
 	mute       []muteness             // by node
+	refusals   refusals
 	closed     bool
 	warned     bool // Waiter.Failure has returned an error
 }
@@ -76,6 +77,7 @@ func New(c *clock.Clock, nodes *node.Nodes, handoffs int, floor func() int64) *Q
 		candidates: make(map[string]*candidate),
 		trips:      make([]trip, nodes.Len()),
 		mute:       make([]muteness, nodes.Len()),
+		refusals:   make(refusals, nodes.Len()),
 	}
 	q.idle.L = &q.mu
 	q.listener.init(q)

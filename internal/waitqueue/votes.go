@@ -149,8 +149,9 @@ func (c *candidate) failure() error {
 			failed, err = failed+1, mute
 		case s.unheard != nil:
 			failed, err = failed+1, s.unheard
-		// A node that is down does not count: it may keep queues when it is back.
-		case s.err != nil && !errors.Is(s.err, node.ErrNotRun) && !errors.Is(s.err, node.ErrUnasked):
+		// A node that is down does not count: it may keep queues when it is back. One that denies
+		// the join does, although it has not run it.
+		case s.err != nil && (errors.Is(s.err, node.ErrDenied) || !errors.Is(s.err, node.ErrNotRun) && !errors.Is(s.err, node.ErrUnasked)):
 			failed, err = failed+1, s.err
 		}
 	}
