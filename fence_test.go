@@ -84,8 +84,8 @@ func TestTheFenceIsThatOfTheLockInFn(t *testing.T) {
 	require.Zero(t, unfenced.Fence())
 	for _, s := range ns.servers {
 		for _, key := range s.Keys(t) {
-			require.NotContains(t, key, "third:fence")
-			require.NotContains(t, key, "{third}:fence", "no counter without WithFence")
+			require.NotContains(t, key, "third:redlock:fence")
+			require.NotContains(t, key, "{third}:redlock:fence", "no counter without WithFence")
 		}
 	}
 }
@@ -344,7 +344,7 @@ func TestAFenceOnAClusterNeedsAKeyThatItsCounterCanBeWith(t *testing.T) {
 	}
 	_, err = l.Acquire(t.Context(), "a}b", time.Minute)
 	require.ErrorContains(t, err, `WithFence: node `)
-	require.ErrorContains(t, err, `key "a}b" and its counter, "{a}b}:fence", are in different slots of a Cluster`)
+	require.ErrorContains(t, err, `key "a}b" and its counter, "{a}b}:redlock:fence", are in different slots of a Cluster`)
 	var failed *redlock.QuorumError
 	require.False(t, errors.As(err, &failed), "it is refused before anything is sent")
 }

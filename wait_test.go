@@ -144,7 +144,7 @@ func TestWithoutAQueueWaitingIsByPauses(t *testing.T) {
 	for name, spoil := range map[string]func(ns *nodes){
 		"a foreign queue": func(ns *nodes) {
 			for _, s := range ns.servers {
-				_, err := s.Do("SET", "k:waiters", "foreign")
+				_, err := s.Do("SET", "{k}:redlock:queue", "foreign")
 				require.NoError(t, err)
 			}
 		},

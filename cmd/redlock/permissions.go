@@ -62,7 +62,7 @@ func permissions(key string, kind group) []permission {
 	case sentinelGroup:
 		all = append(all, permission{forLocks, []string{"ROLE"}})
 	}
-	counter := node.Counter(key)
+	counter := node.Companion(key, node.Fence)
 	all = append(all,
 		permission{forFences, []string{"GET", counter}},
 		permission{forFences, []string{"SET", counter, "-", "XX", "PX", "1"}},

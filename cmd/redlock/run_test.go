@@ -88,7 +88,7 @@ func TestAWaitEndsWithTheLockOrBySignal(t *testing.T) {
 	eventually.True(t, "it queues", func() bool { return len(servers[0].Keys(t)) > 1 })
 	second := begin(t, list(servers), "run", "-wait", "1h", "k", "--", "echo", "never")
 	eventually.True(t, "it queues", func() bool {
-		n, err := servers[0].Do("ZCARD", "k:waiters")
+		n, err := servers[0].Do("ZCARD", "{k}:redlock:queue")
 		return err == nil && n == int64(2)
 	})
 

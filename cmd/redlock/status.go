@@ -119,7 +119,7 @@ func (d deployment) status(ctx context.Context, key string, g restartGuard) node
 	if token, err := client.Do(ctx, client.B().Get().Key(key).Build()).ToString(); err == nil {
 		n.Holder = node.Metadata(token)
 	}
-	if fence, err := client.Do(ctx, client.B().Get().Key(node.Counter(key)).Build()).AsInt64(); err == nil {
+	if fence, err := client.Do(ctx, client.B().Get().Key(node.Companion(key, node.Fence)).Build()).AsInt64(); err == nil {
 		n.Fence = fence
 	}
 	return n

@@ -30,14 +30,14 @@ func (b *Backend) Counters() int {
 func (b *Backend) Counter(key string) int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.counted(node.Counter(key))
+	return b.counted(node.Companion(key, node.Fence))
 }
 
 // Count sets the counter of a key's fences to value.
 func (b *Backend) Count(key string, value int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.count(node.Counter(key), value, time.Hour)
+	b.count(node.Companion(key, node.Fence), value, time.Hour)
 }
 
 func (b *Backend) counted(key string) int64 {
@@ -61,10 +61,10 @@ func (b *Backend) raise(keys []string, options node.ClaimOptions, fence, step in
 		return 0
 	}
 	for _, key := range keys {
-		fence = max(fence, b.counted(node.Counter(key))+step)
+		fence = max(fence, b.counted(node.Companion(key, node.Fence))+step)
 	}
 	for _, key := range keys {
-		b.count(node.Counter(key), fence, options.Retention)
+		b.count(node.Companion(key, node.Fence), fence, options.Retention)
 	}
 	return fence
 }

@@ -58,20 +58,25 @@ func (b *Backend) first(key, skip string) *waiter {
 	return nil
 }
 
-func (b *Backend) grant(key, skip string) bool {
+// grant gives the key to the first waiter that listens, and reports whether a waiter has it or is
+// to come for it. It is granted by a claim of these options.
+func (b *Backend) grant(key, skip string, granter node.ClaimOptions) (granted, awaited bool) {
 	for {
 		w := b.first(key, skip)
 		if w == nil {
-			return false
+			return false, false
+		}
+		if w.options.Quarantine > 0 && granter.Quarantine == 0 && b.tell(w, 0, 0) {
+			return false, true
 		}
 		b.drop(key, w.token)
-		if b.quarantined(w.options.Quarantine) > 0 {
+		if w.options.Quarantine > 0 && granter.Quarantine == 0 || b.quarantined(w.options.Quarantine) > 0 {
 			continue
 		}
 		fence := b.give(key, w.token, w.window, w.options)
 		if b.tell(w, w.number, fence) {
 			b.prepare(key, skip)
-			return true
+			return true, false
 		}
 	}
 }
@@ -140,8 +145,8 @@ func (b *Backend) queued(c *node.Command) node.Outcome {
 	key := c.Claim.Keys[0]
 	c.Held, c.Owner = -1, ""
 	c.Rank = slices.IndexFunc(b.queues[key], func(w *waiter) bool { return w.token == c.Claim.Token })
-	if held, ok := b.keys[key]; ok {
-		c.Held, c.Owner = time.Until(held.expires), held.token
+	if owner, held := b.get(key); held {
+		c.Held, c.Owner = time.Until(b.keys[key].expires), owner
 	}
 	return node.Refused
 }
@@ -167,13 +172,15 @@ func (b *Backend) join(c *node.Command) node.Outcome {
 		return node.Done
 	}
 	b.enter(c)
-	switch {
-	case held:
+	if held {
 		return b.queued(c)
-	case b.first(key, "").token == token, !b.grant(key, token):
-		return b.take(c)
 	}
-	return b.queued(c)
+	if b.first(key, "").token != token {
+		if granted, awaited := b.grant(key, token, c.Claim.Options()); granted || awaited {
+			return b.queued(c)
+		}
+	}
+	return b.take(c)
 }
 
 func (b *Backend) leave(c *node.Command) node.Outcome {
@@ -181,13 +188,13 @@ func (b *Backend) leave(c *node.Command) node.Outcome {
 	owner, held := b.get(key)
 	ours := held && owner == token
 	b.drop(key, token)
-	if ours && !b.grant(key, "") {
+	if !ours {
+		return node.Refused
+	}
+	if granted, _ := b.grant(key, "", c.Claim.Options()); !granted {
 		delete(b.keys, key)
 	}
-	if ours {
-		return node.Done
-	}
-	return node.Refused
+	return node.Done
 }
 
 // options returns the options of a Join: its fence has a floor of its own.

@@ -16,6 +16,8 @@ type Claim struct {
 	Token   string
 	options *claimOptions // set before the claim is first sent; nil for the zero ClaimOptions
 
+	byQueue declaredByQueue
+
 	ended  atomic.Bool
 	states []nodeState // by node; each guarded by its Node's mutex
 	few    [fewNodes]nodeState
@@ -64,9 +66,9 @@ func (c *Claim) Init(keys []string, token string, n int) {
 
 // claimOptions is the ClaimOptions of a claim and, if it has a fence, what follows from them.
 type claimOptions struct {
-	given   ClaimOptions
-	counted []string // the keys, then their counters
-	floor   string
+	given               ClaimOptions
+	toAcquire, toExtend []string // what the scripts declare
+	floor               string
 }
 
 // Ask sets what the claim asks of the nodes. It is called before anything is sent.
@@ -75,14 +77,9 @@ func (c *Claim) Ask(t ClaimOptions) {
 		return
 	}
 	c.options = &claimOptions{given: t}
-	if t.Floor == 0 {
-		return
-	}
-	c.options.floor = strconv.FormatInt(t.Floor, 10)
-	c.options.counted = make([]string, len(c.Keys), 2*len(c.Keys))
-	copy(c.options.counted, c.Keys)
-	for _, key := range c.Keys {
-		c.options.counted = append(c.options.counted, Counter(key))
+	c.options.declare(c.Keys)
+	if t.Floor > 0 {
+		c.options.floor = strconv.FormatInt(t.Floor, 10)
 	}
 }
 
@@ -96,9 +93,6 @@ func (c *Claim) Options() ClaimOptions {
 
 // Fenced reports whether the claim has a fence.
 func (c *Claim) Fenced() bool { return c.Options().Floor > 0 }
-
-// Counted returns the keys of a claim with a fence, followed by their counters.
-func (c *Claim) Counted() []string { return c.options.counted }
 
 // FloorText returns the floor of a claim with a fence, as text.
 func (c *Claim) FloorText() string { return c.options.floor }

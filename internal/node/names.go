@@ -5,32 +5,33 @@ import (
 	"strings"
 )
 
-// Besides the keys of locks, the library keeps on a node: the queue of a key, the counter
-// of its fences, and the marker of the restart guard. A lock on one of these names would
-// break the queue, the fences or the guard of other locks.
+// Besides the keys of locks, the library keeps on a node the companions of each key: its queue
+// and the counter of its fences. A lock on the name of a companion would break the queue or the
+// fences of another lock.
 const (
-	waitersSuffix = ":waiters"
-	waitingSuffix = ":waiting"
-	counterSuffix = ":fence"
+	Queue   = "queue"   // the sorted set of the tokens that wait for the key
+	Waiters = "waiters" // the hash with an entry for each of these tokens
+	Fence   = "fence"   // the counter of the key's fences
 
 	// GuardKey is the key of the restart guard's marker.
 	GuardKey = "redlock:guard"
+
+	// What separates a key from the name of a companion.
+	untaggedInfix = ":redlock:"
+	taggedInfix   = ":redlock."
 )
 
-// WaitersKey is the key of the sorted set with the tokens that wait for a lock key.
-func WaitersKey(key string) string { return key + waitersSuffix }
-
-// WaitingKey is the key of the hash with an entry for each of these tokens.
-func WaitingKey(key string) string { return key + waitingSuffix }
-
-// Counter is the key that counts the fences of a lock key. In a Cluster it is in the lock
-// key's slot, wherever such a name exists. For a key with a brace that closes no hash tag
-// no such name exists.
-func Counter(key string) string {
+// Companion returns the companion of a lock key that has this name, which is letters and
+// digits. In a Cluster it is in the key's slot, wherever such a companion exists: it exists for every key but
+// those that have a closing brace and no hash tag, such as "a}b" and "{}x".
+//
+// The form depends on the key alone, so that all processes count in the same counter. There are
+// two infixes: with one, the keys k and {k} would have the same companions.
+func Companion(key, name string) string {
 	if _, tagged := HashTag(key); tagged {
-		return key + counterSuffix
+		return key + taggedInfix + name
 	}
-	return "{" + key + "}" + counterSuffix
+	return "{" + key + "}" + untaggedInfix + name
 }
 
 // HashTag returns the hash tag of a key, if it has one. In a Cluster the tag alone decides the
@@ -42,14 +43,19 @@ func HashTag(key string) (string, bool) {
 }
 
 // ErrReserved is the error of a key that the library uses for itself.
-var ErrReserved = errors.New("the library uses this name: a key must not end in :waiters, :waiting or :fence, nor be redlock:guard")
+var ErrReserved = errors.New("the library uses this name: a key must not contain :redlock: or :redlock., nor be redlock:guard")
 
-// Reserved returns [ErrReserved] if the library itself uses the name of key, which is
-// given as it is on the nodes. A name with one of the suffixes is reserved whatever
-// precedes it: the node cannot know which other keys are locked.
+// Reserved returns [ErrReserved] if key, which is given as it is on the nodes, is a name that the
+// library uses. A name with an infix is reserved whatever is around it: no process knows which
+// other keys are locked.
 func Reserved(key string) error {
-	if key == GuardKey || strings.HasSuffix(key, waitersSuffix) || strings.HasSuffix(key, waitingSuffix) || strings.HasSuffix(key, counterSuffix) {
+	if key == GuardKey || HasInfix(key) {
 		return ErrReserved
 	}
 	return nil
+}
+
+// HasInfix reports whether text makes every key that contains it a reserved one.
+func HasInfix(text string) bool {
+	return strings.Contains(text, untaggedInfix) || strings.Contains(text, taggedInfix)
 }

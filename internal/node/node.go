@@ -67,8 +67,8 @@ func (n *Node) Check(keys []string) error { return n.backend.Check(keys) }
 // CheckCounters returns why a lock over these keys can never have a fence here, if so.
 func (n *Node) CheckCounters(keys []string) error {
 	for _, key := range keys {
-		if n.backend.Check([]string{key, Counter(key)}) != nil {
-			return fmt.Errorf("key %q and its counter, %q, are in different slots of a Cluster: use a key without braces, or with a hash tag, such as {order:1}", key, Counter(key))
+		if counter := Companion(key, Fence); n.backend.Check([]string{key, counter}) != nil {
+			return fmt.Errorf("key %q and its counter, %q, are in different slots of a Cluster: use a key without braces, or with a hash tag, such as {order:1}", key, counter)
 		}
 	}
 	return nil

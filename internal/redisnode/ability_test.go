@@ -196,7 +196,7 @@ func TestADenialNamesTheCommandAndTheKey(t *testing.T) {
 	}
 	require.ErrorContains(t, ask(node.Acquire, node.ClaimOptions{}, "-evalsha"), `EVALSHA with "lock:a": NOPERM `)
 	require.ErrorContains(t, ask(node.Acquire, node.ClaimOptions{}, "-exists"), `the script of EXISTS, GET, INFO, SET, TIME with "lock:a": `)
-	require.ErrorContains(t, ask(node.Acquire, node.ClaimOptions{Floor: 1, Retention: time.Hour}, "+@all"), `EVALSHA with "lock:a", "{lock:a}:fence": NOPERM `)
+	require.ErrorContains(t, ask(node.Acquire, node.ClaimOptions{Floor: 1, Retention: time.Hour}, "+@all"), `EVALSHA with "lock:a", "{lock:a}:redlock:fence": NOPERM `)
 	require.ErrorContains(t, ask(node.Acquire, node.ClaimOptions{Quarantine: time.Hour}, "+@all"), `with "lock:a", "redlock:guard": `)
 	require.ErrorContains(t, ask(node.Release, node.ClaimOptions{}, "-get"), `the script of DEL, GET with "lock:a": `)
 }

@@ -1,5 +1,5 @@
 -- Acquires every key for one owner, all or none.
--- KEYS: the lock's keys; if it has a fence, then their counters.
+-- KEYS: the lock's keys; if it has a fence, then their counters; if it has a guard, then the marker.
 -- ARGV: token, ttl in ms, number of keys, floor of the fence (0: none), retention of the counters in ms, quarantine in ms
 -- (0: no guard).
 -- Returns {0, token of the owner} if any key is another owner's, or an earlier call has acquired all of them for us. Nothing
@@ -8,7 +8,7 @@
 local n, left, ours = tonumber(ARGV[3]), 0, 0
 if ARGV[6] ~= '0' then
 --- guard.lua
-  left = quarantined(ARGV[6])
+  left = quarantined(#KEYS, ARGV[6])
 end
 for i = 1, n do
   if redis.call('EXISTS', KEYS[i]) == 1 then
@@ -28,7 +28,7 @@ end
 local fence = 1
 if ARGV[4] ~= '0' then
 --- fence.lua
-  fence = raise(KEYS, n + 1, ARGV[4], 1, ARGV[5])
+  fence = raise(n + 1, 2 * n, ARGV[4], 1, ARGV[5])
 end
 for i = 1, n do
   redis.call('SET', KEYS[i], ARGV[1], 'PX', ARGV[2])

@@ -110,7 +110,7 @@ func TestAClaimThatAsksAgainRaisesNothing(t *testing.T) {
 		require.EqualValues(t, 1000, again(t, s, ours, time.Minute).Fence)
 		require.Equal(t, node.Refused, again(t, s, ours, time.Hour).Outcome)
 		require.LessOrEqual(t, number("PTTL", "k"), int64(60_000))
-		require.EqualValues(t, 1000, number("GET", "{k}:fence"), "no fence is used up")
+		require.EqualValues(t, 1000, number("GET", "{k}:redlock:fence"), "no fence is used up")
 	}
 }
 

@@ -14,14 +14,14 @@ import (
 // command builds the command of Redis that is sent for c. A script is sent whole, or by its
 // digest.
 func (s *Redis) command(client rueidis.Client, c *node.Command, seen shown, whole bool) rueidis.Completed {
-	keys, token, options := c.Claim.Keys, c.Claim.Token, c.Claim.Options()
+	keys, token, options := c.Declared(), c.Claim.Token, c.Claim.Options()
 	switch formOf(c, seen) {
 	case asSet:
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL)).Build()
 	case asSetGet:
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL), "GET").Build()
 	case asExists:
-		return client.B().Arbitrary("EXISTS").Keys(node.WaitersKey(keys[0])).Build()
+		return client.B().Arbitrary("EXISTS").Keys(keys...).Build()
 	}
 	script := scripts[c.Kind]
 	if c.Kind == node.Ping && s.oldLua.Load() {
@@ -31,11 +31,8 @@ func (s *Redis) command(client rueidis.Client, c *node.Command, seen shown, whol
 	if whole {
 		command = client.B().Arbitrary("EVAL", script.text)
 	}
-	if c.Claim.Fenced() && (c.Kind == node.Acquire || c.Kind == node.Confirm) {
-		keys = c.Claim.Counted()
-	}
 	if c.Kind == node.Ping { // its key names the server: the server takes it for no key
-		return command.Args("0").Keys(keys[0]).Build()
+		return command.Args("0").Keys(c.Claim.Keys[0]).Build()
 	}
 	if len(keys) == 1 { // no slice
 		command = command.Args("1").Keys(keys[0]).Args(token)
@@ -59,7 +56,7 @@ func (s *Redis) command(client rueidis.Client, c *node.Command, seen shown, whol
 			floor = strconv.FormatInt(e.Floor, 10)
 		}
 		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), millis(e.Waited), e.Channel, c.Nonce, millis(e.Window),
-			millis(e.Lease), floor, retention, s.quarantine.of(options.Quarantine), node.Counter(keys[0]))
+			millis(e.Lease), floor, retention, s.quarantine.of(options.Quarantine))
 	}
 	return command.Build()
 }

@@ -13,4 +13,4 @@ for i = 1, n do
     return 0
   end
 end
-return raise(KEYS, n + 1, ARGV[2], 0, ARGV[3])
+return raise(n + 1, 2 * n, ARGV[2], 0, ARGV[3])

@@ -1,4 +1,4 @@
--- The restart guard. A node's marker names the run and the history of its server, and when its quarantine began, by the
+-- The restart guard. A node's marker, which is KEYS[marker], names the run and the history of its server, and when its quarantine began, by the
 -- server's clock. After a restart, a failover or a FLUSHALL it is missing, or names another run: the node may have forgotten
 -- what it granted. A server that was a replica for a while and is a master again has the same run_id, but another server's
 -- data and another history, master_replid: a server that becomes a replica takes over its master's, and one that becomes a
@@ -7,7 +7,6 @@
 -- A healthy master makes a new history too: when it has had no replica for repl-backlog-ttl, and when the first one comes
 -- after that. Then it no longer has a master_replid2. A server that was a replica has none either after that time, but it has
 -- since run one of the commands that make a replica of a server. (CONFIG RESETSTAT counts them from 0 again.)
-local marker = 'redlock:guard'
 
 local function identity()
   local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or error('INFO server tells no run_id')
@@ -24,24 +23,24 @@ local function turns()
   return string.format('%.0f', n)
 end
 
-local function mark(run, history, turned, since)
-  redis.call('SET', marker, run .. '-' .. history .. '-' .. turned .. ' ' .. since)
+local function mark(marker, run, history, turned, since)
+  redis.call('SET', KEYS[marker], run .. '-' .. history .. '-' .. turned .. ' ' .. since)
 end
 
 -- Returns how many more ms the node must not vote. After a loss of data it must not for quarantine ms; '0': no guard.
-local function quarantined(quarantine)
+local function quarantined(marker, quarantine)
   if quarantine == '0' then
     return 0
   end
   local time, run, history, before = redis.call('TIME'), identity()
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  local its, known, turned, since = string.match(redis.call('GET', marker) or '', '^(%w+)-(%w*)-(%d+) (%d+)$')
+  local its, known, turned, since = string.match(redis.call('GET', KEYS[marker]) or '', '^(%w+)-(%w*)-(%d+) (%d+)$')
   if its ~= run or known ~= history then
     local turn = turns()
     if its ~= run or turned ~= turn or not string.match(before, '^0+$') then
       since = string.format('%.0f', now)
     end
-    mark(run, history, turn, since)
+    mark(marker, run, history, turn, since)
   end
   return math.max(0, since + quarantine - now)
 end

@@ -1,5 +1,5 @@
 -- Releases a lock key and leaves its queue: gives the key, if it is ours, to the first waiter, or deletes it.
--- KEYS: the lock's key. ARGV[1]: token.
+-- KEYS: as queue.lua says. ARGV[1]: token.
 -- Returns 1 if the key was ours, and 0 otherwise. A key of another type is another owner's.
 local owner = redis.pcall('GET', KEYS[1])
 if type(owner) == 'table' and owner.err and not string.find(owner.err, 'WRONGTYPE', 1, true) then
@@ -7,7 +7,7 @@ if type(owner) == 'table' and owner.err and not string.find(owner.err, 'WRONGTYP
 end
 local ours = owner == ARGV[1]
 -- The key is released even if the queue is broken.
-if redis.pcall('EXISTS', KEYS[1] .. ':waiters') ~= 1 then
+if redis.pcall('EXISTS', KEYS[2]) ~= 1 then
   return ours and redis.call('DEL', KEYS[1]) or 0
 end
 local function leave()
@@ -16,7 +16,7 @@ local function leave()
   return ours and grant()
 end
 local ok, granted = pcall(leave)
-if ours and not (ok and granted) then
+if ours and not (ok and granted and granted ~= '') then
   redis.call('DEL', KEYS[1])
 end
 return ours and 1 or 0

@@ -2,8 +2,8 @@
 -- KEYS: the lock's keys. ARGV[1]: a token, not used.
 -- Returns {0, token of the owner} for the first key that is held, or 1 if all are free. A key of another type is another
 -- owner's, who has no token.
-for _, key in ipairs(KEYS) do
-  local owner = redis.pcall('GET', key)
+for i = 1, #KEYS do
+  local owner = redis.pcall('GET', KEYS[i])
   if type(owner) == 'table' and owner.err then
     if not string.find(owner.err, 'WRONGTYPE', 1, true) then
       return owner

@@ -1,20 +1,21 @@
--- The queue of a lock key, for join.lua and leave.lua: the tokens that wait, in order, and an entry for each.
+-- The queue of a lock key, for join.lua and leave.lua.
+-- KEYS: the lock's key; its queue: the tokens that wait, in order; its waiters: an entry for each of them; the counter of its
+-- fences; if the caller has a guard, the marker.
 --- guard.lua
 --- fence.lua
-local queue, entries = KEYS[1] .. ':waiters', KEYS[1] .. ':waiting'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local function drop(token)
-  redis.call('ZREM', queue, token)
-  redis.call('HDEL', entries, token)
+  redis.call('ZREM', KEYS[2], token)
+  redis.call('HDEL', KEYS[3], token)
 end
 
 -- The first waiter with a valid lease, other than the one to skip. Waiters whose lease has ended are dropped.
 local function first(skip)
   local rank = 0
   while true do
-    local token = redis.call('ZRANGE', queue, rank, rank)[1]
+    local token = redis.call('ZRANGE', KEYS[2], rank, rank)[1]
     if not token then
       return nil
     end
@@ -22,7 +23,7 @@ local function first(skip)
       rank = rank + 1
     else
       local number, lease, window, channel, nonce, terms =
-        string.match(redis.call('HGET', entries, token) or '', '^(%d+) (%d+) (%d+) (%S+) (%S+) (%d+ %d+ %d+ .*)$')
+        string.match(redis.call('HGET', KEYS[3], token) or '', '^(%d+) (%d+) (%d+) (%S+) (%S+) (%d+ %d+ %d+)$')
       if number and tonumber(lease) > now then
         return token, number, window, channel, nonce, terms
       end
@@ -31,14 +32,14 @@ local function first(skip)
   end
 end
 
--- Gives the key to a waiter by its terms: the floor of its fence, the retention of the counter, the quarantine and the
--- counter. Returns the fence, 0 without one, or nil if the node must not vote.
+-- Gives the key to a waiter by its terms: the floor of its fence, the retention of the counter and the quarantine. Returns
+-- the fence, 0 without one, or nil if the node must not vote.
 local function give(token, window, terms)
-  local floor, retention, quarantine, counter = string.match(terms, '^(%d+) (%d+) (%d+) (.*)$')
-  if quarantined(quarantine) > 0 then
+  local floor, retention, quarantine = string.match(terms, '^(%d+) (%d+) (%d+)$')
+  if quarantined(5, quarantine) > 0 then
     return nil
   end
-  local fence = floor == '0' and 0 or raise({counter}, 1, floor, 1, retention)
+  local fence = floor == '0' and 0 or raise(4, 4, floor, 1, retention)
   redis.call('SET', KEYS[1], token, 'PX', window)
   return fence
 end
@@ -51,11 +52,11 @@ end
 
 -- Has the second in the queue join again: it will soon be the first, and its grant counts from its last join.
 local function prepare(skip)
-  local token = redis.call('ZRANGE', queue, 1, 1)[1]
+  local token = redis.call('ZRANGE', KEYS[2], 1, 1)[1]
   if not token or token == skip then
     return
   end
-  local channel, nonce = string.match(redis.call('HGET', entries, token) or '', '^%d+ %d+ %d+ (%S+) (%S+) ')
+  local channel, nonce = string.match(redis.call('HGET', KEYS[3], token) or '', '^%d+ %d+ %d+ (%S+) (%S+) ')
   if channel then
     push(channel, token, nonce, 0, 0)
   end
@@ -64,14 +65,24 @@ end
 -- Gives the key, which is ours or absent, to the first waiter that listens, and returns its token. If no waiter listens it
 -- returns nil, and the caller deals with the key, which may then belong to a waiter that did not hear. A waiter is told only
 -- after its key is set.
+-- A caller without a guard knows no marker, and so cannot grant to a waiter with one. If that is the first that listens, it
+-- keeps its turn: it is told to join again, and grant returns ''. The caller leaves the key free. The waiter takes it with its
+-- next join, which comes within half a window; if none comes, its lease ends.
 local function grant(skip)
   while true do
     local token, number, window, channel, nonce, terms = first(skip)
     if not token then
       return nil
     end
+    local knows = KEYS[5] or string.sub(terms, -2) == ' 0'
+    if not knows then
+      local heard = push(channel, token, nonce, 0, 0)
+      if type(heard) == 'number' and heard > 0 then
+        return ''
+      end
+    end
     drop(token)
-    local fence = give(token, window, terms)
+    local fence = knows and give(token, window, terms)
     local heard = fence and push(channel, token, nonce, number, fence)
     if type(heard) == 'number' and heard > 0 then
       prepare(skip)
@@ -84,20 +95,20 @@ end
 -- none: order counts as far as it agrees with how long the wait has lasted. Calls may overtake each other: the number and
 -- the terms are those of the call that was made last.
 local function enter(token, number, order, waited, channel, nonce, window, lease, terms)
-  redis.call('ZADD', queue, 'NX', math.min(math.max(tonumber(order), now - 1000 - tonumber(waited)), now), token)
-  local before, known = string.match(redis.call('HGET', entries, token) or '', '^(%d+) %d+ %d+ %S+ %S+ (.*)$')
+  redis.call('ZADD', KEYS[2], 'NX', math.min(math.max(tonumber(order), now - 1000 - tonumber(waited)), now), token)
+  local before, known = string.match(redis.call('HGET', KEYS[3], token) or '', '^(%d+) %d+ %d+ %S+ %S+ (.*)$')
   if before and tonumber(before) > tonumber(number) then
     number, terms = before, known
   end
-  redis.call('HSET', entries, token, table.concat({number, string.format('%.0f', now + tonumber(lease)), window, channel, nonce, terms}, ' '))
-  for _, key in ipairs({queue, entries}) do
-    if redis.call('PTTL', key) < 2 * lease then -- never shorter: other waiters may have longer leases
-      redis.call('PEXPIRE', key, 2 * lease)
+  redis.call('HSET', KEYS[3], token, table.concat({number, string.format('%.0f', now + tonumber(lease)), window, channel, nonce, terms}, ' '))
+  for i = 2, 3 do
+    if redis.call('PTTL', KEYS[i]) < 2 * lease then -- never shorter: other waiters may have longer leases
+      redis.call('PEXPIRE', KEYS[i], 2 * lease)
     end
   end
 end
 
 -- The answer to a waiter: the key's remaining ttl, or below 0; how many waiters are before it; and the owner's token.
 local function queued(token, owner)
-  return {0, redis.call('PTTL', KEYS[1]), redis.call('ZRANK', queue, token) or -1, type(owner) == 'string' and owner or ''}
+  return {0, redis.call('PTTL', KEYS[1]), redis.call('ZRANK', KEYS[2], token) or -1, type(owner) == 'string' and owner or ''}
 end

@@ -238,7 +238,7 @@ func TestAShortLeaseLeavesLongOnesAlone(t *testing.T) {
 	holding(t, server, "holder")
 	join(t, s, "long", node.Entry{})
 	join(t, s, "short", node.Entry{Window: 10 * time.Millisecond, Lease: 15 * time.Millisecond})
-	for _, key := range []string{"k:waiters", "k:waiting"} {
+	for _, key := range []string{"{k}:redlock:queue", "{k}:redlock:waiters"} {
 		left, err := server.Do("PTTL", key)
 		require.NoError(t, err)
 		require.Greater(t, left.(int64), int64(20_000))
@@ -277,7 +277,7 @@ func TestALookTellsWhetherAClaimWaits(t *testing.T) {
 	require.Equal(t, node.Refused, look())
 	leave(t, s, "waiter")
 	require.Equal(t, node.Done, look())
-	_, err := server.Do("SET", "k:waiters", "foreign")
+	_, err := server.Do("SET", "{k}:redlock:queue", "foreign")
 	require.NoError(t, err)
 	require.Equal(t, node.Refused, look(), "that is not known")
 }

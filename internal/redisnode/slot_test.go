@@ -48,7 +48,7 @@ func TestKeysOfSeveralSlotsAreRefusedOnACluster(t *testing.T) {
 
 func TestTheCounterOfAKeyHasItsSlot(t *testing.T) {
 	for _, key := range []string{"k", "a{b}c", "{b}", "a{b", "{{x}}", "über"} {
-		require.Equal(t, slot(key), slot(node.Counter(key)), key)
+		require.Equal(t, slot(key), slot(node.Companion(key, node.Fence)), key)
 	}
-	require.NotEqual(t, slot("{}x"), slot(node.Counter("{}x")), "there is none that could")
+	require.NotEqual(t, slot("{}x"), slot(node.Companion("{}x", node.Fence)), "there is none that could")
 }

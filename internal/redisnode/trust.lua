@@ -1,5 +1,5 @@
--- Ends the node's quarantine. Returns 1.
+-- Ends the node's quarantine. KEYS: the marker. Returns 1.
 --- guard.lua
 local run, history = identity()
-mark(run, history, turns(), '0')
+mark(1, run, history, turns(), '0')
 return 1

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -77,20 +76,16 @@ func isDenial(err error) bool {
 // and the key only from version 8 on.
 func denied(c *node.Command, sent form, answer error) error {
 	text := answer.Error()
-	what, keys := "SET", c.Claim.Keys
+	what, keys := "SET", c.Declared()
 	switch {
 	case c.Kind == node.Ping:
 		return fmt.Errorf("EVALSHA: %w", discreet(answer))
 	case sent == asExists:
-		what, keys = "EXISTS", []string{node.WaitersKey(keys[0])}
+		what = "EXISTS"
 	case sent == asScript:
-		if c.Claim.Fenced() && (c.Kind == node.Acquire || c.Kind == node.Confirm) {
-			keys = c.Claim.Counted()
-		}
 		what = "EVALSHA"
 		if inScript(text) {
 			what = "the script of " + strings.Join(scripts[c.Kind].commands, ", ")
-			keys = touches(c, keys)
 		}
 	}
 	names := make([]string, len(keys))
@@ -98,21 +93,6 @@ func denied(c *node.Command, sent form, answer error) error {
 		names[i] = strconv.Quote(key)
 	}
 	return fmt.Errorf("%s with %s: %w", what, strings.Join(names, ", "), discreet(answer))
-}
-
-// touches returns the keys that the script of c is given, and those that it derives from them.
-func touches(c *node.Command, keys []string) []string {
-	keys = slices.Clone(keys)
-	if c.Kind == node.Join || c.Kind == node.Leave {
-		keys = append(keys, node.WaitersKey(keys[0]), node.WaitingKey(keys[0]))
-	}
-	if c.Kind == node.Join && c.Claim.Fenced() {
-		keys = append(keys, node.Counter(keys[0]))
-	}
-	if c.Claim.Options().Quarantine > 0 {
-		keys = append(keys, node.GuardKey)
-	}
-	return keys
 }
 
 // isDemotion reports whether a server's error says that it takes no writes, or none yet.

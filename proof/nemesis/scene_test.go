@@ -21,7 +21,7 @@ func (bed *Testbed) queueLen(n int64) func() bool {
 	return func() bool {
 		nodes := 0
 		for _, s := range bed.Servers {
-			if size, err := s.Do("ZCARD", "k:waiters"); err == nil && size == n {
+			if size, err := s.Do("ZCARD", "{k}:redlock:queue"); err == nil && size == n {
 				nodes++
 			}
 		}
@@ -43,10 +43,10 @@ func (bed *Testbed) extended() bool {
 // channel returns the channel on which the first waiter for k hears of grants.
 func (bed *Testbed) channel() string {
 	for _, s := range bed.Servers {
-		first, err := s.Do("ZRANGE", "k:waiters", "0", "0")
+		first, err := s.Do("ZRANGE", "{k}:redlock:queue", "0", "0")
 		require.NoError(bed.t, err)
 		if tokens := first.([]any); len(tokens) == 1 {
-			entry, err := s.Do("HGET", "k:waiting", tokens[0].(string))
+			entry, err := s.Do("HGET", "{k}:redlock:waiters", tokens[0].(string))
 			require.NoError(bed.t, err)
 			return strings.Fields(entry.(string))[3] // see internal/redisnode/queue.lua
 		}
@@ -71,7 +71,7 @@ func (bed *Testbed) deserted(channel string) bool {
 func (bed *Testbed) queues() string {
 	var text strings.Builder
 	for i, s := range bed.Servers {
-		for _, command := range [][]string{{"GET", "k"}, {"PTTL", "k"}, {"ZRANGE", "k:waiters", "0", "-1", "WITHSCORES"}, {"HGETALL", "k:waiting"}} {
+		for _, command := range [][]string{{"GET", "k"}, {"PTTL", "k"}, {"ZRANGE", "{k}:redlock:queue", "0", "-1", "WITHSCORES"}, {"HGETALL", "{k}:redlock:waiters"}} {
 			reply, err := s.Do(command...)
 			fmt.Fprintln(&text, i, command, reply, err)
 		}

@@ -1,0 +1,84 @@
+package node
+
+import "sync/atomic"
+
+// Declared returns every key that c touches, in the order in which its script takes them
+// (invariant 15). A Ping declares none: its key names a server.
+//
+// What holds a lock declares the lock's keys alone. While a Cluster migrates their slot, it runs
+// no command with several keys of which some are missing.
+func (c *Command) Declared() []string {
+	switch c.Kind {
+	case Acquire:
+		return c.Claim.options.acquiring(c.Claim.Keys)
+	case Extend:
+		return c.Claim.options.extending(c.Claim.Keys)
+	case Confirm:
+		return c.Claim.options.acquiring(c.Claim.Keys)[:2*len(c.Claim.Keys)]
+	case Leave, Join:
+		return c.Claim.queueing()
+	case Look:
+		return c.Claim.queueing()[1:2]
+	case Trust:
+		return marker
+	case Ping:
+		return nil
+	}
+	return c.Claim.Keys
+}
+
+var marker = []string{GuardKey}
+
+// acquiring returns the keys, their counters if the claim has a fence, and the marker if it has
+// a guard.
+func (o *claimOptions) acquiring(keys []string) []string {
+	if o == nil {
+		return keys
+	}
+	return o.toAcquire
+}
+
+// extending returns the keys, and the marker if the claim has a guard.
+func (o *claimOptions) extending(keys []string) []string {
+	if o == nil {
+		return keys
+	}
+	return o.toExtend
+}
+
+// declare fills in what the scripts declare for the claim's keys.
+func (o *claimOptions) declare(keys []string) {
+	o.toAcquire, o.toExtend = keys, keys
+	room := len(keys)
+	if o.given.Floor > 0 {
+		o.toAcquire = make([]string, room, 2*room+1)
+		copy(o.toAcquire, keys)
+		for _, key := range keys {
+			o.toAcquire = append(o.toAcquire, Companion(key, Fence))
+		}
+	}
+	if o.given.Quarantine > 0 {
+		o.toAcquire = append(o.toAcquire[:len(o.toAcquire):len(o.toAcquire)], GuardKey)
+		o.toExtend = append(keys[:room:room], GuardKey)
+	}
+}
+
+// declaredByQueue caches what the scripts of queues declare. Two goroutines may compute it at
+// the same time: the results are equal.
+type declaredByQueue = atomic.Pointer[[5]string]
+
+// queueing returns the claim's one key, its companions and, if the claim has a guard, the marker.
+// The counter is one of them even if the claim has no fence: a waiter that it grants to may have
+// one. The marker is not: a user without a guard may not touch it.
+func (c *Claim) queueing() []string {
+	declared := c.byQueue.Load()
+	if declared == nil {
+		key := c.Keys[0]
+		declared = &[5]string{key, Companion(key, Queue), Companion(key, Waiters), Companion(key, Fence), GuardKey}
+		c.byQueue.Store(declared)
+	}
+	if c.Options().Quarantine > 0 {
+		return declared[:5]
+	}
+	return declared[:4]
+}
