@@ -33,10 +33,11 @@ func (s *Redis) command(client rueidis.Client, c *node.Command, seen shown, whol
 		command = client.B().Arbitrary("EVAL", script.text)
 	}
 	if c.Kind == node.Ping { // its key names the server
+		key := c.Claim.Keys[0]
 		if s.resp2 && !s.keyless.Load() {
-			return command.Args("1").Keys(c.Claim.Keys[0]).Args(c.Claim.Keys[0]).Build()
+			return command.Args("1").Keys(key).Args(key).Build()
 		}
-		return command.Args("0").Keys(c.Claim.Keys[0]).Build() // the server takes it for no key
+		return command.Args("0").Keys(key).Build() // the server takes it for no key
 	}
 	if len(keys) == 1 { // no slice
 		command = command.Args("1").Keys(keys[0]).Args(token)
