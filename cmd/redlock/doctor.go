@@ -83,6 +83,13 @@ func (d diagnosis) print(w io.Writer) error {
 	if err := table(w, rows...); err != nil {
 		return err
 	}
+	rows = [][]string{{}, featureHeader()}
+	for _, s := range d.Servers {
+		rows = append(rows, s.featureRow())
+	}
+	if err := table(w, rows...); err != nil {
+		return err
+	}
 	printed := make(map[finding]bool)
 	for _, f := range d.Findings {
 		nodes := d.nodesWith(f)
