@@ -147,28 +147,31 @@ func TestAReplicaSaysThatItIsOne(t *testing.T) {
 
 func TestARehearsalNamesWhatEachFeatureLacks(t *testing.T) {
 	server := redistest.Start(t)
-	for denied, want := range map[string]map[redisnode.Feature]string{
-		"-time":             {redisnode.Queue: "TIME", redisnode.Guard: "WithRestartGuard needs TIME in scripts"},
-		"-info":             {redisnode.Guard: "WithRestartGuard needs INFO in scripts"},
-		"-subscribe":        {redisnode.Queue: "'subscribe'"},
-		"-publish":          {redisnode.Queue: "PUBLISH in a script reached no subscriber"},
-		"-zadd":             {redisnode.Queue: "the script of "},
-		"resetchannels":     {redisnode.Queue: "channels"},
-		"-config":           {},
-		"-@admin":           {},
-		"-acl":              {},
-		"+@all -@dangerous": {redisnode.Guard: "INFO"},
+	for _, c := range []struct {
+		denied string
+		want   map[redisnode.Feature]string
+	}{
+		{"-time", map[redisnode.Feature]string{redisnode.Queue: "TIME", redisnode.Guard: "WithRestartGuard needs TIME in scripts"}},
+		{"-info", map[redisnode.Feature]string{redisnode.Guard: "WithRestartGuard needs INFO in scripts"}},
+		{"-subscribe", map[redisnode.Feature]string{redisnode.Queue: "'subscribe'"}},
+		{"-publish", map[redisnode.Feature]string{redisnode.Queue: "PUBLISH in a script reached no subscriber"}},
+		{"-zadd", map[redisnode.Feature]string{redisnode.Queue: "the script of "}},
+		{"resetchannels", map[redisnode.Feature]string{redisnode.Queue: "channels"}},
+		{"-config", map[redisnode.Feature]string{}},
+		{"-@admin", map[redisnode.Feature]string{}},
+		{"-acl", map[redisnode.Feature]string{}},
+		{"+@all -@dangerous", map[redisnode.Feature]string{redisnode.Guard: "INFO"}},
 	} {
-		rules := append([]string{"~lock:*", "~{lock:*", "&*", "+@all"}, strings.Fields(denied)...)
-		if denied == "resetchannels" && !redistest.AtLeast(t, 6, 2) {
+		rules := append([]string{"~lock:*", "~{lock:*", "&*", "+@all"}, strings.Fields(c.denied)...)
+		if c.denied == "resetchannels" && !redistest.AtLeast(t, 6, 2) {
 			continue // which has no rules for channels
 		}
 		found := missing(t, dialURL(t, user(t, server, rules...)), "lock:a")
-		require.Len(t, found, len(want), "%s: %v", denied, found)
-		for f, text := range want {
-			require.Contains(t, found[f], text, denied)
+		require.Len(t, found, len(c.want), "%s: %v", c.denied, found)
+		for _, f := range redisnode.Features {
+			require.Contains(t, found[f], c.want[f], c.denied)
 		}
-		require.Empty(t, server.Keys(t), denied)
+		require.Empty(t, server.Keys(t), c.denied)
 	}
 }
 
@@ -243,6 +246,27 @@ func TestARehearsalThatIsCutShortLeavesNoKey(t *testing.T) {
 		s.Rehearse(ctx, "lock:a")
 		cancel()
 		require.Empty(t, server.Keys(t), "after %d commands", after)
+	}
+}
+
+// If the process is killed, or the connection is lost, no key is deleted.
+func TestTheKeysOfARehearsalExpire(t *testing.T) {
+	server := redistest.Start(t)
+	e := startEndpoint(t, server)
+	e.rewrites(func(args []string) []string {
+		if args[0] == "DEL" || args[0] == "EVAL" && strings.HasPrefix(args[1], "for i = 1, #KEYS do redis.call('DEL'") {
+			return []string{"GET", "any"}
+		}
+		return args
+	})
+	rehearse(t, e.dial(t), "lock:a")
+	left := server.Keys(t)
+	require.NotEmpty(t, left, "the marker, at least")
+	for _, key := range left {
+		ttl, err := server.Do("PTTL", key)
+		require.NoError(t, err)
+		require.Positive(t, ttl, key)
+		require.LessOrEqual(t, ttl, int64(10_000), key)
 	}
 }
 
