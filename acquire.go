@@ -69,6 +69,7 @@ type acquisition struct {
 	waiter  *waitqueue.Waiter // its place in the queue; nil if it has none
 	tooFar  error             // why the queue refused it a place, or took it back; else nil
 	last    *failure          // of the latest attempt that the nodes decided
+	lacking []error           // by node: why it can grant no such lock; nil if that is not known of any
 	skipped bool              // the latest attempt asked no node, see contendedLocally
 }
 
@@ -94,6 +95,7 @@ func (a *acquisition) run(ctx context.Context) (*Lock, error) {
 // background (invariant 4).
 func (a *acquisition) attempt(ctx context.Context) (*Lock, quorum.Verdict) {
 	if a.skipped = a.contendedLocally(); a.skipped {
+		a.noteLacking(a.locker.queue.Replies(a.keys[0], errHeldHere))
 		return nil, quorum.Lost
 	}
 	lock := a.newLock()
@@ -114,6 +116,11 @@ func (a *acquisition) attempt(ctx context.Context) (*Lock, quorum.Verdict) {
 	}
 	if failed.tally == nil {
 		failed.tally = votes.poll.Tally()
+	}
+	a.noteLacking(failed.tally.Replies)
+	if a.lacking != nil && votes.settled == nil {
+		late, _ := votes.poll.Votes() // those that came after the verdict too
+		a.noteLacking(late.Replies)
 	}
 	a.locker.nodes.Abandon(lock.claim)
 	a.noteFailure(failed)

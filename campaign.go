@@ -26,8 +26,8 @@ import (
 //   - an error that matches ctx's, if ctx ended while this process did not lead, or after
 //     it lost the lock. If ctx ends while this process leads, it leads until lead returns.
 //   - an error that matches [ErrClosed], if the [Locker] was closed.
-//   - at once, an error that no wait would cure: a bad argument, [ErrAlreadyHeld], or the
-//     refusal of a middleware.
+//   - at once, an error that no wait would cure: a bad argument, [ErrAlreadyHeld], the refusal
+//     of a middleware, or nodes that lack a command ([errors.ErrUnsupported]).
 //
 // If the lock was lost before lead returned, Campaign drops lead's result. Middleware sees it.
 //
@@ -76,7 +76,7 @@ func Campaign(ctx context.Context, l *Locker, key string, ttl time.Duration, lea
 // lock's context.
 func campaignsAgain(lock *Lock, err error) bool {
 	if lock == nil {
-		return errors.Is(err, ErrNotAcquired) || errors.Is(err, ErrNoQuorum)
+		return !errors.Is(err, errors.ErrUnsupported) && (errors.Is(err, ErrNotAcquired) || errors.Is(err, ErrNoQuorum))
 	}
 	return errors.Is(err, ErrLost) && errors.Is(context.Cause(lock.Context()), ErrLost)
 }

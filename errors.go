@@ -18,7 +18,9 @@ var (
 	// quorum of the nodes, or may have one.
 	ErrNotAcquired = errors.New("redlock: lock not acquired")
 	// ErrNoQuorum means that so many nodes failed or timed out that there was no
-	// decision, or that keys left by processes that died make a quorum impossible.
+	// decision, or that keys left by processes that died make a quorum impossible. The
+	// error matches [errors.ErrUnsupported] too if so many nodes lack a command, or deny it
+	// to their user, that trying again would change nothing: each node's error names it.
 	ErrNoQuorum = errors.New("redlock: no quorum of nodes")
 	// ErrLost means that the lock ended before it was released. The cause of the
 	// lock's context matches it too.
@@ -40,7 +42,8 @@ var (
 // each node answered. Find it with [errors.As].
 //
 // It matches the error of this package for the outcome, such as [ErrNotAcquired],
-// [ErrNoQuorum] or [ErrNotHeld], and, if a ctx ended the operation, the ctx's error.
+// [ErrNoQuorum] or [ErrNotHeld], and, if a ctx ended the operation, the ctx's error, or
+// [errors.ErrUnsupported] as [ErrNoQuorum] says.
 // It does not match the errors of the nodes, which are only in Nodes: the timeout of
 // a node is never mistaken for the end of your ctx.
 type QuorumError struct {

@@ -25,8 +25,8 @@ import (
 //
 // The URLs are those of [rueidis.ParseURL]. Special characters in a user name or a password
 // must be percent-encoded. Passwords that expire come from [WithCredentials]. Where a server
-// has only RESP2, ?protocol=2 asks for that: locks, queues and fences work over it too. For
-// anything else, make clients with Tune and use [New].
+// or a proxy has only RESP2, ?protocol=2 asks for that, without HELLO: locks, queues and fences
+// work over it too. For anything else, make clients with Tune and use [New].
 //
 // With rediss://, all servers of a Cluster or a Sentinel group are dialled with TLS, Sentinels
 // included. A server's certificate must be for the host name by which it is dialled, which is
@@ -101,7 +101,8 @@ func Open(ctx context.Context, urls []string, opts ...Option) (*Locker, error) {
 //     waits without a limit, and a refresh of the topology every 5 s;
 //   - with a Cluster, at most 5 redirections of a command;
 //   - a DialCtxFn that dials as rueidis does, and remembers what a server says when it
-//     refuses a connection, unless o has a DialFn.
+//     refuses a connection, unless o has a DialFn; with AlwaysRESP2 it sends PING for HELLO;
+//   - with AlwaysRESP2, no ClientSetInfo: proxies that speak RESP2 alone know no CLIENT.
 //
 // Leave ConnLifetime at 0. When a connection reaches its lifetime and the server does not
 // answer within a second, rueidis sends the commands again. If the first copy has set the
@@ -114,7 +115,10 @@ func Tune(o rueidis.ClientOption) rueidis.ClientOption {
 	o.DisableCache = true
 	// Not with DisableTCPNoDelay: rueidis could not set that option on the wrapped socket.
 	if o.DialCtxFn == nil && o.DialFn == nil && !o.DisableTCPNoDelay {
-		o.DialCtxFn = redisnode.Attentive(nil)
+		o.DialCtxFn = redisnode.Attentive(nil, o.AlwaysRESP2)
+	}
+	if o.AlwaysRESP2 && o.ClientSetInfo == nil {
+		o.ClientSetInfo = rueidis.DisableClientSetInfo
 	}
 	if o.Dialer.Timeout == 0 {
 		o.Dialer.Timeout = time.Second
@@ -154,7 +158,7 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 			return nil, argumentError("urls[%d] and urls[%d] are the same node, %s: a node votes once", j, i, addr)
 		}
 		if o.DialCtxFn != nil { // a Unix socket
-			o.DialCtxFn = redisnode.Attentive(o.DialCtxFn)
+			o.DialCtxFn = redisnode.Attentive(o.DialCtxFn, o.AlwaysRESP2)
 		}
 		options[i] = Tune(o)
 	}

@@ -77,6 +77,9 @@ func (a *acquisition) nextPause(ctx context.Context) (time.Duration, error) {
 	if ended := a.locker.interruption(ctx); ended != nil {
 		return 0, a.notAcquired().because(ended)
 	}
+	if a.unsupported() {
+		return 0, a.notAcquired().because([]error{errUnsupported})
+	}
 	if !a.waits {
 		return 0, a.notAcquired()
 	}
@@ -197,6 +200,9 @@ func (a *acquisition) notAcquired() *QuorumError {
 		}
 	}
 	reason := last.sentinel()
+	if a.unsupported() {
+		tally, reason = a.withLacking(tally), ErrNoQuorum
+	}
 	if a.skipped && tally.Verdict() == quorum.Unreachable {
 		reason = ErrNoQuorum
 	}

@@ -22,6 +22,10 @@ var ErrNotRun = errors.New("not run")
 // It is ErrNotRun, too.
 var ErrNotConnected = errors.New("not connected")
 
+// ErrLacking marks the error of a command that this server will refuse whenever it is sent: it
+// lacks, or denies its user, a command of Redis without which no lock of the Locker works there.
+var ErrLacking = errors.New("the server lacks a command")
+
 // ErrNoPush is the error of a deployment that cannot tell waiters of grants.
 var ErrNoPush = errors.New("the deployment cannot push")
 
@@ -30,6 +34,9 @@ var ErrUnasked = errors.New("not asked")
 
 // NotRun returns err marked as ErrNotRun, with err's text.
 func NotRun(err error) error { return marked{err, ErrNotRun} }
+
+// Lacking returns err marked as ErrLacking, with err's text.
+func Lacking(err error) error { return marked{err, ErrLacking} }
 
 // NotConnected returns err marked as ErrNotConnected, with a text that says so.
 func NotConnected(err error) error { return notConnected{err} }

@@ -31,8 +31,12 @@ func (s *Redis) command(client rueidis.Client, c *node.Command, seen shown, whol
 	if whole {
 		command = client.B().Arbitrary("EVAL", script.text)
 	}
-	if c.Kind == node.Ping { // its key names the server: the server takes it for no key
-		return command.Args("0").Keys(c.Claim.Keys[0]).Build()
+	if c.Kind == node.Ping { // its key names the server
+		key := c.Claim.Keys[0]
+		if s.resp2 && !s.keyless.Load() {
+			return command.Args("1").Keys(key).Args(key).Build()
+		}
+		return command.Args("0").Keys(key).Build() // the server takes it for no key
 	}
 	if len(keys) == 1 { // no slice
 		command = command.Args("1").Keys(keys[0]).Args(token)
@@ -94,6 +98,10 @@ func (s *Redis) isToRepeat(c *node.Command, result rueidis.RedisResult) bool {
 	}
 	if c.Kind == node.Ping && strings.HasPrefix(err.Error(), "Error compiling script") {
 		s.oldLua.Store(true)
+		return true
+	}
+	if c.Kind == node.Ping && s.resp2 && strings.HasPrefix(err.Error(), "NOPERM ") {
+		s.keyless.Store(true) // those of locks it may have access to
 		return true
 	}
 	return err.IsNoScript()

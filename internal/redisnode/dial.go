@@ -26,7 +26,7 @@ func Dial(option rueidis.ClientOption, credentials Credentials) *Redis {
 	}
 	if IsCluster(option) {
 		s.topology = newTopology()
-	} else if option.DialFn == nil {
+	} else if s.resp2 = option.AlwaysRESP2; option.DialFn == nil {
 		s.connections = &connections{changed: s.able.reset}
 		option.DialCtxFn = s.connections.through(option.DialCtxFn)
 		// A Sentinel group's client changes its connection without notice.

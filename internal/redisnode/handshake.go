@@ -1,6 +1,7 @@
 package redisnode
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -20,7 +21,11 @@ type DialFunc = func(ctx context.Context, addr string, dialer *net.Dialer, confi
 // connection. rueidis has sent several commands by then, and reports for all of them that there
 // was no reply to the last. So a connection reads the server's words as they pass. After the
 // handshake this costs one check of a flag.
-func Attentive(dial DialFunc) DialFunc {
+//
+// With resp2, for a client that has AlwaysRESP2, a connection sends PING where rueidis sends
+// HELLO 2, and rueidis ignores the answer as it would that of a server which does not know
+// HELLO. A proxy may know RESP2 alone, and hang up on HELLO.
+func Attentive(dial DialFunc, resp2 bool) DialFunc {
 	if dial == nil {
 		dial = dialServer
 	}
@@ -29,7 +34,7 @@ func Attentive(dial DialFunc) DialFunc {
 		if err != nil {
 			return nil, err
 		}
-		return &greeting{Conn: conn}, nil
+		return &greeting{Conn: conn, resp2: resp2}, nil
 	}
 }
 
@@ -49,6 +54,7 @@ func dialServer(ctx context.Context, addr string, dialer *net.Dialer, config *tl
 // after it, no lock command has been sent.
 type greeting struct {
 	net.Conn
+	resp2 bool
 	stage atomic.Int32
 	said  string // set before stage is refusing; not changed after
 }
@@ -78,7 +84,7 @@ func (g *greeting) Write(b []byte) (int, error) {
 		return g.Conn.Write(b)
 	}
 	g.stage.CompareAndSwap(refusing, greeted)
-	n, err := g.Conn.Write(b)
+	n, err := g.send(b)
 	if err != nil && g.stage.Load() == silent {
 		// The server has closed the connection. If it said something before, that can be read
 		// now; otherwise this fails as the write did.
@@ -88,6 +94,21 @@ func (g *greeting) Write(b []byte) (int, error) {
 		}
 	}
 	return n, g.failed(err)
+}
+
+// The command that a connection of resp2 does not send, and the one that it sends instead. Both
+// are answered by one line, or by an error.
+var hello2, ping = []byte("*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n"), []byte("*1\r\n$4\r\nPING\r\n")
+
+// send writes b, which is part of the handshake or comes right after it.
+func (g *greeting) send(b []byte) (int, error) {
+	if !g.resp2 || g.stage.Load() != silent || !bytes.Contains(b, hello2) {
+		return g.Conn.Write(b)
+	}
+	if _, err := g.Conn.Write(bytes.Replace(b, hello2, ping, 1)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // hear notes the first bytes that were read.
@@ -110,9 +131,9 @@ func (g *greeting) failed(err error) error {
 	}
 	switch g.stage.Load() {
 	case silent:
-		return &handshakeError{err: err}
+		return &handshakeError{resp2: g.resp2, err: err}
 	case refusing:
-		return &handshakeError{g.said, err}
+		return &handshakeError{g.said, g.resp2, err}
 	}
 	return err
 }
@@ -131,15 +152,20 @@ func firstWords(text string) string {
 // handshakeError is the error of a connection that ended before its handshake was
 // complete: no lock command has been sent on it.
 type handshakeError struct {
-	said string // by the server; "" if it said nothing
-	err  error
+	said  string // by the server; "" if it said nothing
+	resp2 bool   // HELLO was not sent
+	err   error
 }
 
 func (e *handshakeError) Error() string {
 	if e.said != "" {
 		return e.said
 	}
-	return fmt.Sprintf("the server closed the connection without replying: %v (it may expect TLS, or be a proxy that must answer HELLO, if only that it is an unknown command)", e.err)
+	advice := "it may expect TLS, or be a proxy without HELLO: add ?protocol=2 to the URL, or set AlwaysRESP2"
+	if e.resp2 {
+		advice = "it may expect TLS"
+	}
+	return fmt.Sprintf("the server closed the connection without replying: %v (%s)", e.err, advice)
 }
 
 func (e *handshakeError) Unwrap() error { return e.err }

@@ -43,7 +43,7 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 		},
 	})
 	if err := conn.Do(ctx, conn.B().Subscribe().Channel(channel).Build()).Error(); err != nil {
-		return discreet(err)
+		return wireError(err)
 	}
 	select {
 	case err := <-broken:

@@ -21,10 +21,12 @@ type Redis struct {
 	able        ability      // of the server, unless it is a Cluster
 	connections *connections // nil if the client is the caller's
 	sentinels   bool         // it is a Sentinel group
+	resp2       bool         // the URL asks for RESP2: perhaps it is a proxy, which passes no script on without a key
 	// Texts of durations that most commands have in common.
 	ttl, retention, quarantine ttlText
 
 	demoted atomic.Bool // the server has answered that it takes no writes: see redial
+	keyless atomic.Bool // the user may not access the key of a Ping
 	oldLua  atomic.Bool // the server does not know what ping.lua begins with: it is older than Redis 7
 
 	mu        sync.Mutex     // guards what follows

@@ -55,9 +55,7 @@ func (s *Redis) judge(c *node.Command, able *ability, seen shown, answer error) 
 	case isRedirection(answer):
 		c.Err = s.isOfCluster(c.Err)
 	}
-	if lacks := lacking(c, sent, answer); lacks != "" {
-		c.Err = fmt.Errorf("%w (%s)", c.Err, lacks)
-	}
+	c.Err = lacking(c, sent, answer)
 	switch {
 	case surelyNotRun(answer):
 		c.Err = node.NotRun(c.Err)

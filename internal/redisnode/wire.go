@@ -147,8 +147,10 @@ func dialError(err error) error {
 		return errDialTimeout
 	}
 	if text, code := answered(err); code == "NOPROTO" || strings.Contains(text, "HELLO") && !isUnknownCommand(text) {
-		return fmt.Errorf("HELLO was refused: %w (for RESP2, over which locks, queues and fences work too, add ?protocol=2 to the URL, or set AlwaysRESP2; "+
-			"that sends HELLO 2: a proxy must pass HELLO on, or answer that it is an unknown command, as servers before Redis 6 do; or connect to the server itself)", discreet(err))
+		return fmt.Errorf("HELLO was refused: %w (for RESP2, over which locks, queues and fences work too, add ?protocol=2 to the URL, or set AlwaysRESP2)", discreet(err))
+	}
+	if text, code := answered(err); code == "NOPERM" && strings.Contains(text, "'ping'") {
+		return fmt.Errorf("PING was refused: %w (over RESP2 a connection begins with PING instead of HELLO: give the user +ping)", discreet(err))
 	}
 	return discreet(err)
 }

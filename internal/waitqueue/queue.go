@@ -85,7 +85,7 @@ func New(c *clock.Clock, nodes *node.Nodes, handoffs int, floor func() int64) *Q
 	}
 	q.enabled = queues >= q.need()
 	q.idle.L = &q.mu
-	q.listener.queue = q
+	q.listener.queue, q.listener.refusals = q, make([]refusal, nodes.Len())
 	q.listener.ctx, q.listener.stop = context.WithCancel(context.Background()) //nolint:fatcontext // the root of the subscriptions
 	return q
 }

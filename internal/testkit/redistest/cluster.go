@@ -13,29 +13,33 @@ import (
 
 const slots = 16384
 
-// Cluster is three masters that share the slots, each with a third of them, and
-// have no replicas. With a master down, the slots of the others are served
-// (cluster-require-full-coverage no).
+const masters = 3
+
+// Cluster is three masters that share the slots, each with a third of them. With a master
+// down, the slots of the others are served (cluster-require-full-coverage no).
 type Cluster struct {
 	t       testing.TB
-	servers []*Server
-	buses   []string // the addresses of the Cluster bus
+	servers []*Server // those that began as masters in front
+	buses   []string  // the addresses of the Cluster bus
 }
 
-// StartCluster starts three servers and returns once each of them knows the
-// whole Cluster. args go last on their command lines.
+// StartCluster starts three masters without replicas, and returns once each of them knows
+// the whole Cluster. args go last on their command lines.
 func StartCluster(t testing.TB, args ...string) *Cluster {
 	t.Helper()
-	const masters = 3
+	// A node timeout that a loaded machine does not reach: no live server is taken for dead.
+	return startCluster(t, 0, append([]string{"--cluster-node-timeout", "10000"}, args...))
+}
+
+// startCluster starts the masters and so many replicas, the first of the first master.
+func startCluster(t testing.TB, replicas int, args []string) *Cluster {
+	t.Helper()
 	c := &Cluster{t: t}
-	for range masters {
-		// A node timeout that a loaded machine does not reach: no live server is taken for dead.
-		s, bus := startWithBus(t, append([]string{
-			"--cluster-enabled", "yes", "--cluster-require-full-coverage", "no", "--cluster-node-timeout", "10000",
-		}, args...))
+	for range masters + replicas {
+		s, bus := startWithBus(t, append([]string{"--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"}, args...))
 		c.servers, c.buses = append(c.servers, s), append(c.buses, bus)
 	}
-	for i, s := range c.servers {
+	for i, s := range c.servers[:masters] {
 		add := []string{"CLUSTER", "ADDSLOTS"}
 		for slot := i * slots / masters; slot < (i+1)*slots/masters; slot++ {
 			add = append(add, strconv.Itoa(slot))
@@ -47,6 +51,9 @@ func StartCluster(t testing.TB, args ...string) *Cluster {
 		host, port, _ := net.SplitHostPort(c.servers[i+1].addr)
 		_, busPort, _ := net.SplitHostPort(bus)
 		c.do(c.servers[0], "CLUSTER", "MEET", host, port, busPort)
+	}
+	for i, replica := range c.servers[masters:] {
+		c.replicate(replica, c.servers[i])
 	}
 	until(t, "every server of the Cluster knows all of it", func() error {
 		for _, s := range c.servers {
@@ -61,6 +68,9 @@ func StartCluster(t testing.TB, args ...string) *Cluster {
 				if _, err := c.owner(s, slot); err != nil {
 					return err
 				}
+			}
+			if err := c.knowsReplicas(s); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -81,7 +91,7 @@ func startWithBus(t testing.TB, args []string) (s *Server, bus string) {
 	return s, net.JoinHostPort(host, strconv.Itoa(n+10000))
 }
 
-// Servers returns the masters.
+// Servers returns all servers, those that began as masters in front.
 func (c *Cluster) Servers() []*Server { return slices.Clone(c.servers) }
 
 // Addrs returns the servers' addresses.
@@ -108,17 +118,35 @@ func (c *Cluster) Slot(key string) int {
 	return 0
 }
 
-// Owner returns the server of the slot of key, according to the first server that answers.
+// Owner returns the server of the slot of key. It waits until all servers that answer agree:
+// one that was down, or has not heard of a change yet, names the owner before.
 func (c *Cluster) Owner(key string) *Server {
 	c.t.Helper()
 	slot := c.Slot(key)
+	var owner *Server
+	until(c.t, fmt.Sprintf("the servers of the Cluster agree on the owner of slot %d", slot), func() (err error) {
+		owner, err = c.agreed(slot)
+		return err
+	})
+	return owner
+}
+
+func (c *Cluster) agreed(slot int) (owner *Server, err error) {
 	for _, s := range c.servers {
-		if owner, err := c.owner(s, slot); err == nil {
-			return owner
+		said, e := c.owner(s, slot)
+		switch {
+		case e != nil:
+			err = e
+		case owner == nil:
+			owner = said
+		case owner != said:
+			return nil, fmt.Errorf("%s says %s, another server %s", s.addr, said.addr, owner.addr)
 		}
 	}
-	c.t.Fatalf("redistest: no server of the Cluster knows the owner of slot %d", slot)
-	return nil
+	if owner == nil {
+		return nil, err
+	}
+	return owner, nil
 }
 
 // KeyOf returns a key that begins with prefix and belongs to the server.
@@ -141,8 +169,7 @@ func (c *Cluster) owner(asked *Server, slot int) (*Server, error) {
 		if from, to := fields[0].(int64), fields[1].(int64); int64(slot) < from || int64(slot) > to {
 			continue
 		}
-		node := fields[2].([]any)
-		addr := net.JoinHostPort(node[0].(string), strconv.FormatInt(node[1].(int64), 10))
+		addr := addrOf(fields[2])
 		for _, s := range c.servers {
 			if s.addr == addr {
 				return s, nil

@@ -59,6 +59,26 @@ func TestAClusterServesEachKeyByItsOwnerAndMovesSlots(t *testing.T) {
 	mustDo(t, c.Servers()[1], "SET", key, "v")
 }
 
+func TestAReplicaOfAClusterTakesOverWhenItIsToldAndWhenItsMasterDies(t *testing.T) {
+	c := StartClusterWithReplicas(t)
+	require.Len(t, c.Servers(), 6)
+	key := c.KeyOf(c.Servers()[0], "k")
+	master := c.Owner(key)
+	mustDo(t, master, "SET", key, "v")
+
+	promoted := c.Failover(master)
+	require.Same(t, c.Servers()[3], promoted)
+	require.Same(t, promoted, c.Owner(key))
+	require.Same(t, master, c.Replica(promoted), "the old one follows")
+	require.Equal(t, "v", mustDo(t, promoted, "GET", key), "no write is lost")
+
+	require.Same(t, master, c.KillMaster(promoted))
+	require.Same(t, master, c.Owner(key))
+	promoted.Restart()
+	require.Same(t, master, c.Owner(key), "the one that was dead does not count until it knows")
+	require.Same(t, promoted, c.Replica(master))
+}
+
 func TestATLSServerWantsACertificate(t *testing.T) {
 	s := StartTLS(t)
 	require.NotEqual(t, s.Addr(), s.TLSAddr())

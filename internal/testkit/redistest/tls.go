@@ -27,7 +27,7 @@ type TLSServer struct {
 }
 
 // StartTLS is [Start] for a server with TLS. Its certificates are made for this server
-// alone, and for 127.0.0.1.
+// alone, and for localhost and 127.0.0.1.
 func StartTLS(t testing.TB, args ...string) *TLSServer {
 	t.Helper()
 	dir := t.TempDir()
@@ -68,11 +68,7 @@ func (s *TLSServer) TLSConfig(t testing.TB) *tls.Config {
 // authority's certificate, and the client's with its key.
 func (s *TLSServer) Files(t testing.TB) (ca, cert, key string) {
 	t.Helper()
-	dir := t.TempDir()
-	if err := s.ca.write(dir); err != nil {
-		t.Fatalf("redistest: certificates: %v", err)
-	}
-	return filepath.Join(dir, "ca.pem"), filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key")
+	return s.ca.files(t)
 }
 
 // startWithPort is [Start] for a server with a second port, which goes after
@@ -147,8 +143,19 @@ func (a authority) issue(name string) (tls.Certificate, error) {
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	template.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	template.DNSNames = []string{"localhost"}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, err
+}
+
+// files writes the authority's certificate, and another with its key, for the test.
+func (a authority) files(t testing.TB) (ca, cert, key string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := a.write(dir); err != nil {
+		t.Fatalf("redistest: certificates: %v", err)
+	}
+	return filepath.Join(dir, "ca.pem"), filepath.Join(dir, "server.pem"), filepath.Join(dir, "server.key")
 }
 
 // write writes the certificates and the key of a server to dir.
