@@ -16,21 +16,23 @@ func (st *stage) rehearse(ctx context.Context, f Feature) Result {
 	const apart = 10_000 // more than find tries
 	from := slices.Index(Features, f) * apart
 	var r Result
-	if f == SeveralKeys {
-		r = st.severalKeys(ctx, from)
-	} else if i, err := st.find(ctx, from, st.plain); err != nil {
+	switch i, err := st.find(ctx, from, st.plain); {
+	case err != nil:
 		r.Err = err
-	} else {
-		act := map[Feature]func(context.Context, string) error{
-			Mutex: st.mutex, Queue: st.waiting, Fence: st.fence, Guard: st.guard, Health: st.health,
-		}[f]
-		r.Err = act(ctx, st.plain(i))
+	case f == Mutex:
+		r.Err = st.mutex(ctx, st.plain(i))
+	case f == SeveralKeys:
+		r = st.severalKeys(ctx, i)
+	case f == Queue:
+		r.Err = st.waiting(ctx, st.plain(i))
+	case f == Fence:
+		r.Err = st.fence(ctx, st.plain(i))
+	case f == Guard:
+		r.Err = st.guard(ctx, st.tagged(i))
+	case f == Health:
+		r.Err = st.health(ctx, st.plain(i))
 	}
-	switch {
-	case r.Err == nil:
-	case ctx.Err() != nil:
-		r.Err = errNoAnswer
-	default:
+	if r.Err != nil {
 		r.Err = st.told(r.Err)
 	}
 	return r
@@ -78,11 +80,10 @@ var (
 	errNotReleased = errors.New("a released key was held")
 )
 
-// severalKeys takes a lock on several keys. A proxy that sends keys to several servers may run a
-// script where only its first key is: then an owner of one of the others is not seen.
+// severalKeys takes a lock on several keys, which may need a common hash tag.
 func (st *stage) severalKeys(ctx context.Context, from int) Result {
-	if st.takesAll(ctx, from, st.plain) == nil {
-		return Result{}
+	if err := st.takesAll(ctx, from, st.plain); err == nil || errors.Is(err, ErrUnsafe) {
+		return Result{Err: err}
 	}
 	i, err := st.find(ctx, from, func(i int) string { return st.tagged(i)(0) })
 	if err == nil {
@@ -90,6 +91,10 @@ func (st *stage) severalKeys(ctx context.Context, from int) Result {
 	}
 	return Result{err, err == nil}
 }
+
+// errSpread is of a proxy that runs a script on the server of its first key, whatever the others
+// are.
+var errSpread = fmt.Errorf("of several keys that were held one was acquired alone: the keys of one lock need a common hash tag here: %w", ErrUnsafe)
 
 func (st *stage) takesAll(ctx context.Context, from int, key func(int) string) error {
 	const count = 8 // at random on two servers: all are on one in 1 of 128 cases
@@ -114,9 +119,9 @@ func (st *stage) takesAll(ctx context.Context, from int, key func(int) string) e
 	for _, c := range singles {
 		switch c.Outcome {
 		case node.Unknown:
-			return c.Err
+			return inTime(ctx, c.Err)
 		case node.Done:
-			return fmt.Errorf("one of %d keys that are held was acquired alone: %w", count, ErrUnsafe)
+			return errSpread
 		}
 	}
 	return st.play(ctx, life[1:]...)
@@ -166,7 +171,7 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 	}
 	pushes, end, err := st.subscribed(ctx, channel)
 	if err != nil {
-		return err
+		return fmt.Errorf("SUBSCRIBE: %w", inTime(ctx, err))
 	}
 	defer end()
 	if err := st.play(ctx,
@@ -183,7 +188,7 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 		case p := <-pushes:
 			heard = p == node.Push{Token: waiter.Token, Nonce: nonce, Number: 1}
 		case <-ctx.Done():
-			return ctx.Err()
+			return errors.New("no push of a grant in time")
 		}
 	}
 	return st.play(ctx,
@@ -215,12 +220,12 @@ func (st *stage) subscribed(ctx context.Context, channel string) (pushes <-chan 
 }
 
 // guard has the server find out that it may have lost data, and ends the quarantine. Its marker is
-// another key.
-func (st *stage) guard(ctx context.Context, key string) error {
+// another key, which a proxy has where the lock's key is.
+func (st *stage) guard(ctx context.Context, name func(int) string) error {
 	if st.topology != nil {
 		return errGuardedCluster
 	}
-	marker := key + ":guard"
+	key, marker := name(0), name(1)
 	defer st.clear(ctx, key, marker)
 	options := node.ClaimOptions{Quarantine: scratchTTL}
 	holder, rival := st.claim(options, key), st.claim(options, key)
@@ -262,5 +267,5 @@ func (st *stage) marked(ctx context.Context, key, marker string, s step) error {
 	results := st.client.DoMulti(ctx, st.client.B().Arbitrary(words...).Build(),
 		st.eval(expireAll, []string{key, marker}, millis(scratchTTL)))
 	_ = st.read(&c, nil, seen, results[0])
-	return s.judge(c)
+	return inTime(ctx, s.judge(c))
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/redis/rueidis"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock/internal/redisnode"
@@ -21,6 +22,9 @@ func dialURL(t *testing.T, url string) *redisnode.Redis {
 	require.Empty(t, reason)
 	option.DisableCache, option.AlwaysPipelining, option.PipelineMultiplex = true, true, -1
 	option.Dialer = net.Dialer{Timeout: eventually.Soon}
+	if option.AlwaysRESP2 {
+		option.DialCtxFn, option.ClientSetInfo = redisnode.Attentive(nil, true), rueidis.DisableClientSetInfo
+	}
 	s := redisnode.Dial(option, nil)
 	t.Cleanup(s.Close)
 	<-s.Tried()

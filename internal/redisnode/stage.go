@@ -73,7 +73,7 @@ func (st *stage) find(ctx context.Context, from int, key func(int) string) (int,
 		for i, result := range st.member.DoMulti(ctx, commands...) {
 			err := result.Error()
 			if _, answered := rueidis.IsRedisErr(err); err != nil && !answered {
-				return 0, wireError(err)
+				return 0, inTime(ctx, wireError(err))
 			}
 			if !isRedirection(err) { // a replica answers MOVED for every key
 				return from + i, nil
@@ -112,7 +112,15 @@ func (st *stage) play(ctx context.Context, steps ...step) error {
 func (st *stage) run(ctx context.Context, s step) (node.Command, error) {
 	batch := []node.Command{s.command}
 	_ = st.Do(ctx, batch) // the command has the error
-	return batch[0], s.judge(batch[0])
+	return batch[0], inTime(ctx, s.judge(batch[0]))
+}
+
+// inTime returns err, or that there was no answer in time.
+func inTime(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return errNoAnswer
+	}
+	return err
 }
 
 // judge returns what is wrong with the result of the step's command.
