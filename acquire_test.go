@@ -316,15 +316,16 @@ func TestAnAcquisitionDoesNotOutliveItsValidity(t *testing.T) {
 func TestNamesThatTheLibraryUsesAreNoKeys(t *testing.T) {
 	ns := start(t, 1)
 	for prefix, keys := range map[string][]string{
-		"":         {"k:waiters", "k:waiting", "k:fence", "{k}:fence", "{k}a:fence", ":fence", "redlock:guard"},
-		"shop:":    {"k:waiters", "k:waiting", "{k}:fence"},
+		"":         {"{k}:redlock:queue", "{k}:redlock:waiters", "{k}:redlock:fence", "{k}a:redlock.fence", ":redlock:", "k:redlock.", "redlock:guard"},
+		"shop:":    {"k:redlock:queue", "{k}:redlock.waiters", ":redlock:fence"},
 		"redlock:": {"guard"},
+		":redlock": {":k", ".k", ":"},
 	} {
 		l := ns.open(redlock.WithKeyPrefix(prefix), redlock.WithMiddleware(func(redlock.Handler) redlock.Handler {
 			return func(context.Context, *redlock.Op) error { t.Error("it is asked for"); return nil }
 		}))
 		for _, key := range keys {
-			want := fmt.Sprintf("redlock: acquire %q: the library uses this name: a key must not end in :waiters, :waiting or :fence, nor be redlock:guard", prefix+key)
+			want := fmt.Sprintf("redlock: acquire %q: the library uses this name: a key must not contain :redlock: or :redlock., nor be redlock:guard", prefix+key)
 			never := func(context.Context) error { t.Error("it is held"); return nil }
 			_, err := l.Acquire(t.Context(), key, time.Second)
 			require.EqualError(t, err, want)
@@ -339,8 +340,12 @@ func TestNamesThatTheLibraryUsesAreNoKeys(t *testing.T) {
 		}
 	}
 	require.Empty(t, ns.servers[0].Keys(t))
+	for _, prefix := range []string{":redlock:", "shop:redlock:", "{shop}:redlock.queue"} {
+		_, err := redlock.Open(t.Context(), []string{"redis://localhost"}, redlock.WithKeyPrefix(prefix))
+		require.EqualError(t, err, fmt.Sprintf("redlock: WithKeyPrefix(%q): the library uses such names: must not contain :redlock: or :redlock.", prefix))
+	}
 	l := ns.open()
-	for _, key := range []string{"waiters", "k:waiters:1", "{k:fence}", "redlock:guard:1"} {
+	for _, key := range []string{"k:waiters", "k:waiting", "{k}:fence", "k:redlock", "redlock:guard:1"} {
 		lock, err := l.TryAcquire(t.Context(), key, time.Minute)
 		require.NoError(t, err, key)
 		require.NoError(t, lock.Release(t.Context()))
@@ -407,7 +412,7 @@ func FuzzKeys(f *testing.F) {
 	for _, keys := range [][3]string{
 		{"a", "b", "c"}, {"c", "b", "a"}, {"a", "a", "a"}, {"a", "b", "a"}, {"", "a", "b"}, {"a", "", ""}, {"", "", ""},
 		{"{a}1", "{a}2", "{b}"}, {"\x00", "\xff", "\xff\xfe"}, {"*3\r\n$3\r\nSET\r\n", "\r\n", "$-1\r\n"}, {" ", "  ", "\t"},
-		{"ключ", "キー", "🔑"}, {"%s", "%!d", `"`}, {"*", "?", "[a]"}, {"a", "a:waiters", "b"}, {"redlock:guard", "a", "b"}, {strings.Repeat("k", 5000), "k", "K"},
+		{"ключ", "キー", "🔑"}, {"%s", "%!d", `"`}, {"*", "?", "[a]"}, {"a", "{a}:redlock:queue", "b"}, {"a", "{a}", "a}"}, {"redlock:guard", "a", "b"}, {strings.Repeat("k", 5000), "k", "K"},
 	} {
 		f.Add(keys[0], keys[1], keys[2])
 	}

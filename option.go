@@ -90,11 +90,11 @@ func WithNodeTimeout(d time.Duration) Option {
 // tries again after each pause of its [RetryPolicy]. A Cluster keeps no queues, nor does a
 // node that does not let its user publish and subscribe (see SECURITY.md).
 //
-// Each node keeps the queue of the key k in the keys k:waiters and k:waiting, which no lock
-// can have. An acquire whose ttl is below about three round trips to the nodes cannot queue,
-// and its error says so. While a process queues for a lock, the lock is never free:
-// [Locker.TryAcquire], [Locker.AcquireAll] of several keys and Lockers without queues rarely
-// get it.
+// Each node keeps the queue of the key k in the keys {k}:redlock:queue and {k}:redlock:waiters,
+// or k:redlock.queue and k:redlock.waiters if k has a hash tag, which no lock can have. An
+// acquire whose ttl is below about three round trips to the nodes cannot queue, and its error
+// says so. While a process queues for a lock, the lock is never free: [Locker.TryAcquire],
+// [Locker.AcquireAll] of several keys and Lockers without queues rarely get it.
 func WithoutWaitQueue() Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.noQueue = true; return c })
 }
@@ -177,8 +177,8 @@ func WithMaxHold(d time.Duration) LockOption {
 }
 
 // WithFence gives the lock a fencing token: see [Lock.Fence]. Each key k has a counter on
-// every node, in the key {k}:fence, or k:fence if k has a hash tag, which no lock can
-// have. On a Cluster, k must have no closing brace but that of a hash tag.
+// every node, in the key {k}:redlock:fence, or k:redlock.fence if k has a hash tag, which no
+// lock can have. On a Cluster, k must have no closing brace but that of a hash tag.
 //
 // A script acquires a lock with a fence, usually in one round trip. Such a lock is never
 // handed over inside the process ([WithLocalHandoff]), as each holder needs a fence of its
@@ -223,6 +223,8 @@ func (c lockerConfig) check() error {
 		return argumentError("WithNodeTimeout(%v): must be above 0", c.nodeTimeout)
 	case outOfRange(c.retention):
 		return argumentError("WithFenceRetention(%v): must be from %v to %v", c.retention, MinTTL, MaxTTL)
+	case node.HasInfix(c.keyPrefix):
+		return argumentError("WithKeyPrefix(%q): the library uses such names: must not contain :redlock: or :redlock.", c.keyPrefix)
 	case c.noCredentials:
 		return argumentError("WithCredentials(nil): must be a function")
 	}

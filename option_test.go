@@ -254,7 +254,7 @@ func TestWaitersOfAPrefixedKeyStandInItsQueue(t *testing.T) {
 		got <- err
 	}()
 	eventually.True(t, "it waits", ns.queue)
-	require.Contains(t, ns.servers[0].Keys(t), "shop:k:waiters")
+	require.Contains(t, ns.servers[0].Keys(t), "{shop:k}:redlock:queue")
 	require.NoError(t, lock.Release(t.Context()))
 	require.NoError(t, <-got)
 }

@@ -64,7 +64,7 @@ func TestARequestCannotLockANameThatTheLibraryUses(t *testing.T) {
 	l := open(t, servers, redlock.WithKeyPrefix("redlock:"))
 	unreached := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it is served") })
 	s := serve(t, middleware.HTTP(l, time.Minute, middleware.HeaderKey("orders:", "Idempotency-Key"))(unreached))
-	for _, value := range []string{"7:waiters", "7:waiting", "7:fence"} {
+	for _, value := range []string{"7:redlock:queue", "{7}:redlock:fence", "7:redlock.waiters"} {
 		s.do("GET", "/", "Idempotency-Key", value).is(t, http.StatusBadRequest, "", keyless)
 	}
 	s.quiet()
@@ -100,9 +100,9 @@ func TestKeyFunctions(t *testing.T) {
 		{name: "longest header", key: middleware.HeaderKey("idem:", "Idempotency-Key"), headers: []string{long}, want: "idem:" + long},
 		{name: "too long a header", key: middleware.HeaderKey("idem:", "Idempotency-Key"), headers: []string{long + "x"}, err: "header Idempotency-Key: 256 bytes: at most 255 are accepted"},
 		{name: "two headers", key: middleware.HeaderKey("idem:", "Idempotency-Key"), headers: []string{"7f", "7f"}, err: "header Idempotency-Key: given 2 times: once is accepted"},
-		{name: "the library's queue", key: middleware.HeaderKey("idem:", "Idempotency-Key"), headers: []string{"7f:waiters"}, err: "header Idempotency-Key: the library uses this name: a key must not end in :waiters, :waiting or :fence, nor be redlock:guard"},
-		{name: "the library's counter", key: middleware.PathKey("{order}:", "id"), path: "/orders/7:fence", err: "path value id: the library uses this name: a key must not end in :waiters, :waiting or :fence, nor be redlock:guard"},
-		{name: "the library's marker", key: middleware.QueryKey("redlock:", "user"), path: "/?user=guard", err: "query parameter user: the library uses this name: a key must not end in :waiters, :waiting or :fence, nor be redlock:guard"},
+		{name: "the library's queue", key: middleware.HeaderKey("idem:", "Idempotency-Key"), headers: []string{"{7f}:redlock:queue"}, err: "header Idempotency-Key: the library uses this name: a key must not contain :redlock: or :redlock., nor be redlock:guard"},
+		{name: "the library's counter", key: middleware.PathKey("{order}:", "id"), path: "/orders/7:redlock.fence", err: "path value id: the library uses this name: a key must not contain :redlock: or :redlock., nor be redlock:guard"},
+		{name: "the library's marker", key: middleware.QueryKey("redlock:", "user"), path: "/?user=guard", err: "query parameter user: the library uses this name: a key must not contain :redlock: or :redlock., nor be redlock:guard"},
 		{name: "path", key: middleware.PathKey("order:", "id"), path: "/orders/7", want: "order:7"},
 		{name: "path, escaped", key: middleware.PathKey("order:", "id"), path: "/orders/a%2Fb", want: "order:a/b"},
 		{name: "no such path value", key: middleware.PathKey("order:", "name"), path: "/orders/7"},

@@ -216,7 +216,7 @@ func TestLogWarnsOnceThatNodesKeepNoQueue(t *testing.T) {
 	var r recorder
 	l := open(t, []*redistest.Server{server}, r.log())
 	for _, key := range []string{"a", "b"} {
-		for _, k := range []string{key, key + ":waiters"} {
+		for _, k := range []string{key, "{" + key + "}:redlock:queue"} {
 			_, err := server.Do("SET", k, "foreign")
 			require.NoError(t, err)
 		}

@@ -179,7 +179,7 @@ func TestDoctorLooksIntoGroups(t *testing.T) {
 
 // security are the lines of SECURITY.md for a server and for its queues.
 var security = [][]string{
-	{"ACL", "SETUSER", "redlock", "reset", "on", ">secret", "~lock:*", "+set", "+get", "+exists", "+del", "+pttl", "+pexpire", "+evalsha", "+eval"},
+	{"ACL", "SETUSER", "redlock", "reset", "on", ">secret", "~lock:*", "~{lock:*", "+set", "+get", "+exists", "+del", "+pttl", "+pexpire", "+evalsha", "+eval"},
 	{"ACL", "SETUSER", "redlock", "&redlock:*", "+time", "+zadd", "+zrange", "+zrem", "+zrank", "+hset", "+hget", "+hdel", "+publish", "+subscribe"},
 }
 
@@ -201,14 +201,20 @@ func TestDoctorFindsWhatTheUserMayNot(t *testing.T) {
 
 		_, found, d := consult(t, nodes, "lock:a")
 		for _, denied := range d.Servers[0].Denied {
-			require.Contains(t, []string{"fences", "guard"}, denied.For)
+			require.Equal(t, "guard", denied.For)
 		}
-		require.Equal(t, note, found["fence-permissions "+s.Addr()])
-		require.Contains(t, text(d, "fence-permissions"), "the user may not run GET on {lock:a")
 		require.Equal(t, note, found["guard-permissions "+s.Addr()])
 		require.Contains(t, text(d, "guard-permissions"), "the user may not run INFO, GET on redlock:guard, SET on redlock:guard ")
 		require.NotEmpty(t, d.Servers[0].Unknown, "the user may not run INFO")
 		require.Empty(t, s.Keys(t), "it leaves nothing behind")
+
+		set("ACL", "SETUSER", "redlock", "resetkeys", "~lock:*")
+		_, found, d = consult(t, nodes, "lock:a")
+		require.Equal(t, note, found["fence-permissions "+s.Addr()])
+		require.Contains(t, text(d, "fence-permissions"), "the user may not run GET on {lock:a")
+		require.Equal(t, warning, found["queue-permissions "+s.Addr()])
+		require.Contains(t, text(d, "queue-permissions"), "ZADD on {lock:a")
+		set("ACL", "SETUSER", "redlock", "~{lock:*")
 
 		_, found, d = consult(t, nodes)
 		require.Equal(t, note, found["keys "+s.Addr()], "it does not know the keys: %v", d.Findings)
@@ -242,9 +248,8 @@ func TestDoctorFindsWhatTheUserMayNot(t *testing.T) {
 	}
 }
 
-// furtherSecurity are the lines of SECURITY.md for fences and the restart guard.
+// furtherSecurity is the line of SECURITY.md for the restart guard.
 var furtherSecurity = [][]string{
-	{"ACL", "SETUSER", "redlock", "~{lock:*}:fence"},
 	{"ACL", "SETUSER", "redlock", "~redlock:guard", "+info", "+time"},
 }
 

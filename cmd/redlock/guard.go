@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/redis-kit/redlock"
+	"github.com/redis-kit/redlock/internal/node"
 	"github.com/redis-kit/redlock/internal/redisnode"
 )
 
@@ -100,7 +101,7 @@ func (m marker) knows(r serverRun) bool {
 // readMarker reports false if there is no marker, or the user may not read it: a user who may
 // not read it cannot use a restart guard.
 func readMarker(ctx context.Context, client rueidis.Client) (m marker, ok bool) {
-	text, err := client.Do(ctx, client.B().Get().Key("redlock:guard").Build()).ToString()
+	text, err := client.Do(ctx, client.B().Get().Key(node.GuardKey).Build()).ToString()
 	if err != nil {
 		return m, false
 	}

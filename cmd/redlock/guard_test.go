@@ -82,8 +82,8 @@ func TestAGuardThatDoesNotFitIsAMistakeOnTheCommandLine(t *testing.T) {
 		{"1m,1s,1s", []string{"status", "k"}, `REDLOCK_GUARD="1m,1s,1s": must be`},
 		{"1m;1s", []string{"doctor"}, `REDLOCK_GUARD="1m;1s": must be`},
 		{"0,1s", []string{"doctor"}, "REDLOCK_GUARD: a longest ttl of 0s: must be"},
-		{"", []string{"run", "k:waiters", "--", "true"}, `run "k:waiters": the library uses this name`},
-		{"", []string{"status", "{k}:fence"}, `status "{k}:fence": the library uses this name`},
+		{"", []string{"run", "{k}:redlock:queue", "--", "true"}, `run "{k}:redlock:queue": the library uses this name`},
+		{"", []string{"status", "{k}:redlock:fence"}, `status "{k}:redlock:fence": the library uses this name`},
 		{"", []string{"doctor", "redlock:guard"}, `doctor "redlock:guard": the library uses this name`},
 	} {
 		t.Setenv(guardVariable, c.variable)

@@ -45,7 +45,7 @@ const (
 )
 
 func permissions(key string, kind group) []permission {
-	waiters, waiting, channel := key+":waiters", key+":waiting", "redlock:"+rand.Text()
+	queue, waiters, channel := node.Companion(key, node.Queue), node.Companion(key, node.Waiters), "redlock:"+rand.Text()
 	all := []permission{
 		{forLocks, []string{"SET", key, "-", "XX", "PX", "1"}},
 		{forLocks, []string{"GET", key}},
@@ -76,13 +76,13 @@ func permissions(key string, kind group) []permission {
 		permission{forGuard, []string{"GET", node.GuardKey}},
 		permission{forGuard, []string{"SET", node.GuardKey, "-", "NX", "XX"}}, // a syntax error: it may exist
 		permission{forQueues, []string{"TIME"}},
-		permission{forQueues, []string{"ZADD", waiters, "XX", "0", "-"}},
-		permission{forQueues, []string{"ZRANGE", waiters, "0", "0"}},
-		permission{forQueues, []string{"ZREM", waiters, "-"}},
-		permission{forQueues, []string{"ZRANK", waiters, "-"}},
-		permission{forQueues, []string{"HSET", waiting, "-", "-"}},
-		permission{forQueues, []string{"HGET", waiting, "-"}},
-		permission{forQueues, []string{"HDEL", waiting, "-"}}, // and what HSET has set, if that was run
+		permission{forQueues, []string{"ZADD", queue, "XX", "0", "-"}},
+		permission{forQueues, []string{"ZRANGE", queue, "0", "0"}},
+		permission{forQueues, []string{"ZREM", queue, "-"}},
+		permission{forQueues, []string{"ZRANK", queue, "-"}},
+		permission{forQueues, []string{"HSET", waiters, "-", "-"}},
+		permission{forQueues, []string{"HGET", waiters, "-"}},
+		permission{forQueues, []string{"HDEL", waiters, "-"}}, // and what HSET has set, if that was run
 		permission{forQueues, []string{"PUBLISH", channel, "-"}},
 		permission{forQueues, []string{"SUBSCRIBE", channel}},
 	)

@@ -66,11 +66,15 @@ func (b *Backend) grant(key, skip string, granter node.ClaimOptions) (granted, a
 		if w == nil {
 			return false, false
 		}
-		if w.options.Quarantine > 0 && granter.Quarantine == 0 && b.tell(w, 0, 0) {
-			return false, true
+		knows := granter.Quarantine > 0 || w.options.Quarantine == 0
+		if !knows {
+			delete(b.keys, key)
+			if b.tell(w, 0, 0) {
+				return false, true
+			}
 		}
 		b.drop(key, w.token)
-		if w.options.Quarantine > 0 && granter.Quarantine == 0 || b.quarantined(w.options.Quarantine) > 0 {
+		if !knows || b.quarantined(w.options.Quarantine) > 0 {
 			continue
 		}
 		fence := b.give(key, w.token, w.window, w.options)

@@ -71,6 +71,9 @@ type Command struct {
 	// Of a Join, a Read or an Acquire that is Refused: the token of the key's owner, or
 	// Foreign; empty if that is not known.
 	Owner string
+	// Of an Extend, where a Backend sent it key by key: some keys may have been set, even if it
+	// is Refused. Otherwise a refusal has changed nothing.
+	Partial bool
 
 	joiner  Joiner       // of Join: is called with the result
 	handler ReplyHandler // of the others: is called with the result; nil if no caller waits for it

@@ -75,7 +75,7 @@ func (s *server) settle(c *Command, now time.Time) {
 		c.Outcome, c.Fence = Done, 0
 	}
 	left := c.Outcome == Done || c.Outcome == Refilled || c.Outcome == Unknown && !errors.Is(c.Err, ErrNotRun) ||
-		c.Entry != nil && c.Outcome == Refused // it is in the queue
+		c.Outcome == Refused && (c.Entry != nil || c.Partial) // it is in the queue; or some of the keys were set
 	p.answered(c.Kind, left)
 	if p.phase == done && p.mayHold() && !s.node.closed {
 		s.repeatRelease(c.Claim, p, now)

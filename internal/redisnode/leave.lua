@@ -16,7 +16,7 @@ local function leave()
   return ours and grant()
 end
 local ok, granted = pcall(leave)
-if ours and not (ok and granted and granted ~= '') then
+if ours and not (ok and granted) then
   redis.call('DEL', KEYS[1])
 end
 return ours and 1 or 0

@@ -25,7 +25,7 @@ func (s *Redis) Do(ctx context.Context, batch []node.Command) error {
 	if len(batch) == 1 { // spares the results' slice
 		result := client.Do(ctx, s.command(client, &batch[0], seen, false))
 		err = s.read(&batch[0], able, seen, result)
-		if !s.isToRepeat(&batch[0], result) {
+		if !s.isToRepeat(&batch[0], result) && !isToSplit(&batch[0], result) {
 			return s.finish(ctx, client, batch, able, seen, err)
 		}
 		results = []rueidis.RedisResult{result}
@@ -56,6 +56,7 @@ func (s *Redis) Do(ctx context.Context, batch []node.Command) error {
 			err = s.read(&batch[unknown[j]], able, seen, result)
 		}
 	}
+	err = s.splitAll(ctx, client, batch, results, able, seen, err)
 	return s.finish(ctx, client, batch, able, seen, err)
 }
 

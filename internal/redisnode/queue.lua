@@ -65,9 +65,9 @@ end
 -- Gives the key, which is ours or absent, to the first waiter that listens, and returns its token. If no waiter listens it
 -- returns nil, and the caller deals with the key, which may then belong to a waiter that did not hear. A waiter is told only
 -- after its key is set.
--- A caller without a guard knows no marker, and so cannot grant to a waiter with one. If that is the first that listens, it
--- keeps its turn: it is told to join again, and grant returns ''. The caller leaves the key free. The waiter takes it with its
--- next join, which comes within half a window; if none comes, its lease ends.
+-- A caller without a guard has declared no marker, and so cannot grant to a waiter with one. If that is the first that listens,
+-- it keeps its turn: the key is deleted, the waiter is told to join again, and grant returns ''. It takes the key with its next
+-- join, which comes within half a window, and until then no other waiter does. If none comes, its lease ends.
 local function grant(skip)
   while true do
     local token, number, window, channel, nonce, terms = first(skip)
@@ -76,6 +76,7 @@ local function grant(skip)
     end
     local knows = KEYS[5] or string.sub(terms, -2) == ' 0'
     if not knows then
+      redis.call('DEL', KEYS[1])
       local heard = push(channel, token, nonce, 0, 0)
       if type(heard) == 'number' and heard > 0 then
         return ''
