@@ -14,11 +14,11 @@ import (
 func doctorCommand() *cli.Command {
 	return leaf(&cli.Command{
 		Name:      "doctor",
-		Usage:     "check the nodes, and report what endangers locks",
+		Usage:     "check what works on the nodes, and what endangers locks",
 		UsageText: "redlock doctor [options] [KEY]",
 		Description: `KEY is the key of a lock, or begins like one: doctor then checks whether the user may
-access it. The key is not changed. The exit code is 78 if there is a danger, and 0
-otherwise.`,
+access it. The key is not changed. Doctor takes and releases locks on new keys that begin
+with KEY, and deletes them. The exit code is 78 if there is a danger, and 0 otherwise.`,
 		Flags: []cli.Flag{jsonFlag()},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if c.NArg() > 1 {
