@@ -352,6 +352,8 @@ func slotMoves(t *testing.T, c *redistest.Cluster, plain []string) {
 			l := lockertest.Open(t, urls, untilFree)
 			held, err := l.Acquire(t.Context(), "{order}:held", time.Minute)
 			require.NoError(t, err)
+			several, err := l.AcquireAll(t.Context(), []string{"{order}:x", "{order}:y"}, time.Minute)
+			require.NoError(t, err)
 			from, to := c.Owner("{order}"), c.Servers()[0]
 			if from == to {
 				to = c.Servers()[1]
@@ -359,6 +361,7 @@ func slotMoves(t *testing.T, c *redistest.Cluster, plain []string) {
 			eventually.True(t, "the owner holds it", func() bool { _, ok := from.Get(t, "{order}:held"); return ok })
 			c.BeginMove("{order}", to)
 			require.NoError(t, held.Extend(t.Context(), 0))
+			require.NoError(t, several.Extend(t.Context(), 0))
 			lock, err := l.Acquire(t.Context(), "{order}:new", time.Minute)
 			require.NoError(t, err)
 			slot := fmt.Sprint(c.Slot("{order}"))
@@ -367,6 +370,10 @@ func slotMoves(t *testing.T, c *redistest.Cluster, plain []string) {
 			})
 			require.NoError(t, lock.Extend(t.Context(), 0))
 			require.NoError(t, lock.Release(t.Context()))
+			host, port, err := net.SplitHostPort(to.Addr())
+			require.NoError(t, err)
+			must(t, from, "MIGRATE", host, port, "{order}:x", "0", "5000")
+			require.NoError(t, several.Extend(t.Context(), 0), "its keys are on both sides")
 			both := []string{"{order}:1", "{order}:2"}
 			if name == "alone" {
 				_, err = l.TryAcquireAll(t.Context(), both, time.Minute)
@@ -379,7 +386,7 @@ func slotMoves(t *testing.T, c *redistest.Cluster, plain []string) {
 				c.EndMove("{order}", to)
 			}
 			require.NoError(t, err)
-			for _, lock := range []*redlock.Lock{held, lock} {
+			for _, lock := range []*redlock.Lock{held, several, lock} {
 				require.NoError(t, lock.Extend(t.Context(), 0))
 				require.NoError(t, lock.Release(t.Context()))
 			}

@@ -126,7 +126,7 @@ func (a *acquisition) contendedLocally() bool {
 // settlesSplitVotes reports whether the attempt must settle split votes itself, because no
 // queue follows that would settle them.
 func (a *acquisition) settlesSplitVotes() bool {
-	if !a.queues() || !a.locker.queue.Enabled() {
+	if !a.queues() || !a.locker.queue.Enabled(a.keys[0]) {
 		return true
 	}
 	pause, err := a.pauses.peek()

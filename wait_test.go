@@ -49,6 +49,48 @@ func TestAReleaseGrantsTheLockToTheNextWaiter(t *testing.T) {
 	}
 }
 
+// With one form of names they had one queue, and a release granted a lock that was held.
+func TestAKeyAndTheSameKeyInBracesAreTwoLocks(t *testing.T) {
+	ns := start(t, 1)
+	one, other := ns.open(redlock.WithFence()), ns.open(redlock.WithFence())
+	keys := []string{"k", "{k}"}
+	var held []*redlock.Lock
+	got := make(map[string]chan *redlock.Lock)
+	for _, key := range keys {
+		lock, err := one.TryAcquire(t.Context(), key, time.Minute)
+		require.NoError(t, err)
+		granted := make(chan *redlock.Lock, 1)
+		held, got[key] = append(held, lock), granted
+		go func() {
+			lock, err := other.Acquire(t.Context(), key, time.Minute, lockertest.Queued)
+			if err != nil {
+				t.Error(err)
+			}
+			granted <- lock
+		}()
+	}
+	eventually.True(t, "each waits in a queue of its own", func() bool {
+		for _, queue := range []string{"{k}:redlock:queue", "{k}:redlock.queue"} {
+			if n, err := ns.servers[0].Do("ZCARD", queue); err != nil || n != int64(1) {
+				return false
+			}
+		}
+		return true
+	})
+	for i, key := range keys {
+		require.NoError(t, held[i].Release(t.Context()))
+		next := <-got[key]
+		require.Equal(t, key, next.Key())
+		require.Greater(t, next.Fence(), held[i].Fence())
+		for _, lock := range held[i+1:] {
+			value, _ := ns.servers[0].Get(t, lock.Key())
+			require.Equal(t, lock.Token(), value, "it is still held")
+		}
+		require.NoError(t, next.Release(t.Context()))
+	}
+	require.ElementsMatch(t, []string{"{k}:redlock:fence", "{k}:redlock.fence"}, ns.servers[0].Keys(t))
+}
+
 func TestTheLockOfADeadHolderGoesToTheNextWaiter(t *testing.T) {
 	ns := start(t, 3)
 	l := ns.open()

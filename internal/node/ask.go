@@ -63,8 +63,10 @@ func (n *Node) admit(c *Command) (dropped []Command, err error) {
 	switch {
 	case n.closed:
 		return nil, errClosed
-	case c.Kind == Join && !n.queue:
-		return nil, unasked(ErrNoPush)
+	case c.Kind == Join:
+		if err := n.CheckQueue(c.Claim.Keys[0]); err != nil {
+			return nil, unasked(err)
+		}
 	}
 	s := n.server(name)
 	if err := s.refusal(); err != nil {

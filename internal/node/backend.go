@@ -71,8 +71,9 @@ type Command struct {
 	// Of a Join, a Read or an Acquire that is Refused: the token of the key's owner, or
 	// Foreign; empty if that is not known.
 	Owner string
-	// Of an Extend, where a Backend sent it key by key: some keys may have been set, even if it
-	// is Refused. Otherwise a refusal has changed nothing.
+	// Partial is set where a Backend has run the command key by key. Of an Extend: some keys may
+	// have been set, even if it is Refused; otherwise a refusal has changed nothing. Of a Leave:
+	// the key was released alone, and the claim may still be in its queue.
 	Partial bool
 
 	joiner  Joiner       // of Join: is called with the result
@@ -80,7 +81,7 @@ type Command struct {
 	until   time.Time    // of a release: the keys have expired by then, if the server's clock is right
 	// Of a release: what the claim may have had here when the command was taken from the
 	// queue.
-	acquired, extended bool
+	acquired, extended, joined bool
 }
 
 // IsPlain reports whether c needs no script. The answer to a plain command may not name the

@@ -33,6 +33,7 @@ type nodeState struct {
 	acquireSent bool          // an acquisition has been sent
 	acquired    bool          // the keys of the acquisition may be there: it was granted, or its outcome is unknown
 	extended    bool          // the keys of an extension may be there, or those that a queue may yet grant
+	joined      bool          // the claim may be in the queue
 	refills     bool          // a command other than the first acquisition has been sent, and may have set keys before it did
 	spent       bool          // the keys of the acquisition have been deleted, even if its reply is still to come
 	phase       releasePhase
@@ -122,7 +123,7 @@ func (p *nodeState) answered(kind Kind, left bool) {
 	switch {
 	case !left:
 	case kind != Acquire:
-		p.extended = true
+		p.extended, p.joined = true, p.joined || kind == Join
 	case !p.spent:
 		p.acquired = true
 	}

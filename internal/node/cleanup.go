@@ -16,7 +16,7 @@ const (
 // retryLater schedules the retry of a failed release after a pause, together with the
 // server's other failed releases. The Node's mutex is held.
 func (s *server) retryLater(c Command) {
-	c.handler = nil
+	c.handler, c.Outcome, c.Partial = nil, Unknown, false
 	s.failed = append(s.failed, c)
 	s.releaseErr = c.Err
 	if s.retry != nil || s.node.closed {

@@ -10,6 +10,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,9 +68,29 @@ func (n *Node) Check(keys []string) error { return n.backend.Check(keys) }
 // CheckCounters returns why a lock over these keys can never have a fence here, if so.
 func (n *Node) CheckCounters(keys []string) error {
 	for _, key := range keys {
-		if counter := Companion(key, Fence); n.backend.Check([]string{key, counter}) != nil {
-			return fmt.Errorf("key %q and its counter, %q, are in different slots of a Cluster: use a key without braces, or with a hash tag, such as {order:1}", key, counter)
+		if err := n.checkCompanion(key, "counter", Fence); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// CheckQueue returns why no process can wait for the key in a queue here, if so.
+func (n *Node) CheckQueue(key string) error {
+	if !n.queue {
+		return ErrNoPush
+	}
+	return n.checkCompanion(key, "queue", Queue)
+}
+
+// checkCompanion returns why the key has no such companion here, if so: what is the companion's
+// name in the error. Only a key with a closing brace may have none.
+func (n *Node) checkCompanion(key, what, name string) error {
+	if strings.IndexByte(key, '}') < 0 {
+		return nil
+	}
+	if companion := Companion(key, name); n.backend.Check([]string{key, companion}) != nil {
+		return fmt.Errorf("key %q and its %s, %q, are in different slots of a Cluster: use a key without braces, or with a hash tag, such as {order:1}", key, what, companion)
 	}
 	return nil
 }

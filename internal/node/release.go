@@ -45,7 +45,7 @@ func (n *Node) queueRelease(c *Claim, v ReplyHandler) (vote quorum.Reply, droppe
 
 // releaseKind is the kind of command that releases a claim.
 func (n *Node) releaseKind(c *Claim) Kind {
-	if n.queue && len(c.Keys) == 1 {
+	if len(c.Keys) == 1 && n.CheckQueue(c.Keys[0]) == nil {
 		return Leave
 	}
 	return Release

@@ -28,8 +28,8 @@ func (s *server) begin(c *Command, now time.Time) bool {
 		c.Outcome, c.Err = Refused, errNoSend
 	case c.expired(now):
 	default:
-		c.acquired, c.extended = p.acquired, p.extended
-		p.acquired, p.extended = false, false
+		c.acquired, c.extended, c.joined = p.acquired, p.extended, p.joined
+		p.acquired, p.extended, p.joined = false, false, false
 		p.phase = sent
 		return true
 	}
@@ -86,8 +86,13 @@ func (s *server) settle(c *Command, now time.Time) {
 // settleRelease applies the outcome of a release.
 func (s *server) settleRelease(c *Command, p *nodeState, now time.Time) {
 	if c.Outcome == Unknown {
-		p.acquired, p.extended = p.acquired || c.acquired, p.extended || c.extended
+		p.acquired, p.extended, p.joined = p.acquired || c.acquired, p.extended || c.extended, p.joined || c.joined
 		p.phase = queued
+		s.retryLater(*c)
+		return
+	}
+	if c.Partial && c.joined { // the caller has its answer; the queue may yet grant the key to the claim
+		p.extended, p.joined, p.phase = true, true, queued
 		s.retryLater(*c)
 		return
 	}

@@ -1,6 +1,7 @@
 package node_test
 
 import (
+	"context"
 	"fmt"
 	"sync/atomic"
 	"testing"
@@ -242,3 +243,74 @@ func TestAnAttemptThatWasAskedTwiceLeavesNothingInWhateverOrder(t *testing.T) {
 		}
 	}
 }
+
+// keyByKey is a node whose Backend runs commands key by key: an extension sets the first key of
+// two, and finds the other one taken; a Leave leaves the claim in its queue, once.
+type keyByKey struct {
+	*memnode.Backend
+	leaves int
+}
+
+func (b *keyByKey) Do(ctx context.Context, batch []node.Command) error {
+	c := &batch[0]
+	switch {
+	case c.Kind == node.Extend:
+		b.Set(c.Claim.Keys[0], c.Claim.Token, c.TTL)
+		c.Outcome, c.Partial = node.Refused, true
+		return nil
+	case c.Kind == node.Leave:
+		if b.leaves++; b.leaves == 1 {
+			b.Delete(c.Claim.Keys[0])
+			c.Outcome, c.Partial = node.Done, true
+			return nil
+		}
+	}
+	return b.Backend.Do(ctx, batch)
+}
+
+// Invariant 4, where an extension was refused after it had set a key.
+func TestARefusedExtensionThatHasSetAKeyIsReleased(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &keyByKey{Backend: &memnode.Backend{}}
+		n := node.New(0, "n", b, false)
+		defer n.Close(time.Second)
+		b.Set("b", "another", time.Hour)
+		c := node.NewClaim([]string{"a", "b"}, "ours", 1)
+		require.Equal(t, quorum.Refused, acquire(n, c, time.Hour).Vote)
+		require.Equal(t, quorum.Refused, extend(n, c, time.Hour).Vote)
+		require.Equal(t, 2, b.Len())
+		c.End()
+		n.Abandon(c)
+		time.Sleep(time.Second)
+		require.Equal(t, 1, b.Len(), "the other owner's")
+	})
+}
+
+// A queue that a claim has not left may yet grant it the key.
+func TestAClaimThatMayStillBeInAQueueLeavesItLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &keyByKey{Backend: &memnode.Backend{}}
+		n := node.New(0, "n", b, true)
+		defer n.Close(time.Second)
+		c := node.NewClaim([]string{"k"}, "ours", 1)
+		joined := make(joins, 1)
+		n.Join(c, &node.Entry{Number: 1, Order: time.Now().UnixMilli(), Window: time.Minute, Lease: time.Minute, Channel: "c"}, "nonce", joined)
+		require.Equal(t, node.Done, (<-joined).Outcome)
+		c.End()
+		require.Equal(t, quorum.Granted, release(n, c).Vote, "its caller does not wait for that")
+		time.Sleep(time.Second)
+		require.Equal(t, 2, b.leaves)
+
+		held := node.NewClaim([]string{"k"}, "held", 1)
+		b.leaves = 0
+		require.Equal(t, quorum.Granted, acquire(n, held, time.Hour).Vote)
+		held.End()
+		require.Equal(t, quorum.Granted, release(n, held).Vote)
+		time.Sleep(time.Minute)
+		require.Equal(t, 1, b.leaves, "it was in no queue")
+	})
+}
+
+type joins chan *node.Command
+
+func (j joins) Joined(_ int, c *node.Command) { again := *c; j <- &again }

@@ -222,6 +222,65 @@ func TestAQuarantineEnds(t *testing.T) {
 	require.GreaterOrEqual(t, time.Since(began), 200*ms)
 }
 
+// A caller without a guard may not touch the marker. It leaves the key free for a waiter with one,
+// which keeps its turn, and is told to join again.
+func TestAWaiterWithAGuardIsNotGrantedByACallerWithoutOne(t *testing.T) {
+	server := redistest.Start(t)
+	s := connect(t, server)
+	heard := pushes(t, s)
+	one(t, s, node.Command{Kind: node.Trust, Claim: node.NewClaim([]string{"k"}, "", 1)})
+	joinAs := func(c *node.Claim, channel string, number int64) node.Command {
+		t.Helper()
+		return joins(t, s, c, channel, time.Minute, number)
+	}
+	waiter, other := guarded("waiter", time.Minute, "k"), node.NewClaim([]string{"k"}, "other", 1)
+	free := func() {
+		t.Helper()
+		_, held := server.Get(t, "k")
+		require.False(t, held)
+	}
+	told := func(want node.Push) {
+		t.Helper()
+		select {
+		case p := <-heard:
+			require.Equal(t, want, p)
+		case <-time.After(eventually.Soon):
+			require.FailNow(t, "it is not told")
+		}
+	}
+	comeBack := node.Push{Token: "waiter", Nonce: "nonce-of-waiter"}
+
+	holding(t, server, "holder")
+	require.Equal(t, node.Refused, joinAs(node.NewClaim([]string{"k"}, "dead", 1), "unheard", 1).Outcome)
+	later(t, server)
+	require.Equal(t, node.Refused, joinAs(waiter, "pushes", 1).Outcome)
+	later(t, server)
+	require.Equal(t, node.Refused, joinAs(other, "pushes", 1).Outcome)
+	require.Equal(t, node.Done, leave(t, s, "holder"))
+	free() // and not the dead waiter's
+	told(comeBack)
+	c := joinAs(other, "pushes", 2)
+	require.Equal(t, node.Refused, c.Outcome, "it is not its turn")
+	require.Empty(t, c.Owner)
+	require.Equal(t, 1, c.Rank)
+	free()
+	told(comeBack)
+	require.Equal(t, node.Done, joinAs(waiter, "pushes", 2).Outcome)
+
+	leaving := one(t, s, node.Command{Kind: node.Leave, Claim: waiter})
+	require.Equal(t, node.Done, leaving.Outcome)
+	told(node.Push{Token: "other", Nonce: "nonce-of-other", Number: 2})
+	require.Equal(t, node.Refused, joinAs(waiter, "pushes", 3).Outcome)
+	require.Equal(t, node.Done, one(t, s, node.Command{Kind: node.Leave, Claim: guarded("other", time.Minute, "k")}).Outcome)
+	told(node.Push{Token: "waiter", Nonce: "nonce-of-waiter", Number: 3}) // by a caller with a guard
+	require.Equal(t, node.Done, one(t, s, node.Command{Kind: node.Leave, Claim: waiter}).Outcome)
+
+	holding(t, server, "holder")
+	require.Equal(t, node.Refused, joinAs(waiter, "unheard", 4).Outcome)
+	require.Equal(t, node.Done, leave(t, s, "holder"))
+	require.Equal(t, node.Done, joinAs(other, "pushes", 3).Outcome, "the waiter with a guard is dead")
+}
+
 // A lock that was restored from an old snapshot is released by its late owner: the node must not
 // give its vote to the waiter.
 func TestANodeInQuarantineGrantsNothingToItsQueue(t *testing.T) {

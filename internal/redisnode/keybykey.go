@@ -22,7 +22,8 @@ import (
 // counts only if each key was ours when it was extended, and each then lives for the ttl from a
 // time after the round's start (invariants 1, 3). A release deletes each key independently, in
 // one script or in several. But an extension of several keys that is refused changes nothing,
-// and one key by key may have set some: see Command.Partial.
+// and one key by key may have set some; and a Leave also takes the claim out of the queue: see
+// Command.Partial.
 
 // isToSplit reports whether c is to be sent again key by key.
 func isToSplit(c *node.Command, result rueidis.RedisResult) bool {

@@ -1,6 +1,7 @@
 package redisnode
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,6 +45,24 @@ func TestKeysOfSeveralSlotsAreRefusedOnACluster(t *testing.T) {
 			require.ErrorContains(t, err, "are in different slots of a Cluster: give them a common hash tag", "%q", c.keys)
 		}
 	}
+}
+
+// A companion is in the slot of its key, but for keys that have a closing brace and no hash tag.
+func FuzzCompanionsAreInTheSlotOfTheirKey(f *testing.F) {
+	for _, key := range []string{"k", "{k}", "a{b}c", "a{b", "a}b", "{}x", "{{x}}", "a{}b{c}", "}{", "}{a}", "{a}{b}", "", "{", "}", "über"} {
+		f.Add(key)
+	}
+	f.Fuzz(func(t *testing.T, key string) {
+		_, tagged := node.HashTag(key)
+		for _, name := range []string{node.Queue, node.Waiters, node.Fence} {
+			companion := node.Companion(key, name)
+			if tagged || !strings.Contains(key, "}") && key != "" {
+				require.Equal(t, slot(key), slot(companion), "%q", key)
+			}
+			cluster := &Redis{topology: newTopology()}
+			require.Equal(t, slot(key) == slot(companion), cluster.Check([]string{key, companion}) == nil)
+		}
+	})
 }
 
 func TestTheCounterOfAKeyHasItsSlot(t *testing.T) {

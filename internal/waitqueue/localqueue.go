@@ -57,7 +57,7 @@ func (q *Queue) clearHolder(l *localQueue) {
 // removes waiters at the front whose ttl has become too short for the nodes' distance. q.mu is
 // held.
 func (q *Queue) updateCandidate(l *localQueue) {
-	if l.holder != nil || q.closed || !q.enabled {
+	if l.holder != nil || q.closed || !q.Enabled(l.key) {
 		q.withdraw(l)
 		return
 	}

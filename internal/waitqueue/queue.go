@@ -30,6 +30,7 @@ package waitqueue
 import (
 	"context"
 	"crypto/rand"
+	"strings"
 	"sync"
 	"time"
 
@@ -90,8 +91,19 @@ func New(c *clock.Clock, nodes *node.Nodes, handoffs int, floor func() int64) *Q
 	return q
 }
 
-// Enabled reports whether enough nodes keep queues for a waiter to be granted a key.
-func (q *Queue) Enabled() bool { return q.enabled }
+// Enabled reports whether enough nodes keep a queue for the key for a waiter to be granted it.
+func (q *Queue) Enabled(key string) bool {
+	if !q.enabled || strings.IndexByte(key, '}') < 0 { // other keys have a queue wherever there are any
+		return q.enabled
+	}
+	queues := 0
+	for _, n := range q.nodes.All() {
+		if n.CheckQueue(key) == nil {
+			queues++
+		}
+	}
+	return queues >= q.need()
+}
 
 // Enter adds a waiter that wants the key for ttl. If the options have a floor, the granted
 // claim has a fence. Enter returns an error if the nodes are so far away that a grant for this
