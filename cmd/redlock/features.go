@@ -116,7 +116,7 @@ func (s *server) featureFindings() []finding {
 		case f.Works:
 			continue
 		case f.unsafe:
-			found = append(found, finding{danger, check, s.Address, "two owners can have one key: " + f.Missing, "connect to the servers themselves, without a proxy that spreads keys"})
+			found = append(found, finding{danger, check, s.Address, fmt.Sprintf("%v: %s", redisnode.ErrUnsafe, f.Missing), "use servers that keep what they answer; behind a proxy that spreads keys, give the keys of one lock a common hash tag"})
 		case len(s.denials(l.purpose)) == 0:
 			found = append(found, finding{l.severity, check, s.Address, fmt.Sprintf("no %s: %s: %s", l.what, f.Missing, l.without), l.do})
 		}

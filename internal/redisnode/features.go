@@ -61,12 +61,12 @@ func (st *stage) releaseKind() node.Kind {
 
 // life returns the steps of a lock: the rival is refused until the holder has released it.
 func (st *stage) life(holder, rival *node.Claim, release node.Kind) []step {
-	const wrong = "%s by another owner had an effect on a held key: %w"
+	const wrong = " by another owner had an effect on a held key"
 	return []step{
 		{node.Done, node.Command{Kind: node.Acquire, Claim: holder, TTL: scratchTTL}, errNotFree},
-		{node.Refused, node.Command{Kind: node.Acquire, Claim: rival, TTL: scratchTTL}, fmt.Errorf(wrong, "an acquire", ErrUnsafe)},
-		{node.Refused, node.Command{Kind: node.Extend, Claim: rival, TTL: scratchTTL}, fmt.Errorf(wrong, "an extension", ErrUnsafe)},
-		{node.Refused, node.Command{Kind: release, Claim: rival}, fmt.Errorf(wrong, "a release", ErrUnsafe)},
+		{node.Refused, node.Command{Kind: node.Acquire, Claim: rival, TTL: scratchTTL}, hazard("an acquire" + wrong)},
+		{node.Refused, node.Command{Kind: node.Extend, Claim: rival, TTL: scratchTTL}, hazard("an extension" + wrong)},
+		{node.Refused, node.Command{Kind: release, Claim: rival}, hazard("a release" + wrong)},
 		{node.Refused, node.Command{Kind: node.Read, Claim: rival}, errNotKept},
 		{node.Done, node.Command{Kind: node.Extend, Claim: holder, TTL: scratchTTL}, errNotKept},
 		{node.Done, node.Command{Kind: release, Claim: holder}, errNotKept},
@@ -94,7 +94,7 @@ func (st *stage) severalKeys(ctx context.Context, from int) Result {
 
 // errSpread is of a proxy that runs a script on the server of its first key, whatever the others
 // are.
-var errSpread = fmt.Errorf("of several keys that were held one was acquired alone: the keys of one lock need a common hash tag here: %w", ErrUnsafe)
+const errSpread = hazard("of several keys that were held one was acquired alone: the keys of one lock need a common hash tag here")
 
 func (st *stage) takesAll(ctx context.Context, from int, key func(int) string) error {
 	const count = 8 // at random on two servers: all are on one in 1 of 128 cases
@@ -142,7 +142,7 @@ func (st *stage) fence(ctx context.Context, key string) error {
 			return err
 		}
 		if c.Fence <= last {
-			return fmt.Errorf("the fence %d came after %d: %w", c.Fence, last, ErrUnsafe)
+			return fmt.Errorf("the fence %d came after %d", c.Fence, last)
 		}
 		last = c.Fence + 10
 		if err := st.play(ctx,
@@ -176,7 +176,7 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 	defer end()
 	if err := st.play(ctx,
 		step{node.Done, node.Command{Kind: node.Acquire, Claim: holder, TTL: scratchTTL}, errNotFree},
-		step{node.Refused, join(1), fmt.Errorf("a waiter was granted a held key: %w", ErrUnsafe)},
+		step{node.Refused, join(1), hazard("a waiter was granted a held key")},
 		step{node.Refused, node.Command{Kind: node.Look, Claim: holder}, errors.New("the queue with a waiter was empty")},
 		step{node.Done, node.Command{Kind: node.Leave, Claim: holder}, errNotKept},
 		step{node.Refused, node.Command{Kind: node.Read, Claim: holder}, errors.New("a release did not grant the key to the waiter: PUBLISH in a script reached no subscriber")},
@@ -237,9 +237,9 @@ func (st *stage) guard(ctx context.Context, name func(int) string) error {
 	for _, s := range []step{
 		{node.Done, node.Command{Kind: node.Trust, Claim: st.claim(node.ClaimOptions{}, node.GuardKey)}, nil},
 		{node.Done, acquire, errNotFree},
-		{node.Refused, node.Command{Kind: node.Acquire, Claim: rival, TTL: scratchTTL}, fmt.Errorf("two owners acquired one key: %w", ErrUnsafe)},
+		{node.Refused, node.Command{Kind: node.Acquire, Claim: rival, TTL: scratchTTL}, hazard("two owners acquired one key")},
 		{node.Done, node.Command{Kind: node.Extend, Claim: holder, TTL: scratchTTL}, errNotKept},
-		{node.Done, node.Command{Kind: st.releaseKind(), Claim: holder}, errNotKept},
+		{node.Done, node.Command{Kind: node.Release, Claim: holder}, errNotKept},
 	} {
 		if err := st.marked(ctx, key, marker, s); err != nil {
 			return err

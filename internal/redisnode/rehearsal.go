@@ -40,7 +40,13 @@ type Result struct {
 }
 
 // ErrUnsafe marks the error of a server on which two owners can have one key.
-var ErrUnsafe = errors.New("unsafe")
+var ErrUnsafe = errors.New("two owners can have one key")
+
+// hazard is an error that matches ErrUnsafe.
+type hazard string
+
+func (h hazard) Error() string        { return string(h) }
+func (h hazard) Is(target error) bool { return target == ErrUnsafe }
 
 // rehearsalTime bounds a rehearsal. The keys are deleted within another cleaningTime.
 const rehearsalTime = 3 * time.Second
