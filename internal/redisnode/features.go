@@ -44,16 +44,16 @@ func (st *stage) mutex(ctx context.Context, key string) error {
 	defer st.clear(ctx, key)
 	for range 3 {
 		holder, rival := st.claim(node.ClaimOptions{}, key), st.claim(node.ClaimOptions{}, key)
-		if err := st.play(ctx, st.life(holder, rival, st.releaseKind())...); err != nil {
+		if err := st.play(ctx, st.life(holder, rival, st.releaseKind(key))...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// releaseKind is the kind of command that releases one key here.
-func (st *stage) releaseKind() node.Kind {
-	if st.CanPush() {
+// releaseKind is the kind of command that releases a key here.
+func (st *stage) releaseKind(key string) node.Kind {
+	if st.node.CheckQueue(key) == nil {
 		return node.Leave
 	}
 	return node.Release
@@ -129,7 +129,7 @@ func (st *stage) takesAll(ctx context.Context, from int, key func(int) string) e
 
 // fence takes a fence twice, and raises it in between.
 func (st *stage) fence(ctx context.Context, key string) error {
-	if err := st.Check([]string{key, node.Companion(key, node.Fence)}); err != nil {
+	if err := st.node.CheckCounters([]string{key}); err != nil {
 		return err
 	}
 	defer st.clear(ctx, key)
@@ -147,7 +147,7 @@ func (st *stage) fence(ctx context.Context, key string) error {
 		last = c.Fence + 10
 		if err := st.play(ctx,
 			step{node.Done, node.Command{Kind: node.Confirm, Claim: holder, Fence: last}, errNotKept},
-			step{node.Done, node.Command{Kind: st.releaseKind(), Claim: holder}, errNotKept}); err != nil {
+			step{node.Done, node.Command{Kind: st.releaseKind(key), Claim: holder}, errNotKept}); err != nil {
 			return err
 		}
 	}
@@ -161,9 +161,12 @@ func (st *stage) health(ctx context.Context, key string) error {
 
 // waiting has an owner wait for a key, and another release it.
 func (st *stage) waiting(ctx context.Context, key string) error {
+	if err := st.node.CheckQueue(key); err != nil {
+		return err
+	}
 	defer st.clear(ctx, key)
 	holder, waiter := st.claim(node.ClaimOptions{}, key), st.claim(node.ClaimOptions{}, key)
-	channel, nonce := "redlock:"+rand.Text(), rand.Text()
+	channel, nonce := st.channel(), rand.Text()
 	join := func(number int64) node.Command {
 		return node.Command{Kind: node.Join, Claim: waiter, Nonce: nonce, Entry: &node.Entry{
 			Number: number, Order: time.Now().UnixMilli(), Channel: channel, Window: scratchTTL / 4, Lease: scratchTTL / 4,
@@ -196,6 +199,9 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 		step{node.Done, node.Command{Kind: node.Leave, Claim: waiter}, errNotKept},
 		step{node.Done, node.Command{Kind: node.Read, Claim: holder}, errNotReleased})
 }
+
+// channel returns a channel for pushes that no Locker has.
+func (st *stage) channel() string { return "redlock:" + rand.Text() }
 
 // subscribed listens to channel until end is called, which waits for the end. It returns when the
 // subscription stands.

@@ -23,13 +23,14 @@ const (
 )
 
 var (
-	errNoSlot   = errors.New("this server of the Cluster has no slot of a key that begins so")
-	errNoAnswer = errors.New("no answer in time")
+	errNoSlot = errors.New("this server of the Cluster has no slot of a key that begins so")
+	errLate   = errors.New("no answer in time")
 )
 
 // stage is where the features of one server are rehearsed.
 type stage struct {
 	*Redis
+	node   *node.Node // knows what the library does here; sends nothing
 	client rueidis.Client
 	member rueidis.Client // the server alone
 	prefix string
@@ -38,7 +39,7 @@ type stage struct {
 }
 
 func newStage(s *Redis, client, member rueidis.Client, prefix string) *stage {
-	st := &stage{Redis: s, client: client, member: member, prefix: prefix, name: rand.Text()}
+	st := &stage{Redis: s, node: node.New(0, "", s, true), client: client, member: member, prefix: prefix, name: rand.Text()}
 	st.scene = regexp.MustCompile(`:doctor:(` + st.name + `:\d+|\{` + st.name + `:\d+\}:\d+)`)
 	return st
 }
@@ -118,7 +119,7 @@ func (st *stage) run(ctx context.Context, s step) (node.Command, error) {
 // inTime returns err, or that there was no answer in time.
 func inTime(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {
-		return errNoAnswer
+		return errLate
 	}
 	return err
 }
