@@ -12,7 +12,7 @@ SEED = 1
 
 # What the tests need and the machine lacks, as names of Debian packages: a server
 # and, on Linux, a C compiler with its library, for the race detector and to set the
-# clocks of servers.
+# clocks of servers, and the proxies that stand in front of servers.
 MISSING = \
 	missing=; \
 	if [ -n "$$REDIS_SERVER" ]; then \
@@ -22,11 +22,17 @@ MISSING = \
 	fi; \
 	if [ "$$(uname)" = Linux ] && ! echo '\#include <stdlib.h>' | $$(go env CC) -E -x c - >/dev/null 2>&1; then \
 		missing="$$missing gcc libc6-dev"; \
+	fi; \
+	if [ "$$(uname)" = Linux ]; then \
+		has() { PATH=$$PATH:/usr/sbin command -v "$$1" >/dev/null; }; \
+		has haproxy || missing="$$missing haproxy"; \
+		has nutcracker || missing="$$missing nutcracker"; \
+		has stunnel || missing="$$missing stunnel4"; \
 	fi
 
 .PHONY: deps installed test lint bench bench-peers soak
 
-# RUNLEVEL=1 keeps the package from starting a server of its own.
+# RUNLEVEL=1 keeps the packages from starting servers of their own. Homebrew has other names.
 deps:
 	@$(MISSING); missing=$$(echo $$missing); \
 	if [ -z "$$missing" ]; then echo "make deps: nothing is missing"; exit 0; fi; \
@@ -38,9 +44,9 @@ deps:
 		fi; \
 		install="apt-get update && $$install"; \
 	elif command -v brew >/dev/null; then \
-		install="brew install $$(echo $$missing | sed 's/redis-server/redis/; s/ *gcc libc6-dev/ gcc/')"; \
+		install="brew install $$(echo $$missing | sed 's/redis-server/redis/; s/ *gcc libc6-dev/ gcc/; s/ *nutcracker/ twemproxy/; s/stunnel4/stunnel/')"; \
 	else \
-		echo "There is no apt-get and no brew here. Install Redis or Valkey and a C compiler, or set REDIS_SERVER and CC"; exit 1; \
+		echo "There is no apt-get and no brew here. Install Redis or Valkey and a C compiler, or set REDIS_SERVER and CC; on Linux also haproxy, twemproxy (nutcracker) and stunnel"; exit 1; \
 	fi; \
 	echo "$$install"; sh -c "$$install"
 

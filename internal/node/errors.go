@@ -26,6 +26,9 @@ var ErrNotConnected = errors.New("not connected")
 // lacks, or denies its user, a command of Redis without which no lock of the Locker works there.
 var ErrLacking = errors.New("the server lacks a command")
 
+// ErrDenied marks the error of a command that the server does not know, or denies its user.
+var ErrDenied = errors.New("denied")
+
 // ErrNoPush is the error of a deployment that cannot tell waiters of grants.
 var ErrNoPush = errors.New("the deployment cannot push")
 
@@ -37,6 +40,9 @@ func NotRun(err error) error { return marked{err, ErrNotRun} }
 
 // Lacking returns err marked as ErrLacking, with err's text.
 func Lacking(err error) error { return marked{err, ErrLacking} }
+
+// Denied returns err marked as ErrDenied, with err's text.
+func Denied(err error) error { return marked{err, ErrDenied} }
 
 // NotConnected returns err marked as ErrNotConnected, with a text that says so.
 func NotConnected(err error) error { return notConnected{err} }

@@ -42,8 +42,8 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 			}
 		},
 	})
-	if err := conn.Do(ctx, conn.B().Subscribe().Channel(channel).Build()).Error(); err != nil {
-		return wireError(err)
+	if err := subscribe(ctx, conn, channel, broken); err != nil {
+		return err
 	}
 	select {
 	case err := <-broken:
@@ -55,6 +55,30 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 		return errMoved
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// subscribe returns once the server has answered SUBSCRIBE, or the connection is broken. rueidis
+// repeats SUBSCRIBE if there was no answer. With RESP2 it does so on the connection that is
+// broken, without end: so a context of its own ends that.
+func subscribe(ctx context.Context, conn rueidis.DedicatedClient, channel string, broken <-chan error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() { answer <- conn.Do(ctx, conn.B().Subscribe().Channel(channel).Build()).Error() }()
+	select {
+	case err := <-answer:
+		if err != nil {
+			return wireError(err)
+		}
+		return nil
+	case err := <-broken:
+		cancel()
+		<-answer // the connection is freed next
+		if err == nil {
+			err = errors.New("the connection was closed")
+		}
+		return wireError(err)
 	}
 }
 

@@ -45,7 +45,7 @@ func (s *Redis) judge(c *node.Command, able *ability, seen shown, answer error) 
 	sent := formOf(c, seen)
 	switch {
 	case isDenial(answer):
-		c.Err = denied(c, sent, answer)
+		c.Err = node.Denied(denied(c, sent, answer))
 		if sent == asScript { // a plain SET must not leave what no script can delete
 			able.reset()
 		}

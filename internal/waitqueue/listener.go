@@ -3,7 +3,6 @@ package waitqueue
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,17 +32,7 @@ type listener struct {
 	end        context.CancelFunc // ends the subscriptions; nil if there are none
 	idle       *time.Timer        // calls end after idleTimeout
 	closed     bool
-	refusals   []refusal // by node
 }
-
-// refusal is what a node answered to the latest subscriptions, if it refused them.
-type refusal struct {
-	times int // consecutive
-	err   error
-}
-
-// The number of refusals that count: one may come from a connection that breaks.
-const fewRefusals = 2
 
 // subscribe subscribes to the nodes for a candidate. The candidate ends with unsubscribe.
 func (l *listener) subscribe() {
@@ -92,7 +81,7 @@ func (l *listener) listen(ctx context.Context, i int, n *node.Node) {
 		var subscribed atomic.Bool
 		ready := func() {
 			subscribed.Store(true)
-			l.noteSubscription(i, nil)
+			l.queue.noteSubscription(i, nil)
 			l.queue.rejoin(i)
 		}
 		err := n.Listen(ctx, l.queue.channel, ready, func(p node.Push) { l.queue.heard(i, p) })
@@ -102,7 +91,7 @@ func (l *listener) listen(ctx context.Context, i int, n *node.Node) {
 		if subscribed.Load() {
 			pause = resubscribe
 		} else if ctx.Err() == nil {
-			l.noteSubscription(i, err)
+			l.queue.noteSubscription(i, err)
 		}
 		timer := time.NewTimer(pause)
 		select { // until the pause is over, or ctx ends
@@ -111,36 +100,6 @@ func (l *listener) listen(ctx context.Context, i int, n *node.Node) {
 			timer.Stop()
 		}
 	}
-}
-
-// noteSubscription notes that a node has accepted a subscription, or why not. A node that cannot
-// be reached has refused nothing.
-func (l *listener) noteSubscription(i int, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	switch r := &l.refusals[i]; {
-	case err == nil:
-		*r = refusal{}
-	case !errors.Is(err, node.ErrNotRun):
-		r.times, r.err = r.times+1, err
-	}
-}
-
-// failure returns an error if so many nodes refuse subscriptions that no quorum pushes grants.
-// Waiters then learn of a grant from the answer to their next join.
-func (l *listener) failure() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	refused, err := 0, error(nil)
-	for _, r := range l.refusals {
-		if r.times >= fewRefusals {
-			refused, err = refused+1, r.err
-		}
-	}
-	if refused <= len(l.refusals)-l.queue.need() {
-		return nil
-	}
-	return fmt.Errorf("SUBSCRIBE: %w (grants are not pushed: waits poll the queues)", err)
 }
 
 // close ends the subscriptions, and waits for the goroutines that listen. It waits without

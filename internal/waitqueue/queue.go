@@ -60,6 +60,7 @@ type Queue struct {
 	local      map[string]*localQueue // by key
 	candidates map[string]*candidate  // by token
 	trips      []trip                 // by node
+	refusals   refusals
 	closed     bool
 	warned     bool // Waiter.Failure has returned an error
 }
@@ -77,6 +78,7 @@ func New(c *clock.Clock, nodes *node.Nodes, handoffs int, floor func() int64) *Q
 		local:      make(map[string]*localQueue),
 		candidates: make(map[string]*candidate),
 		trips:      make([]trip, nodes.Len()),
+		refusals:   make(refusals, nodes.Len()),
 	}
 	queues := 0
 	for _, n := range nodes.All() {
@@ -86,7 +88,7 @@ func New(c *clock.Clock, nodes *node.Nodes, handoffs int, floor func() int64) *Q
 	}
 	q.enabled = queues >= q.need()
 	q.idle.L = &q.mu
-	q.listener.queue, q.listener.refusals = q, make([]refusal, nodes.Len())
+	q.listener.queue = q
 	q.listener.ctx, q.listener.stop = context.WithCancel(context.Background()) //nolint:fatcontext // the root of the subscriptions
 	return q
 }

@@ -144,8 +144,9 @@ func (c *candidate) reply(i int) quorum.Reply {
 func (c *candidate) failure() error {
 	failed, err := 0, error(nil)
 	for _, s := range c.states {
-		// A node that is down does not count: it may keep queues when it is back.
-		if s.err != nil && !errors.Is(s.err, node.ErrNotRun) && !errors.Is(s.err, node.ErrUnasked) {
+		// A node that is down does not count: it may keep queues when it is back. One that denies
+		// the join does, although it has not run it.
+		if s.err != nil && (errors.Is(s.err, node.ErrDenied) || !errors.Is(s.err, node.ErrNotRun) && !errors.Is(s.err, node.ErrUnasked)) {
 			failed, err = failed+1, s.err
 		}
 	}

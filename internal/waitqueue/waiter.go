@@ -62,8 +62,8 @@ func (w *Waiter) Far() error {
 	return w.far
 }
 
-// Failure returns an error if too few nodes keep a queue for the candidate to win, or tell it of
-// a grant. Each Queue returns such an error only once.
+// Failure returns an error if too few nodes keep a queue for the candidate to win, or push its
+// grants. Each Queue returns such an error only once.
 func (w *Waiter) Failure() error {
 	q := w.queue
 	q.mu.Lock()
@@ -74,7 +74,7 @@ func (w *Waiter) Failure() error {
 	}
 	err := c.failure()
 	if err == nil {
-		err = q.listener.failure()
+		err = q.refusals.failure(q.need())
 	}
 	q.warned = err != nil
 	return err
