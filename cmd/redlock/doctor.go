@@ -14,11 +14,11 @@ import (
 func doctorCommand() *cli.Command {
 	return leaf(&cli.Command{
 		Name:      "doctor",
-		Usage:     "check the nodes, and report what endangers locks",
+		Usage:     "check what works on the nodes, and what endangers locks",
 		UsageText: "redlock doctor [options] [KEY]",
 		Description: `KEY is the key of a lock, or begins like one: doctor then checks whether the user may
-access it. The key is not changed. The exit code is 78 if there is a danger, and 0
-otherwise.`,
+access it. The key is not changed. Doctor takes and releases locks on new keys that begin
+with KEY, and deletes them. The exit code is 78 if there is a danger, and 0 otherwise.`,
 		Flags: []cli.Flag{jsonFlag()},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if c.NArg() > 1 {
@@ -79,6 +79,13 @@ func (d diagnosis) print(w io.Writer) error {
 	rows := [][]string{{"NODE", "SERVER", "MODE", "ROLE", "LATENCY (MIN, MEDIAN)", "CLOCK", "PERSISTENCE", "EVICTION"}}
 	for _, s := range d.Servers {
 		rows = append(rows, s.row())
+	}
+	if err := table(w, rows...); err != nil {
+		return err
+	}
+	rows = [][]string{{}, featureHeader()}
+	for _, s := range d.Servers {
+		rows = append(rows, s.featureRow())
 	}
 	if err := table(w, rows...); err != nil {
 		return err

@@ -64,6 +64,7 @@ const (
 	greeting  = "internal/redisnode/handshake.go"
 	pipeline  = "internal/redisnode/pipeline.go"
 	scheduler = "internal/keeper/schedule.go"
+	rehearsal = "internal/redisnode/features.go"
 
 	candidate = "internal/waitqueue/candidate.go"
 	votes     = "internal/waitqueue/votes.go"
@@ -410,6 +411,15 @@ var mistakes = []mistake{
 	{"a place is as old as the token", queueLua,
 		"now - 1000 - tonumber(waited)", "now - 1000",
 		test("./internal/redisnode", "TestAPlaceIsKeptAcrossAChangeOfTheToken"), "TestAPlaceIsKept"},
+	{"a rehearsal ends a quarantine", rehearsal,
+		"words[i] = marker", "words[i] = word",
+		test("./internal/redisnode", "TestAPlainServerDoesAllOfARehearsalAndKeepsNothingOfIt"), "TestAPlainServer"},
+	{"a rehearsal that is cut short leaves its keys", "internal/redisnode/stage.go",
+		"context.WithoutCancel(ctx), cleaningTime", "ctx, cleaningTime",
+		test("./internal/redisnode", "TestARehearsalThatIsCutShortLeavesNoKey"), "TestARehearsalThatIsCutShort"},
+	{"keys that a proxy spreads are one lock", rehearsal,
+		"		case node.Done:\n", "		case node.Refilled:\n",
+		test("./internal/redisnode", "TestKeysThatAProxySpreadsAreUnsafe"), "TestKeysThatAProxySpreads"},
 	{"the keys k and {k} have the same queue", "internal/node/names.go",
 		"return key + taggedInfix + name", "return key + untaggedInfix + name",
 		test("./internal/node", "FuzzNoTwoKeysShareACompanion"), "FuzzNoTwoKeys"},
