@@ -120,6 +120,13 @@ func isRedirection(err error) bool {
 	return code == "MOVED" || code == "ASK"
 }
 
+// isMigration reports whether a server's error says that it runs no command for several keys of a
+// slot while the slot moves.
+func isMigration(err error) bool {
+	_, code := answered(err)
+	return code == "TRYAGAIN"
+}
+
 // wireError is the error of a connection. It is marked as ErrNotConnected if the command
 // certainly never left.
 func wireError(err error) error {

@@ -166,7 +166,7 @@ func (q *Queue) lasts(w *Waiter, left time.Duration) bool {
 // processes is better, because its grant is fresh: with one short hold after another, the lock
 // would end before an extension. q.mu is held.
 func (q *Queue) questionDue(l *localQueue, left time.Duration) bool {
-	if !q.passable(l, left) || !q.Enabled(l.key) || q.handoffs == 0 || !l.batch.done(q.handoffs, time.Now()) {
+	if !q.passable(l, left) || !q.enabled(l.key) || q.handoffs == 0 || !l.batch.done(q.handoffs, time.Now()) {
 		return false
 	}
 	return left >= min(usualWindow, l.waiters.first.ttl)/2 && l.backoff.due()
