@@ -76,8 +76,11 @@ const (
 	queue     = "internal/waitqueue/queue.go"
 	queueLua  = "internal/redisnode/queue.lua"
 	fence     = "fence.go"
-	waiting   = "./internal/waitqueue"
-	contests  = "./internal/contest"
+
+	unsupported = "unsupported.go"
+
+	waiting  = "./internal/waitqueue"
+	contests = "./internal/contest"
 )
 
 var mistakes = []mistake{
@@ -177,6 +180,21 @@ var mistakes = []mistake{
 	{"overdue extensions pile up", "internal/node/extensions.go",
 		"case !due.IsZero() && due.Before(now):", "case false && due.Before(now):",
 		test("./internal/node", "TestExtensionsDoNotPileUpInFrontOfANodeThatIsAway"), "what is overdue is dropped"},
+	{"a wait for nodes that can never grant the lock goes on", unsupported,
+		"return lacking > a.locker.nodes.Len()-a.locker.nodes.Need()", "return false && lacking > 0",
+		test(".", "TestAWaitEndsWhereAQuorumLacksACommand"), "TestAWaitEnds"},
+	{"a node that is down is taken for one that lacks a command", unsupported,
+		"case errors.Is(r.Err, node.ErrLacking):", "case r.Vote == quorum.Failed || errors.Is(r.Err, node.ErrLacking):",
+		test(".", "TestAWaitGoesOnWhileAQuorumMayComeBack"), "TestAWaitGoesOn"},
+	{"HELLO is sent to proxies that hang up on it", greeting,
+		"if !g.resp2 || ", "if g.resp2 || ",
+		test("./internal/redisnode", "TestOnlyTheHandshakeOfRESP2IsWithoutHELLO"), "TestOnlyTheHandshake"},
+	{"the text of HELLO is replaced in commands too", greeting,
+		"g.stage.Load() != silent || !bytes.Contains(b, hello2)", "!bytes.Contains(b, hello2)",
+		test("./internal/redisnode", "TestOnlyTheHandshakeOfRESP2IsWithoutHELLO"), "TestOnlyTheHandshake"},
+	{"a queue that denies joins is waited in", votes,
+		"errors.Is(s.err, node.ErrDenied) || ", "",
+		test(waiting, "TestANodeThatDeniesJoinsKeepsNoQueue"), "denied_on_2"},
 	{"a refusal to shake hands explains every later failure", greeting,
 		"	g.stage.CompareAndSwap(refusing, greeted)\n", "",
 		test("./internal/redisnode", "TestAConnectionInUseSpeaksForItself"), "TestAConnectionInUse"},
