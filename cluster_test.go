@@ -40,6 +40,7 @@ func TestWaitersOfACluster(t *testing.T) {
 		}
 	})
 	t.Run("one connection per server", func(t *testing.T) { connectionPerServer(t, c) })
+	t.Run("least permissions", func(t *testing.T) { aclOfTheQueuesOfACluster(t, c) })
 }
 
 // waits returns a condition: so many wait for the key in its queue on the Cluster.
@@ -112,4 +113,59 @@ func connectionPerServer(t *testing.T, c *redistest.Cluster) {
 	for _, lock := range held {
 		require.NoError(t, lock.Release(t.Context()))
 	}
+}
+
+// A Cluster of version 6 has no SSUBSCRIBE: waits poll, and one operation says why. As one node of
+// three it is left out, and the others grant.
+func TestAClusterWithoutShardedChannelsIsPolled(t *testing.T) {
+	settle(t)
+	c := redistest.StartCluster(t, "--rename-command", "SSUBSCRIBE", "", "--rename-command", "SPUBLISH", "")
+	kind, failure := waitOnce(t, c.URL(), 50*ms)
+	require.Equal(t, redlock.WaitPolled, kind)
+	require.ErrorContains(t, failure, "node 127.0.0.1:")
+	require.ErrorContains(t, failure, "SSUBSCRIBE: unknown command 'SSUBSCRIBE' (queues on a Cluster need it: Redis 7.0 or later, or Valkey; without it waits poll)")
+
+	handOversOf(t, append(plainURLs(t), c.URL()))
+}
+
+// handOversOf requires that locks of the nodes are granted by the queues.
+func handOversOf(t *testing.T, urls []string) {
+	t.Helper()
+	var r recorder
+	one, other := lockertest.Open(t, urls), lockertest.Open(t, urls, redlock.WithMiddleware(r.middleware))
+	for range 5 {
+		held, err := one.Acquire(t.Context(), "k", time.Minute, untilFree)
+		require.NoError(t, err)
+		got := make(chan error, 1)
+		go func() {
+			got <- redlock.Do(t.Context(), other, "k", time.Minute, func(context.Context) error { return nil }, lockertest.Queued)
+		}()
+		time.Sleep(50 * ms) // most often it waits by now; otherwise it takes the lock
+		require.NoError(t, held.Release(t.Context()))
+		require.NoError(t, <-got)
+	}
+	require.Positive(t, r.waits()[redlock.WaitGranted])
+	require.Zero(t, r.waits()[redlock.WaitPolled])
+}
+
+// A key that has no companion in its slot has no queue on a Cluster: its waits poll, and one
+// operation says why.
+func TestAKeyWithoutAQueueOnAClusterIsPolled(t *testing.T) {
+	settle(t)
+	c := redistest.StartCluster(t)
+	var failure error
+	l := lockertest.Open(t, []string{c.URL()}, redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+		err := next(ctx, op)
+		failure = op.QueueErr
+		return err
+	})))
+	other := lockertest.Open(t, []string{c.URL()})
+	held, err := other.Acquire(t.Context(), "a}b", time.Minute, untilFree)
+	require.NoError(t, err)
+	time.AfterFunc(300*ms, func() { _ = held.Release(t.Context()) })
+	lock, err := l.Acquire(t.Context(), "a}b", time.Minute, untilFree)
+	require.NoError(t, err)
+	require.ErrorContains(t, failure, `key "a}b" and its queue, "{a}b}:redlock:queue", are in different slots of a Cluster`)
+	require.NoError(t, lock.Release(t.Context()))
+	eventually.True(t, "nothing is left", func() bool { _, held := c.Owner("a}b").Get(t, "a}b"); return !held })
 }
