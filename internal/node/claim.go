@@ -33,6 +33,7 @@ type nodeState struct {
 	extended    bool          // the keys of an extension may be there, or those that a queue may yet grant
 	refills     bool          // a command other than the first acquisition has been sent, and may have set keys before it did
 	spent       bool          // the keys of the acquisition have been deleted, even if its reply is still to come
+	background  bool          // the claim is in Node.ownReleases
 	phase       releasePhase
 }
 
