@@ -59,14 +59,14 @@ func (s *claimSet) add(c *Claim) {
 }
 
 func (s *claimSet) remove(c *Claim) {
-	if i := slices.Index(s.more, c); i >= 0 {
-		s.more = slices.Delete(s.more, i, i+1)
-	} else if s.one == c {
-		s.one = nil
-		if last := len(s.more) - 1; last >= 0 {
-			s.one, s.more = s.more[last], slices.Delete(s.more, last, last+1)
+	if s.one == c {
+		if s.one = nil; len(s.more) == 0 {
+			return
 		}
+		s.one = s.more[0]
+		c = s.one
 	}
+	s.more = slices.DeleteFunc(s.more, func(other *Claim) bool { return other == c })
 }
 
 // has reports whether is holds for a claim of the set.

@@ -150,7 +150,7 @@ func TestAnAcquisitionBehindAReleaseIsTold(t *testing.T) {
 		err error
 	}{
 		"its claim has ended": {func(_ *node.Node, _ *memnode.Backend, next *node.Claim) { next.End() }, node.ErrUnasked},
-		"the server is down": {func(_ *node.Node, s *memnode.Backend, _ *node.Claim) { s.Down() }, node.ErrNotRun},
+		"the server is down":  {func(_ *node.Node, s *memnode.Backend, _ *node.Claim) { s.Down() }, node.ErrNotRun},
 		"the node is closed": {func(n *node.Node, _ *memnode.Backend, _ *node.Claim) {
 			require.Error(t, n.Close(50*ms))
 		}, node.ErrUnasked},
