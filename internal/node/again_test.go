@@ -166,6 +166,8 @@ func TestAnAcquisitionBehindAReleaseIsTold(t *testing.T) {
 				time.Sleep(100 * ms)
 				require.Empty(t, reply)
 				c.do(n, s, next)
+				time.Sleep(10 * time.Second) // the release is tried again once a second
+				require.Len(t, reply, 1)
 				answer := <-reply
 				require.Equal(t, quorum.Failed, answer.Vote)
 				require.ErrorIs(t, answer.Err, c.err)
