@@ -104,7 +104,8 @@ func WithoutWaitQueue() Option {
 // WithLocalHandoff sets how many consecutive times a released lock is handed over to another
 // waiting goroutine of this process, without asking the nodes, before other processes have
 // their turn. Consecutive hand-overs also end after 100 ms. If the nodes then answer that no
-// other process waits, the hand-overs begin again. n must not be negative; 0 means never.
+// other process waits, the hand-overs begin again; with [WithBackgroundRelease] the nodes are
+// not asked. n must not be negative; 0 means never.
 // The default is 32. Each holder has a [Lock] of its own: the previous holder's is released.
 func WithLocalHandoff(n int) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.handoff = n; return c })
