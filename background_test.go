@@ -19,6 +19,7 @@ import (
 	"github.com/redis-kit/redlock/internal/memnode"
 	"github.com/redis-kit/redlock/internal/testkit/eventually"
 	"github.com/redis-kit/redlock/internal/testkit/lockertest"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
 func nothing(context.Context) error { return nil }
@@ -139,17 +140,24 @@ func TestCloseGivesUpABackgroundReleaseAsAnyOther(t *testing.T) {
 func again(t *testing.T, l *redlock.Locker, key string, i int) {
 	t.Helper()
 	const ttl = 30 * time.Second
+	opts := []redlock.LockOption{redlock.WithRetry(redlock.NoRetry())}
+	switch i % 3 {
+	case 1:
+		opts = append(opts, redlock.WithFence())
+	case 2:
+		opts = append(opts, redlock.WithMetadata("x"))
+	}
 	var lock *redlock.Lock
 	var err error
 	switch i % 4 {
 	case 0:
-		lock, err = l.TryAcquire(t.Context(), key, ttl)
+		lock, err = l.TryAcquire(t.Context(), key, ttl, opts...)
 	case 1:
-		lock, err = l.Acquire(t.Context(), key, ttl, redlock.WithRetry(redlock.NoRetry()))
+		lock, err = l.Acquire(t.Context(), key, ttl, opts...)
 	case 2:
-		lock, err = l.TryAcquireAll(t.Context(), []string{key, key + "'"}, ttl)
+		lock, err = l.TryAcquireAll(t.Context(), []string{key, key + "'"}, ttl, opts...)
 	default:
-		err = redlock.Do(t.Context(), l, key, ttl, nothing, redlock.WithRetry(redlock.NoRetry()))
+		err = redlock.Do(t.Context(), l, key, ttl, nothing, opts...)
 	}
 	require.NoError(t, err, "time %d", i)
 	if lock != nil {
@@ -210,6 +218,14 @@ func TestTheSameKeyIsAcquiredAgainAtOnce(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+func TestTheSameKeyOfAClusterIsAcquiredAgainAtOnce(t *testing.T) {
+	settle(t)
+	l := lockertest.Open(t, []string{redistest.StartCluster(t).URL()}, redlock.WithBackgroundRelease())
+	for i := range 1000 {
+		again(t, l, "{k}", i)
 	}
 }
 
