@@ -36,6 +36,7 @@ type nodeState struct {
 	joined      bool          // the claim may be in the queue
 	refills     bool          // a command other than the first acquisition has been sent, and may have set keys before it did
 	spent       bool          // the keys of the acquisition have been deleted, even if its reply is still to come
+	background  bool          // the claim is in Node.ownReleases
 	phase       releasePhase
 }
 
