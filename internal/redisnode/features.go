@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -173,6 +174,9 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 		}}
 	}
 	pushes, end, err := st.subscribed(ctx, channel)
+	if errors.Is(err, io.EOF) { // as a proxy does that knows no SUBSCRIBE
+		err = errors.New("the server closed the connection")
+	}
 	if err != nil {
 		return fmt.Errorf("SUBSCRIBE: %w", inTime(ctx, err))
 	}

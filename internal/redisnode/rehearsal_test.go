@@ -222,15 +222,14 @@ func TestAServerThatGrantsAHeldKeyIsUnsafe(t *testing.T) {
 
 func TestAServerThatFallsSilentEndsTheRehearsal(t *testing.T) {
 	server := redistest.Start(t)
-	e := startEndpoint(t, server)
-	s := e.dial(t)
+	s := dialURL(t, server.URL())
 	server.Pause()
 	all := rehearse(t, s, "lock:a")
 	require.Len(t, all, 1)
 	for _, f := range redisnode.Features {
 		require.ErrorContains(t, all[0].Results[f].Err, "no answer in time")
 	}
-	server.Resume()
+	s.Close() // ends although the server is still silent
 }
 
 // Whenever it ends, the commands under way are followed by the deletion of what they set.
