@@ -16,7 +16,7 @@ import (
 	"github.com/redis-kit/redlock/proof/history"
 )
 
-// Row 20: the slot of the keys moves, and its master fails over or dies, while processes wait in
+// Row 21: the slot of the keys moves, and its master fails over or dies, while processes wait in
 // the queues there. The work goes on after each fault, and by grants of the queues.
 func TestClustersUnderContention(t *testing.T) {
 	t.Cleanup(func() { // a closed client of a Cluster leaves goroutines that sleep for up to 5 s
