@@ -32,8 +32,10 @@ func (instant) Server([]string) string { return "" }
 func (instant) Listen(context.Context, string, func(), func(node.Push)) error {
 	return node.ErrNoPush
 }
-func (instant) Samples() []string    { return []string{"k"} }
-func (instant) CanPush() bool        { return true } // as servers can: keys are released through their queues
+func (instant) Samples() []string { return []string{"k"} }
+func (instant) Channels() node.Channels { // as servers have: keys are released through their queues
+	return node.ChannelPerLocker
+}
 func (instant) Check([]string) error { return nil }
 func (instant) Close()               {}
 
@@ -65,6 +67,10 @@ var allocsPerCycle, pooled = 8, 0
 
 func TestWithoutMiddlewareACycleAllocatesNothingForIt(t *testing.T) {
 	require.LessOrEqual(t, testing.AllocsPerRun(2000, cycle(t)), float64(allocsPerCycle))
+}
+
+func TestABackgroundReleaseAllocatesNoMoreThanAnother(t *testing.T) {
+	require.LessOrEqual(t, testing.AllocsPerRun(2000, cycle(t, WithBackgroundRelease())), float64(allocsPerCycle))
 }
 
 func TestAMiddlewareCostsTwoAllocationsPerOperation(t *testing.T) {

@@ -45,6 +45,7 @@ const (
 	aclQueue    = "for the queues of waiters"
 	aclGuard    = "for WithRestartGuard"
 	aclCluster  = "in a Cluster, besides"
+	aclChannels = "for the queues of a Cluster"
 	aclGroup    = "in a Sentinel group, besides"
 	aclSentinel = "the Sentinels themselves"
 	aclProbes   = "idle connections are probed"
@@ -412,6 +413,74 @@ func aclOfACluster(t *testing.T, c *redistest.Cluster) {
 		}
 		each(more...)
 	}
+}
+
+// aclOfTheQueuesOfACluster is TestTheACLForTheQueuesOfSecurityMdIsEnoughAndMinimal for a Cluster.
+// Where a server refuses the subscription, an operation says so.
+func aclOfTheQueuesOfACluster(t *testing.T, c *redistest.Cluster) {
+	each := func(args ...string) {
+		for _, s := range c.Servers() {
+			must(t, s, args...)
+		}
+	}
+	line := aclLine(t, aclChannels)
+	allow := func() {
+		each(aclLine(t, aclServer)...)
+		each(aclLine(t, aclCluster)...)
+		each(line...)
+	}
+	url := strings.Replace(c.URL(), "redis://", "redis://redlock:"+password+"@", 1)
+	wait := func(key string) (kind redlock.WaitKind, failure error) {
+		l := lockertest.Open(t, []string{url}, redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
+			err := next(ctx, op)
+			kind, failure = op.Wait, op.QueueErr
+			return err
+		})))
+		other := lockertest.Open(t, []string{url})
+		held, err := other.Acquire(t.Context(), key, time.Minute, untilFree)
+		require.NoError(t, err)
+		time.AfterFunc(time.Second, func() { _ = held.Release(t.Context()) })
+		lock, err := l.Acquire(t.Context(), key, time.Minute, redlock.WithRetry(redlock.FixedRetry(300*ms, 0, -1)))
+		require.NoError(t, err)
+		require.NoError(t, lock.Release(t.Context()))
+		require.NoError(t, errors.Join(l.Close(), other.Close()))
+		return kind, failure
+	}
+	denials := func() (what []string) {
+		for _, s := range c.Servers() {
+			what = append(what, refused(t, s)...)
+		}
+		return slices.DeleteFunc(what, func(what string) bool { return what == "ping" })
+	}
+	allow()
+	allowName(t, c.Servers()...)
+	for _, key := range []string{"lock:k", "lock:{k}"} {
+		each("ACL", "LOG", "RESET")
+		kind, failure := wait(key)
+		require.Equal(t, redlock.WaitGranted, kind)
+		require.NoError(t, failure)
+		require.Empty(t, denials())
+		for _, rule := range line[3:] {
+			denial := []string{"-" + strings.TrimPrefix(rule, "+")}
+			if strings.HasPrefix(rule, "&") {
+				denial = append([]string{"resetchannels"}, slices.DeleteFunc(slices.Clone(line[3:5]), func(other string) bool { return other == rule })...)
+			}
+			if (rule == "&lock:*") == (key == "lock:k") && (key == "lock:{k}" || strings.HasPrefix(rule, "&")) {
+				continue // is for the other key, or tested with that
+			}
+			each(append([]string{"ACL", "SETUSER", "redlock"}, denial...)...)
+			each("ACL", "LOG", "RESET")
+			_, failure := wait(key)
+			require.NotEmpty(t, denials(), rule)
+			if rule == "+ssubscribe" || strings.HasPrefix(rule, "&") {
+				require.ErrorContains(t, failure, "SSUBSCRIBE: NOPERM", rule)
+				require.ErrorContains(t, failure, "see SECURITY.md; without them waits poll", rule)
+				require.ErrorContains(t, failure, "node 127.0.0.1:", rule)
+			}
+			allow()
+		}
+	}
+	each("ACL", "LOG", "RESET")
 }
 
 func aclOfAGroup(t *testing.T, g *redistest.Sentinel) {

@@ -94,7 +94,7 @@ func lives(t *testing.T, d deployment, plain []string) {
 }
 
 // newOver returns a Locker over a client that is made with Tune.
-func newOver(t *testing.T, d deployment) *redlock.Locker {
+func newOver(t *testing.T, d deployment, opts ...redlock.Option) *redlock.Locker {
 	option := rueidis.ClientOption{InitAddress: d.Addrs(), Dialer: patient}
 	if _, ok := d.(*redistest.Sentinel); ok {
 		option.Sentinel.MasterSet = redistest.MasterSet
@@ -102,7 +102,7 @@ func newOver(t *testing.T, d deployment) *redlock.Locker {
 	client, err := rueidis.NewClient(redlock.Tune(option))
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
-	l, err := redlock.New([]rueidis.Client{client})
+	l, err := redlock.New([]rueidis.Client{client}, opts...)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	return l

@@ -45,7 +45,7 @@ const (
 )
 
 func permissions(key string, kind group) []permission {
-	queue, waiters, channel := node.Companion(key, node.Queue), node.Companion(key, node.Waiters), "redlock:"+rand.Text()
+	queue, waiters := node.Companion(key, node.Queue), node.Companion(key, node.Waiters)
 	all := []permission{
 		{forLocks, []string{"SET", key, "-", "XX", "PX", "1"}},
 		{forLocks, []string{"GET", key}},
@@ -67,14 +67,18 @@ func permissions(key string, kind group) []permission {
 		permission{forFences, []string{"GET", counter}},
 		permission{forFences, []string{"SET", counter, "-", "XX", "PX", "1"}},
 	)
-	if kind == cluster { // it has no queues, and no guard
-		return all
+	publish, subscribe, channel := "PUBLISH", "SUBSCRIBE", node.LockerChannel(rand.Text())
+	if kind == cluster { // it has no guard
+		publish, subscribe, channel = "SPUBLISH", "SSUBSCRIBE", node.KeyChannel(key, rand.Text())
+	} else {
+		all = append(all,
+			permission{forGuard, []string{"INFO", "server"}},
+			permission{forGuard, []string{"TIME"}},
+			permission{forGuard, []string{"GET", node.GuardKey}},
+			permission{forGuard, []string{"SET", node.GuardKey, "-", "NX", "XX"}}, // a syntax error: it may exist
+		)
 	}
 	return append(all,
-		permission{forGuard, []string{"INFO", "server"}},
-		permission{forGuard, []string{"TIME"}},
-		permission{forGuard, []string{"GET", node.GuardKey}},
-		permission{forGuard, []string{"SET", node.GuardKey, "-", "NX", "XX"}}, // a syntax error: it may exist
 		permission{forQueues, []string{"TIME"}},
 		permission{forQueues, []string{"ZADD", queue, "XX", "0", "-"}},
 		permission{forQueues, []string{"ZRANGE", queue, "0", "0"}},
@@ -83,8 +87,8 @@ func permissions(key string, kind group) []permission {
 		permission{forQueues, []string{"HSET", waiters, "-", "-"}},
 		permission{forQueues, []string{"HGET", waiters, "-"}},
 		permission{forQueues, []string{"HDEL", waiters, "-"}}, // and what HSET has set, if that was run
-		permission{forQueues, []string{"PUBLISH", channel, "-"}},
-		permission{forQueues, []string{"SUBSCRIBE", channel}},
+		permission{forQueues, []string{publish, channel, "-"}},
+		permission{forQueues, []string{subscribe, channel}},
 	)
 }
 
@@ -137,8 +141,8 @@ func dryRun(ctx context.Context, client rueidis.Client, user string, args []stri
 // tryOut does what dryRun does by running the command.
 func tryOut(ctx context.Context, client rueidis.Client, args []string) (said string, missing bool) {
 	var err error
-	if args[0] == "SUBSCRIBE" {
-		err = subscribe(ctx, client, args[1])
+	if args[0] == "SUBSCRIBE" || args[0] == "SSUBSCRIBE" {
+		err = subscribe(ctx, client, args)
 	} else {
 		err = client.Do(ctx, client.B().Arbitrary(args...).Build()).Error()
 	}
@@ -156,10 +160,13 @@ func tryOut(ctx context.Context, client rueidis.Client, args []string) (said str
 }
 
 // subscribe subscribes on a connection of its own, and closes that.
-func subscribe(ctx context.Context, client rueidis.Client, channel string) error {
+func subscribe(ctx context.Context, client rueidis.Client, args []string) error {
 	conn, free := client.Dedicate()
 	defer free()
 	defer conn.Close()
 	conn.SetPubSubHooks(rueidis.PubSubHooks{OnMessage: func(rueidis.PubSubMessage) {}})
-	return conn.Do(ctx, conn.B().Subscribe().Channel(channel).Build()).Error()
+	if args[0] == "SSUBSCRIBE" {
+		return conn.Do(ctx, conn.B().Ssubscribe().Channel(args[1]).Build()).Error()
+	}
+	return conn.Do(ctx, conn.B().Subscribe().Channel(args[1]).Build()).Error()
 }

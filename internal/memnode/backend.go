@@ -19,6 +19,8 @@ type Backend struct {
 	// With Mute the answer to a plain acquisition does not name the key's owner, as on
 	// servers before Redis 7.0.
 	Mute bool
+	// With PerKey a Locker has a channel for each key that it waits for, as on a Cluster.
+	PerKey bool
 
 	mu      sync.Mutex // guards what follows
 	fault   func(op Op, commands int) Fault
@@ -162,8 +164,13 @@ func (b *Backend) run(c *node.Command) node.Outcome {
 // Server implements node.Backend: there is one.
 func (b *Backend) Server([]string) string { return "" }
 
-// CanPush implements node.Backend.
-func (b *Backend) CanPush() bool { return true }
+// Channels implements node.Backend.
+func (b *Backend) Channels() node.Channels {
+	if b.PerKey {
+		return node.ChannelPerKey
+	}
+	return node.ChannelPerLocker
+}
 
 // Samples implements node.Backend: there is one server.
 func (b *Backend) Samples() []string { return []string{"k"} }

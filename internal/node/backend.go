@@ -19,17 +19,26 @@ type Backend interface {
 	// Samples returns one key of each server that has keys, as far as is known. It does not
 	// block.
 	Samples() []string
-	// CanPush reports whether the deployment can tell waiters of grants. Where it cannot, no
-	// process waits in a queue.
-	CanPush() bool
-	// Listen calls ready once subscribed to channel, and heard for each push, until ctx ends
-	// or the connection breaks. It returns ErrNoPush if the deployment cannot push.
+	// Channels tells on what channels the deployment can tell waiters of grants.
+	Channels() Channels
+	// Listen calls ready once subscribed to channel, and heard for each push, until ctx ends,
+	// the connection breaks, or another server has the channel (ErrMoved). It returns
+	// ErrNoPush if the deployment cannot push. Two calls for one channel must not overlap.
 	Listen(ctx context.Context, channel string, ready func(), heard func(Push)) error
 	// Check returns why a lock over these keys can never be acquired here, if so.
 	Check(keys []string) error
 	// Close ends all calls, and closes the connections that the Backend owns.
 	Close()
 }
+
+// Channels is how many channels the pushes of a deployment need.
+type Channels uint8
+
+const (
+	NoChannels       Channels = iota // it cannot push: no process waits in a queue
+	ChannelPerLocker                 // a Locker has one channel for all its keys
+	ChannelPerKey                    // a Locker has a KeyChannel for each key that it waits for
+)
 
 // Kind is what a Command does.
 type Kind uint8
@@ -79,6 +88,8 @@ type Command struct {
 	joiner  Joiner       // of Join: is called with the result
 	handler ReplyHandler // of the others: is called with the result; nil if no caller waits for it
 	until   time.Time    // of a release: the keys have expired by then, if the server's clock is right
+	behind  claimSet     // of an Acquire or a Read: were being released in the background when it was sent
+	again   bool         // it was postponed: see again.go
 	// Of a release: what the claim may have had here when the command was taken from the
 	// queue.
 	acquired, extended, joined bool

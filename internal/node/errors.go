@@ -32,6 +32,13 @@ var ErrDenied = errors.New("denied")
 // ErrNoPush is the error of a deployment that cannot tell waiters of grants.
 var ErrNoPush = errors.New("the deployment cannot push")
 
+// ErrMoved is the error of a subscription that another server has to serve.
+var ErrMoved = errors.New("another server has the channel")
+
+// ErrMigrating marks the error of a command for several keys whose slot moves from one server of
+// a Cluster to another: until it has moved, only commands for one key run.
+var ErrMigrating = errors.New("the slot is being migrated")
+
 // ErrUnasked marks the error of a node that was left out, because there was nothing to ask it.
 var ErrUnasked = errors.New("not asked")
 
@@ -46,6 +53,12 @@ func Denied(err error) error { return marked{err, ErrDenied} }
 
 // NotConnected returns err marked as ErrNotConnected, with a text that says so.
 func NotConnected(err error) error { return notConnected{err} }
+
+// NoPush returns err marked as ErrNoPush, with err's text.
+func NoPush(err error) error { return marked{err, ErrNoPush} }
+
+// Migrating returns err marked as ErrMigrating, with err's text.
+func Migrating(err error) error { return marked{err, ErrMigrating} }
 
 func unasked(err error) error { return marked{err, ErrUnasked} }
 

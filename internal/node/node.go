@@ -24,7 +24,8 @@ type Node struct {
 	name    string
 	index   int
 	backend Backend
-	queue   bool // a release of one key grants it to the first waiter
+	// channels are those of backend; NoChannels if no process waits in a queue here.
+	channels Channels
 
 	// ctx is passed to all calls. It can be cancelled, and has no deadline: with a
 	// deadline rueidis may close a connection in synchronous mode, and leave a key
@@ -42,6 +43,9 @@ type Node struct {
 	pending int       // commands that Close waits for: those in flight, and releases until they have succeeded
 	idle    sync.Cond // signalled when nothing is pending
 
+	ownReleases ownReleases // nil before the first
+	postponed   []postponed // what waits for one of them
+
 	running sync.WaitGroup // the node's own goroutines
 
 	trip atomic.Int64 // of the server that answered last
@@ -50,7 +54,10 @@ type Node struct {
 // New returns the voter with the given index of its panel, 0 ≤ index < MaxNodes. With queue, a
 // release of one key grants it to the first waiter in its queue, if the backend can push.
 func New(index int, name string, backend Backend, queue bool) *Node {
-	n := &Node{name: name, index: index, backend: backend, queue: queue && backend.CanPush(), servers: make(map[string]*server)}
+	n := &Node{name: name, index: index, backend: backend, servers: make(map[string]*server)}
+	if queue {
+		n.channels = backend.Channels()
+	}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.idle.L = &n.mu
 	return n
@@ -59,8 +66,8 @@ func New(index int, name string, backend Backend, queue bool) *Node {
 // Name returns what errors call the node.
 func (n *Node) Name() string { return n.name }
 
-// Queues reports whether processes that wait for a key wait in a queue here.
-func (n *Node) Queues() bool { return n.queue }
+// Channels tells on what channels the node tells waiters of grants.
+func (n *Node) Channels() Channels { return n.channels }
 
 // Check returns why a lock over these keys can never be acquired here, if so.
 func (n *Node) Check(keys []string) error { return n.backend.Check(keys) }
@@ -77,7 +84,7 @@ func (n *Node) CheckCounters(keys []string) error {
 
 // CheckQueue returns why no process can wait for the key in a queue here, if so.
 func (n *Node) CheckQueue(key string) error {
-	if !n.queue {
+	if n.channels == NoChannels {
 		return ErrNoPush
 	}
 	return n.checkCompanion(key, "queue", Queue)

@@ -14,7 +14,8 @@ import (
 // command builds the command of Redis that is sent for c. A script is sent whole, or by its
 // digest.
 func (s *Redis) command(client rueidis.Client, c *node.Command, seen shown, whole bool) rueidis.Completed {
-	keys, token, options := c.Declared(), c.Claim.Token, c.Claim.Options()
+	var room [5]string
+	keys, token, options := c.Declared(room[:0]), c.Claim.Token, c.Claim.Options()
 	switch formOf(c, seen) {
 	case asSet:
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL)).Build()
@@ -59,10 +60,18 @@ func (s *Redis) command(client rueidis.Client, c *node.Command, seen shown, whol
 		if c.Claim.Fenced() {
 			floor = strconv.FormatInt(e.Floor, 10)
 		}
-		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), millis(e.Waited), e.Channel, c.Nonce, millis(e.Window),
+		command = command.Args(strconv.FormatInt(e.Number, 10), strconv.FormatInt(e.Order, 10), millis(e.Waited), s.channel(e), c.Nonce, millis(e.Window),
 			millis(e.Lease), floor, retention, s.quarantine.of(options.Quarantine))
 	}
 	return command.Build()
+}
+
+// channel returns the channel of an entry as queue.lua takes it.
+func (s *Redis) channel(e *node.Entry) string {
+	if s.topology != nil {
+		return "S " + e.Channel
+	}
+	return "P " + e.Channel
 }
 
 // form is the kind of Redis command that a command is sent as.

@@ -28,6 +28,13 @@ local function check(command, ...)
   if keyless[command] then
     return
   end
+  if command == 'SPUBLISH' then -- its channel is in the key's slot: it is named as a companion is
+    local channel, prefix = select(1, ...), string.sub(KEYS[2], 1, -1 - #'queue')
+    if string.sub(channel, 1, #prefix) ~= prefix then
+      server.call('SADD', 'test:undeclared', command .. ' ' .. channel)
+    end
+    return
+  end
   local last = (command == 'EXISTS' or command == 'DEL') and select('#', ...) or 1
   for i = 1, last do
     local key, declared = select(i, ...), false
@@ -232,6 +239,14 @@ func everyBranch(t *testing.T, server *redistest.Server, s *redisnode.Redis) {
 			is(node.Refused, wait(o, "dead", "unheard", time.Minute, 1))
 			run("DEL", key)
 			is(node.Done, wait(o, "first", "grants", time.Minute, 1))
+			done()
+
+			hold()
+			is(node.Refused, wait(o, "sharded", "grants", time.Minute, 1)) // as it is on a Cluster
+			waiters := node.Companion(key, node.Waiters)
+			entry := run("HGET", waiters, "sharded").(string)
+			run("HSET", waiters, "sharded", strings.Replace(entry, "P grants", "S "+node.KeyChannel(key, "nonce"), 1))
+			leaves(o, node.Done)
 			done()
 
 			// A guarded waiter, and callers with and without a guard.

@@ -25,17 +25,20 @@ const (
 // Only a client with AlwaysRESP2 is kept from HELLO, and only in its handshake: a key or a value
 // of a later command may hold any text.
 func TestOnlyTheHandshakeOfRESP2IsWithoutHELLO(t *testing.T) {
+	const answer, refusal, hello3 = "+OK\r\n", "-NO\r\n", "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n"
 	for _, c := range []struct {
 		resp2     bool
 		first     string
 		sent      string
+		answer    string
 		unchanged []string // the writes after the first answer
 	}{
-		{true, hello, ping, []string{hello}},
-		{true, auth + hello, auth + ping, []string{auth + hello, hello}},
-		{true, auth, auth, []string{hello}},
-		{false, hello, hello, []string{hello}},
-		{true, "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n", "*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n", nil},
+		{true, hello, ping, answer, []string{hello}},
+		{true, hello, ping, refusal, []string{hello, hello}},
+		{true, auth + hello, auth + ping, answer, []string{auth + hello, hello}},
+		{true, auth, auth, answer, []string{hello}},
+		{true, hello3, hello3, answer, nil},
+		{false, hello, hello, answer, []string{hello}},
 	} {
 		ours, theirs := net.Pipe()
 		conn, err := redisnode.Attentive(func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) { return ours, nil }, c.resp2)(t.Context(), "", nil, nil)
@@ -44,15 +47,15 @@ func TestOnlyTheHandshakeOfRESP2IsWithoutHELLO(t *testing.T) {
 			t.Helper()
 			got := make(chan string, 1)
 			go func() {
-				b := make([]byte, len(want))
-				_, _ = io.ReadFull(theirs, b)
-				_, _ = theirs.Write([]byte("+OK\r\n"))
-				got <- string(b)
+				b := make([]byte, 1024)
+				n, _ := theirs.Read(b) // all of a write
+				_, _ = theirs.Write([]byte(c.answer))
+				got <- string(b[:n])
 			}()
 			n, err := conn.Write([]byte(text))
 			require.NoError(t, err)
 			require.Equal(t, len(text), n)
-			_, err = io.ReadFull(conn, make([]byte, len("+OK\r\n")))
+			_, err = io.ReadFull(conn, make([]byte, len(c.answer)))
 			require.NoError(t, err)
 			require.Equal(t, want, <-got)
 		}

@@ -1,6 +1,6 @@
 -- Enters the queue of a lock key, or renews our entry in it, and acquires the key if it is our turn.
--- KEYS: as queue.lua says. ARGV: token, number of this call, order, how long we have waited in ms, channel, nonce, window and
--- lease in ms, floor of the fence (0: none), retention of the counter in ms, quarantine in ms (0: no guard).
+-- KEYS: as queue.lua says. ARGV: token, number of this call, order, how long we have waited in ms, channel as push takes
+-- it, nonce, window and lease in ms, floor of the fence (0: none), retention of the counter in ms, quarantine in ms (0: no guard).
 -- Returns {1, fence} if the key is ours, for at least window from now; without a fence that is 0.
 -- Returns {0, remaining ttl of the key in ms, how many are before us, token of its owner} if we wait. The key may be free then:
 -- it is the turn of a waiter with a guard, which was told to join again.

@@ -11,18 +11,25 @@ import (
 	"github.com/redis-kit/redlock/internal/node"
 )
 
-// CanPush implements node.Backend. A Cluster would pass each message on to all its servers,
-// which would cost more than polling does.
-func (s *Redis) CanPush() bool { return s.topology == nil }
-
-// Listen implements node.Backend, on a connection of its own.
-func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
-	if !s.CanPush() {
-		return node.ErrNoPush
+// Channels implements node.Backend. A Cluster passes a message of PUBLISH on to all its servers,
+// which would cost more than polling does. SPUBLISH stays on the server that has the channel's
+// slot, so on a Cluster each key has a channel.
+func (s *Redis) Channels() node.Channels {
+	if s.topology != nil {
+		return node.ChannelPerKey
 	}
+	return node.ChannelPerLocker
+}
+
+// Listen implements node.Backend: on a connection of its own or, of a Cluster, on the one to the
+// server that has the channel's slot.
+func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
 	client, err := s.connected()
 	if err != nil {
 		return node.NotConnected(err)
+	}
+	if s.topology != nil {
+		return s.topology.shards.listen(ctx, client, &subscription{channel: channel, ready: ready, heard: heard})
 	}
 	s.mu.Lock()
 	moved := s.moved
@@ -47,10 +54,7 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 	}
 	select {
 	case err := <-broken:
-		if err == nil {
-			err = errors.New("the connection was closed")
-		}
-		return err
+		return brokenBy(err)
 	case <-moved:
 		return errMoved
 	case <-ctx.Done():
@@ -75,11 +79,16 @@ func subscribe(ctx context.Context, conn rueidis.DedicatedClient, channel string
 	case err := <-broken:
 		cancel()
 		<-answer // the connection is freed next
-		if err == nil {
-			err = errors.New("the connection was closed")
-		}
-		return wireError(err)
+		return wireError(brokenBy(err))
 	}
+}
+
+// brokenBy returns the error of a connection that was closed with err.
+func brokenBy(err error) error {
+	if err == nil {
+		return errors.New("the connection was closed")
+	}
+	return err
 }
 
 // parsePush reads a message of queue.lua: token, nonce, number and fence.

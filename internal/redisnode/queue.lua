@@ -22,10 +22,10 @@ local function first(skip)
     if token == skip then
       rank = rank + 1
     else
-      local number, lease, window, channel, nonce, terms =
-        string.match(redis.call('HGET', KEYS[3], token) or '', '^(%d+) (%d+) (%d+) (%S+) (%S+) (%d+ %d+ %d+)$')
+      local number, lease, window, nonce, terms, channel =
+        string.match(redis.call('HGET', KEYS[3], token) or '', '^(%d+) (%d+) (%d+) (%S+) (%d+ %d+ %d+) (.+)$')
       if number and tonumber(lease) > now then
-        return token, number, window, channel, nonce, terms
+        return token, number, window, nonce, terms, channel
       end
       drop(token)
     end
@@ -45,9 +45,14 @@ local function give(token, window, terms)
 end
 
 -- Tells a waiter that it was granted the key or, with the number 0, that it is to join again. The nonce proves that the
--- message comes from this node. Returns how many clients received it.
+-- message comes from this node. The channel begins with how it is told: 'P ', or 'S ' on a Cluster, where it is in the key's
+-- slot, so that the server which runs this has it. Returns how many clients received it: of that server, on a Cluster.
 local function push(channel, token, nonce, number, fence)
-  return redis.pcall('PUBLISH', channel, token .. ' ' .. nonce .. ' ' .. number .. ' ' .. string.format('%.0f', fence))
+  local name, text = string.sub(channel, 3), token .. ' ' .. nonce .. ' ' .. number .. ' ' .. string.format('%.0f', fence)
+  if string.sub(channel, 1, 2) == 'S ' then
+    return redis.pcall('SPUBLISH', name, text)
+  end
+  return redis.pcall('PUBLISH', name, text)
 end
 
 -- Has the second in the queue join again: it will soon be the first, and its grant counts from its last join.
@@ -56,7 +61,7 @@ local function prepare(skip)
   if not token or token == skip then
     return
   end
-  local channel, nonce = string.match(redis.call('HGET', KEYS[3], token) or '', '^%d+ %d+ %d+ (%S+) (%S+) ')
+  local nonce, channel = string.match(redis.call('HGET', KEYS[3], token) or '', '^%d+ %d+ %d+ (%S+) %d+ %d+ %d+ (.+)$')
   if channel then
     push(channel, token, nonce, 0, 0)
   end
@@ -70,7 +75,7 @@ end
 -- join, which comes within half a window, and until then no other waiter does. If none comes, its lease ends.
 local function grant(skip)
   while true do
-    local token, number, window, channel, nonce, terms = first(skip)
+    local token, number, window, nonce, terms, channel = first(skip)
     if not token then
       return nil
     end
@@ -97,11 +102,11 @@ end
 -- the terms are those of the call that was made last.
 local function enter(token, number, order, waited, channel, nonce, window, lease, terms)
   redis.call('ZADD', KEYS[2], 'NX', math.min(math.max(tonumber(order), now - 1000 - tonumber(waited)), now), token)
-  local before, known = string.match(redis.call('HGET', KEYS[3], token) or '', '^(%d+) %d+ %d+ %S+ %S+ (.*)$')
+  local before, known = string.match(redis.call('HGET', KEYS[3], token) or '', '^(%d+) %d+ %d+ %S+ (%d+ %d+ %d+) ')
   if before and tonumber(before) > tonumber(number) then
     number, terms = before, known
   end
-  redis.call('HSET', KEYS[3], token, table.concat({number, string.format('%.0f', now + tonumber(lease)), window, channel, nonce, terms}, ' '))
+  redis.call('HSET', KEYS[3], token, table.concat({number, string.format('%.0f', now + tonumber(lease)), window, nonce, terms, channel}, ' '))
   for i = 2, 3 do
     if redis.call('PTTL', KEYS[i]) < 2 * lease then -- never shorter: other waiters may have longer leases
       redis.call('PEXPIRE', KEYS[i], 2 * lease)

@@ -54,6 +54,8 @@ func (s *Redis) judge(c *node.Command, able *ability, seen shown, answer error) 
 		s.demoted.Store(true)
 	case isRedirection(answer):
 		c.Err = s.isOfCluster(c.Err)
+	case isMigration(answer):
+		c.Err = node.Migrating(c.Err)
 	}
 	c.Err = lacking(c, sent, answer)
 	switch {

@@ -76,7 +76,7 @@ func isDenial(err error) bool {
 // and the key only from version 8 on.
 func denied(c *node.Command, sent form, answer error) error {
 	text := answer.Error()
-	what, keys := "SET", c.Declared()
+	what, keys := "SET", c.Declared(nil)
 	switch {
 	case c.Kind == node.Ping:
 		return fmt.Errorf("EVALSHA: %w", discreet(answer))
@@ -118,6 +118,13 @@ func isDemotion(err error) bool {
 func isRedirection(err error) bool {
 	_, code := answered(err)
 	return code == "MOVED" || code == "ASK"
+}
+
+// isMigration reports whether a server's error says that it runs no command for several keys of a
+// slot while the slot moves.
+func isMigration(err error) bool {
+	_, code := answered(err)
+	return code == "TRYAGAIN"
 }
 
 // wireError is the error of a connection. It is marked as ErrNotConnected if the command

@@ -65,7 +65,7 @@ func startCandidate(w *Waiter, order int64, since clock.Instant) {
 	c.renew()
 	c.enterCalm()
 	c.local.candidate = c
-	q.listener.subscribe()
+	q.listener.subscribe(w.local.key)
 	c.joinAll()
 }
 
@@ -122,8 +122,11 @@ func (c *candidate) join(nodes uint64) {
 	}
 	c.number++
 	c.sent[c.number%joinWindow] = now // before it is sent (invariant 1)
-	entry := c.entry(now)
-	claim := c.claim
+	claim, entry := c.claim, c.entry(now, node.LockerChannel(q.nonce))
+	ofKey := entry
+	if len(q.listener.perKey) > 0 {
+		ofKey = c.entry(now, node.KeyChannel(c.local.key, q.nonce))
+	}
 	nonces := make([]string, len(c.states))
 	for i := range c.states {
 		if s := &c.states[i]; nodes&(1<<i) != 0 {
@@ -133,7 +136,11 @@ func (c *candidate) join(nodes uint64) {
 	}
 	q.afterUnlock(func() {
 		for i, n := range q.nodes.All() {
-			if nodes&(1<<i) != 0 {
+			switch {
+			case nodes&(1<<i) == 0:
+			case n.Channels() == node.ChannelPerKey:
+				n.Join(claim, ofKey, nonces[i], c)
+			default:
 				n.Join(claim, entry, nonces[i], c)
 			}
 		}
@@ -142,10 +149,11 @@ func (c *candidate) join(nodes uint64) {
 
 // joinable returns those of the nodes that the candidate may join now. It may not join a node
 // that has not answered for a window: the joins would renew grants without the candidate
-// hearing of them (invariant 13). A candidate that rests joins no node.
+// hearing of them (invariant 13). It does not join a node that cannot push. A candidate that
+// rests joins no node.
 func (c *candidate) joinable(nodes uint64, now clock.Instant) (joinable uint64) {
 	for i := range c.states {
-		if c.phase != resting && nodes&^c.ceded&(1<<i) != 0 && !c.overdue(i, now) {
+		if c.phase != resting && nodes&^c.ceded&(1<<i) != 0 && !c.overdue(i, now) && c.queue.muteSince(i) == nil {
 			joinable |= 1 << i
 		}
 	}
@@ -153,9 +161,9 @@ func (c *candidate) joinable(nodes uint64, now clock.Instant) (joinable uint64) 
 }
 
 // entry returns the candidate's entry in the nodes' queues for its latest join.
-func (c *candidate) entry(now clock.Instant) *node.Entry {
+func (c *candidate) entry(now clock.Instant, channel string) *node.Entry {
 	entry := &node.Entry{
-		Number: c.number, Order: c.order, Waited: now.Sub(c.since), Channel: c.queue.channel, Window: c.window,
+		Number: c.number, Order: c.order, Waited: now.Sub(c.since), Channel: channel, Window: c.window,
 		Lease: c.heartbeat() + c.window, // a candidate that joins later than that returns to its place
 	}
 	if c.options.Floor > 0 {

@@ -79,7 +79,7 @@ func (b *askBackoff) answered(empty bool) {
 // At the end of a batch Next may ask the nodes whether other processes wait. Then it blocks
 // until they answer.
 func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter {
-	w, undecided := q.nextInBatch(key, claim, left)
+	w, undecided := q.nextInBatch(key, claim, left, true)
 	if undecided != nil {
 		asked := time.Now() // before the question is sent
 		empty := q.queuesAreEmpty(claim)
@@ -88,16 +88,23 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 	return w
 }
 
-// nextInBatch is Next without a question. If the nodes have to be asked first, it leaves the
-// decision to nextAfterAnswer, and returns the localQueue.
-func (q *Queue) nextInBatch(key string, claim *node.Claim, left time.Duration) (w *Waiter, undecided *localQueue) {
+// NextAtOnce is Next for a holder that waits for no node: at the end of a batch it is the turn of
+// other processes.
+func (q *Queue) NextAtOnce(key string, claim *node.Claim, left time.Duration) *Waiter {
+	w, _ := q.nextInBatch(key, claim, left, false)
+	return w
+}
+
+// nextInBatch is Next without a question. If the nodes have to be asked first, and mayAsk, it
+// leaves the decision to nextAfterAnswer, and returns the localQueue.
+func (q *Queue) nextInBatch(key string, claim *node.Claim, left time.Duration, mayAsk bool) (w *Waiter, undecided *localQueue) {
 	q.mu.Lock()
 	defer q.unlock()
 	if l := q.localQueueOf(key, claim); l != nil {
 		w = q.take(l, left)
 		switch {
 		case w != nil:
-		case q.questionDue(l, left):
+		case mayAsk && q.questionDue(l, left):
 			undecided = l
 		default:
 			q.clearHolder(l)
@@ -166,7 +173,7 @@ func (q *Queue) lasts(w *Waiter, left time.Duration) bool {
 // processes is better, because its grant is fresh: with one short hold after another, the lock
 // would end before an extension. q.mu is held.
 func (q *Queue) questionDue(l *localQueue, left time.Duration) bool {
-	if !q.passable(l, left) || !q.Enabled(l.key) || q.handoffs == 0 || !l.batch.done(q.handoffs, time.Now()) {
+	if !q.passable(l, left) || !q.enabled(l.key) || q.handoffs == 0 || !l.batch.done(q.handoffs, time.Now()) {
 		return false
 	}
 	return left >= min(usualWindow, l.waiters.first.ttl)/2 && l.backoff.due()

@@ -26,7 +26,7 @@ func TestSubscriptionsEndAfterTheLastWaiter(t *testing.T) {
 		listening := func() bool {
 			p.listener.mu.Lock()
 			defer p.listener.mu.Unlock()
-			return p.listener.end != nil
+			return p.listener.forAll.end != nil
 		}
 		require.True(t, listening())
 		time.Sleep(idleTimeout + ms)

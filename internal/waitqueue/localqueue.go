@@ -57,7 +57,7 @@ func (q *Queue) clearHolder(l *localQueue) {
 // removes waiters at the front whose ttl has become too short for the nodes' distance. q.mu is
 // held.
 func (q *Queue) updateCandidate(l *localQueue) {
-	if l.holder != nil || q.closed || !q.Enabled(l.key) {
+	if l.holder != nil || q.closed || !q.enabled(l.key) {
 		q.withdraw(l)
 		return
 	}
@@ -103,7 +103,7 @@ func (q *Queue) endCandidate(l *localQueue) {
 	delete(q.candidates, c.claim.Token)
 	c.ended = true
 	c.timer.Stop()
-	q.listener.unsubscribe()
+	q.listener.unsubscribe(l.key)
 	if l.empty() {
 		delete(q.local, l.key)
 	}

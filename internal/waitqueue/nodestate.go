@@ -18,6 +18,7 @@ type nodeState struct {
 	owner      string        // token of the owner that has the node's vote, by the answer to the last join; empty if not known
 	lastOwner  string        // like owner, but kept until the next answer
 	err        error         // of the last join
+	unheard    error         // why the candidate cannot subscribe to the node, though it may answer joins; else nil
 	unknown    bool          // the last join may have run, and been granted
 }
 
@@ -41,7 +42,7 @@ func (c *candidate) overdue(i int, now clock.Instant) bool {
 func (c *candidate) unreachable(now clock.Instant) bool {
 	failed := 0
 	for i, s := range c.states {
-		if s.err != nil || c.overdue(i, now) {
+		if s.err != nil || c.overdue(i, now) || c.queue.muteSince(i) != nil {
 			failed++
 		}
 	}

@@ -28,9 +28,7 @@
 package waitqueue
 
 import (
-	"context"
 	"crypto/rand"
-	"strings"
 	"sync"
 	"time"
 
@@ -43,10 +41,9 @@ import (
 type Queue struct {
 	clock    *clock.Clock
 	nodes    *node.Nodes
-	enabled  bool         // enough nodes keep queues for a candidate to win
 	handoffs int          // hand-overs per batch
 	floor    func() int64 // returns a lower bound for a fence
-	channel  string       // where the nodes push votes for this Queue
+	nonce    string       // names the channels where the nodes push votes for this Queue
 	listener listener
 
 	// mu guards what follows, and everything in each localQueue, Waiter and candidate. A
@@ -61,6 +58,7 @@ type Queue struct {
 	candidates map[string]*candidate  // by token
 	trips      []trip                 // by node
 	refusals   refusals
+	mute       []muteness // by node
 	closed     bool
 	warned     bool // Waiter.Failure has returned an error
 }
@@ -73,38 +71,24 @@ func New(c *clock.Clock, nodes *node.Nodes, handoffs int, floor func() int64) *Q
 		nodes:      nodes,
 		handoffs:   handoffs,
 		floor:      floor,
-		channel:    "redlock:" + rand.Text(),
+		nonce:      rand.Text(),
 		held:       make(map[string]*node.Claim),
 		local:      make(map[string]*localQueue),
 		candidates: make(map[string]*candidate),
 		trips:      make([]trip, nodes.Len()),
 		refusals:   make(refusals, nodes.Len()),
+		mute:       make([]muteness, nodes.Len()),
 	}
-	queues := 0
-	for _, n := range nodes.All() {
-		if n.Queues() {
-			queues++
-		}
-	}
-	q.enabled = queues >= q.need()
 	q.idle.L = &q.mu
-	q.listener.queue = q
-	q.listener.ctx, q.listener.stop = context.WithCancel(context.Background()) //nolint:fatcontext // the root of the subscriptions
+	q.listener.init(q)
 	return q
 }
 
 // Enabled reports whether enough nodes keep a queue for the key for a waiter to be granted it.
 func (q *Queue) Enabled(key string) bool {
-	if !q.enabled || strings.IndexByte(key, '}') < 0 { // other keys have a queue wherever there are any
-		return q.enabled
-	}
-	queues := 0
-	for _, n := range q.nodes.All() {
-		if n.CheckQueue(key) == nil {
-			queues++
-		}
-	}
-	return queues >= q.need()
+	q.mu.Lock()
+	defer q.unlock()
+	return q.enabled(key)
 }
 
 // Enter adds a waiter that wants the key for ttl. If the options have a floor, the granted
@@ -126,7 +110,7 @@ func (q *Queue) Enter(key string, ttl time.Duration, options node.ClaimOptions) 
 // Contended reports whether this Locker holds the key, or has a candidate for it in the
 // nodes' queues. Then an attempt is pointless: a join takes a free key too, and sets it for
 // no longer than a window. A candidate that cannot win, since too many nodes refuse to keep
-// a queue, does not count.
+// a queue, or move it to another server, does not count.
 func (q *Queue) Contended(key string) bool {
 	q.mu.Lock()
 	defer q.unlock()
@@ -141,7 +125,7 @@ func (q *Queue) Contended(key string) bool {
 		return true
 	}
 	q.updateCandidate(l) // the nodes may be nearer by now
-	return l.candidate != nil && l.candidate.failure() == nil
+	return l.candidate != nil && l.candidate.failure() == nil && !l.candidate.migrating()
 }
 
 // Replies returns what is known of each node without a request. If this Locker holds the key
@@ -256,16 +240,6 @@ func (q *Queue) heard(i int, p node.Push) {
 	defer q.unlock()
 	if c := q.candidates[p.Token]; c != nil { // otherwise the claim has been given up and is being released
 		c.heard(i, p)
-	}
-}
-
-// rejoin has every candidate join a node again once the listener has subscribed to it: pushes
-// that the node sent before were lost.
-func (q *Queue) rejoin(i int) {
-	q.mu.Lock()
-	defer q.unlock()
-	for _, c := range q.candidates {
-		c.join(1 << i)
 	}
 }
 

@@ -143,10 +143,15 @@ func (c *candidate) reply(i int) quorum.Reply {
 // failure returns an error if too few nodes keep a queue for the candidate to win.
 func (c *candidate) failure() error {
 	failed, err := 0, error(nil)
-	for _, s := range c.states {
+	for i, s := range c.states {
+		switch mute := c.queue.muteSince(i); {
+		case mute != nil:
+			failed, err = failed+1, mute
+		case s.unheard != nil:
+			failed, err = failed+1, s.unheard
 		// A node that is down does not count: it may keep queues when it is back. One that denies
 		// the join does, although it has not run it.
-		if s.err != nil && (errors.Is(s.err, node.ErrDenied) || !errors.Is(s.err, node.ErrNotRun) && !errors.Is(s.err, node.ErrUnasked)) {
+		case s.err != nil && (errors.Is(s.err, node.ErrDenied) || !errors.Is(s.err, node.ErrNotRun) && !errors.Is(s.err, node.ErrUnasked)):
 			failed, err = failed+1, s.err
 		}
 	}
@@ -154,4 +159,17 @@ func (c *candidate) failure() error {
 		return nil
 	}
 	return err
+}
+
+// migrating reports whether so many nodes take no join, since the key's slot is being migrated,
+// that the candidate cannot win. Attempts go on then: they need the lock's key alone. The
+// candidate goes on too, for when the slot has moved.
+func (c *candidate) migrating() bool {
+	failed := 0
+	for _, s := range c.states {
+		if errors.Is(s.err, node.ErrMigrating) {
+			failed++
+		}
+	}
+	return failed > len(c.states)-c.queue.need()
 }

@@ -68,11 +68,13 @@ func (w *Waiter) Failure() error {
 	q := w.queue
 	q.mu.Lock()
 	defer q.unlock()
-	c := w.local.candidate
-	if c == nil || q.warned {
+	if q.warned {
 		return nil
 	}
-	err := c.failure()
+	err := q.failure(w.local.key)
+	if c := w.local.candidate; c != nil {
+		err = c.failure()
+	}
 	if err == nil {
 		err = q.refusals.failure(q.need())
 	}

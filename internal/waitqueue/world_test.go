@@ -2,6 +2,7 @@ package waitqueue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -78,6 +79,12 @@ type link struct {
 	cut   bool          // there is no connection
 	deaf  bool          // the answers to joins get lost
 	joins []joined
+
+	migrates bool // joins are refused, as the slot moves
+
+	refusal error                              // of Listen
+	heard   map[string]context.CancelCauseFunc // by channel: ends the subscription
+	subs    []string                           // channels of the subscriptions, in order
 }
 
 // joined is a join that was sent.
@@ -108,7 +115,7 @@ func (l *link) Do(ctx context.Context, batch []node.Command) error {
 	l.gate.pass()
 	defer l.gate.pass()
 	l.mu.Lock()
-	trip, back, cut, deaf := l.trip, l.back, l.cut, l.deaf
+	trip, back, cut, deaf, migrates := l.trip, l.back, l.cut, l.deaf, l.migrates
 	for _, c := range batch {
 		if c.Kind == node.Join {
 			l.joins = append(l.joins, joined{*c.Entry, c.Claim.Token, c.Nonce, time.Now()})
@@ -122,6 +129,12 @@ func (l *link) Do(ctx context.Context, batch []node.Command) error {
 		return node.NotConnected(memnode.ErrDown)
 	}
 	time.Sleep(trip / 2)
+	if migrates && batch[0].Kind == node.Join {
+		for i := range batch {
+			batch[i].Err = node.NotRun(node.Migrating(errors.New("TRYAGAIN")))
+		}
+		return nil
+	}
 	err := l.Backend.Do(ctx, batch)
 	time.Sleep(trip - trip/2 + back)
 	for i := range batch {
@@ -133,7 +146,31 @@ func (l *link) Do(ctx context.Context, batch []node.Command) error {
 }
 
 func (l *link) Listen(ctx context.Context, channel string, ready func(), heard func(node.Push)) error {
-	return l.Backend.Listen(ctx, channel, ready, func(p node.Push) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	l.mu.Lock()
+	trip, refusal := l.trip, l.refusal
+	l.subs = append(l.subs, channel)
+	if l.heard == nil {
+		l.heard = make(map[string]context.CancelCauseFunc)
+	}
+	_, overlaps := l.heard[channel]
+	l.heard[channel] = cancel
+	l.mu.Unlock()
+	if overlaps {
+		panic("two subscriptions to " + channel)
+	}
+	defer func() {
+		time.Sleep(trip / 2) // as it takes time to unsubscribe
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.heard, channel)
+	}()
+	time.Sleep(trip)
+	if refusal != nil {
+		return refusal
+	}
+	_ = l.Backend.Listen(ctx, channel, ready, func(p node.Push) {
 		l.mu.Lock()
 		late := l.trip/2 + l.late
 		l.mu.Unlock()
@@ -141,6 +178,14 @@ func (l *link) Listen(ctx context.Context, channel string, ready func(), heard f
 		l.gate.pass()
 		heard(p)
 	})
+	return context.Cause(ctx)
+}
+
+// end ends the subscriptions, as a server does whose slots have moved.
+func (l *link) end() {
+	for _, end := range l.heard {
+		end(node.ErrMoved)
+	}
 }
 
 // run runs a test over n nodes in virtual time. No goroutine of a process may outlive it.
@@ -161,6 +206,19 @@ func run(t *testing.T, n int, test func(t *testing.T, w *world)) {
 		}()
 		test(t, w)
 	})
+}
+
+// perKey gives some nodes a channel for each key, as a Cluster has.
+func (w *world) perKey(nodes ...int) {
+	for _, i := range nodes {
+		w.stores[i].PerKey = true
+	}
+}
+
+// subscriptions returns the channels to which the process has subscribed on a node, in order.
+func (p *process) subscriptions(i int) (channels []string) {
+	p.change(func(l *link) { channels = slices.Clone(l.subs) }, i)
+	return channels
 }
 
 func (w *world) process(name string, handoffs int) *process {

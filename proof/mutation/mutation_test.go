@@ -76,8 +76,11 @@ const (
 	queue     = "internal/waitqueue/queue.go"
 	queueLua  = "internal/redisnode/queue.lua"
 	fence     = "fence.go"
-	waiting   = "./internal/waitqueue"
-	contests  = "./internal/contest"
+
+	unsupported = "unsupported.go"
+
+	waiting  = "./internal/waitqueue"
+	contests = "./internal/contest"
 )
 
 var mistakes = []mistake{
@@ -177,6 +180,21 @@ var mistakes = []mistake{
 	{"overdue extensions pile up", "internal/node/extensions.go",
 		"case !due.IsZero() && due.Before(now):", "case false && due.Before(now):",
 		test("./internal/node", "TestExtensionsDoNotPileUpInFrontOfANodeThatIsAway"), "what is overdue is dropped"},
+	{"a wait for nodes that can never grant the lock goes on", unsupported,
+		"return lacking > a.locker.nodes.Len()-a.locker.nodes.Need()", "return false && lacking > 0",
+		test(".", "TestAWaitEndsWhereAQuorumLacksACommand"), "TestAWaitEnds"},
+	{"a node that is down is taken for one that lacks a command", unsupported,
+		"case errors.Is(r.Err, node.ErrLacking):", "case r.Vote == quorum.Failed || errors.Is(r.Err, node.ErrLacking):",
+		test(".", "TestAWaitGoesOnWhileAQuorumMayComeBack"), "TestAWaitGoesOn"},
+	{"HELLO is sent to proxies that hang up on it", greeting,
+		"if !g.resp2 || ", "if g.resp2 || ",
+		test("./internal/redisnode", "TestOnlyTheHandshakeOfRESP2IsWithoutHELLO"), "TestOnlyTheHandshake"},
+	{"the text of HELLO is replaced in commands too", greeting,
+		"g.stage.Load() != silent || !bytes.Contains(b, hello2)", "!bytes.Contains(b, hello2)",
+		test("./internal/redisnode", "TestOnlyTheHandshakeOfRESP2IsWithoutHELLO"), "TestOnlyTheHandshake"},
+	{"a queue that denies joins is waited in", votes,
+		"errors.Is(s.err, node.ErrDenied) || ", "",
+		test(waiting, "TestANodeThatDeniesJoinsKeepsNoQueue"), "denied_on_2"},
 	{"a refusal to shake hands explains every later failure", greeting,
 		"	g.stage.CompareAndSwap(refusing, greeted)\n", "",
 		test("./internal/redisnode", "TestAConnectionInUseSpeaksForItself"), "TestAConnectionInUse"},
@@ -393,6 +411,27 @@ var mistakes = []mistake{
 	{"a reply that names our own token is a refusal", settle,
 		"c.Kind == Acquire && c.Outcome == Refused && c.Owner == c.Claim.Token", "false",
 		test("./internal/node", "TestANodeCountsAReplyThatNamesTheClaimAsAGrant"), "TestANodeCounts"},
+	{"a background release is queued only after Release has returned", "background.go",
+		"			l.locker.nodes.ReleaseInBackground(l.claim)\n", "			time.AfterFunc(time.Millisecond, func() { l.locker.nodes.ReleaseInBackground(l.claim) })\n",
+		test(".", "TestTheSameKeyIsAcquiredAgainAtOnce"), "TestTheSameKey"},
+	{"a background release asks whether other processes wait", "lock.go",
+		"; l.config.background {", "; false {",
+		test(".", "TestABackgroundReleaseAsksNoQuestion"), "TestABackgroundReleaseAsks"},
+	{"what waits for a release waits without a limit", "internal/node/worker.go",
+		"c.handler.Sent(n.index, refusedAt(end))", "_ = end",
+		test(".", "TestAReleaseThatStaysUnansweredIsNotARefusal"), "TestAReleaseThatStays"},
+	{"an own claim that is being released is taken for a refusal", "internal/node/again.go",
+		"return c.Outcome == Refused && c.behind.has(", "return c.Outcome == Refused && false && c.behind.has(",
+		test("./internal/node", "TestNoOwnReleaseIsTakenForARefusal"), "TestNoOwnRelease"},
+	{"a refusal that a background release explains is waited out whoever is named", "internal/node/again.go",
+		"c.Owner == \"\" || c.Owner == own.Token", "own != nil",
+		test("./internal/node", "TestAnotherOwnersRefusalStands"), "an_owner_that_is_named"},
+	{"a release is over while an extension is under way", "internal/node/again.go",
+		"p.phase == done && p.inFlight == 0", "p.phase == done",
+		test("./internal/node", "TestAKeyThatALateExtensionSetAgainIsNoRefusal"), "TestAKeyThatALate"},
+	{"what waits for a release of a server that is down is not told", breaker,
+		"s.answerQueued(s.node.dropPostponed(s, s.down, dropped))", "s.answerQueued(dropped)",
+		test("./internal/node", "TestAnAcquisitionBehindAReleaseIsTold"), "TestAnAcquisitionBehind"},
 	{"a second acquire of a claim is no refill", "internal/node/claim.go",
 		"kind != Acquire || p.acquireSent", "kind != Acquire",
 		test("./internal/node", "TestAnAttemptThatWasAskedTwiceLeavesNothingInWhateverOrder"), "Should be zero"},

@@ -1,0 +1,132 @@
+package redisnode_test
+
+import (
+	"bytes"
+	"context"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+	"github.com/stretchr/testify/require"
+
+	"github.com/redis-kit/redlock/internal/node"
+	"github.com/redis-kit/redlock/internal/redisnode"
+	"github.com/redis-kit/redlock/internal/testkit/eventually"
+	"github.com/redis-kit/redlock/internal/testkit/redistest"
+)
+
+// cluster returns a Backend of a Cluster, which knows its slots.
+func cluster(t *testing.T, c *redistest.Cluster) *redisnode.Redis {
+	t.Cleanup(func() { // a closed client of a Cluster leaves goroutines that sleep for up to 5 s
+		stacks := make([]byte, 1<<20)
+		eventually.True(t, "rueidis' goroutines have ended", func() bool {
+			return !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("redis/rueidis."))
+		})
+	})
+	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: c.Addrs(), DisableCache: true, DisableRetry: true})
+	require.NoError(t, err)
+	t.Cleanup(client.Close)
+	s := redisnode.Wrap(client).(*redisnode.Redis)
+	t.Cleanup(s.Close)
+	eventually.True(t, "it knows its slots", func() bool {
+		_ = s.Do(t.Context(), []node.Command{{Kind: node.Read, Claim: node.NewClaim([]string{"k"}, "token", 1)}})
+		return len(s.Samples()) == 3
+	})
+	return s
+}
+
+// ear is one subscription.
+type ear struct {
+	ready chan struct{}
+	heard chan string
+	ended chan error
+}
+
+// listen subscribes to a channel until the test ends.
+func listen(t *testing.T, s *redisnode.Redis, channel string) *ear {
+	e := &ear{make(chan struct{}, 9), make(chan string, 9), make(chan error, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		e.ended <- s.Listen(ctx, channel, func() { e.ready <- struct{}{} }, func(p node.Push) { e.heard <- p.Token })
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	return e
+}
+
+// within receives from c.
+func within[T any](t *testing.T, what string, c <-chan T) (got T) {
+	t.Helper()
+	select {
+	case got = <-c:
+	case <-time.After(eventually.Soon):
+		require.FailNow(t, "nothing", what)
+	}
+	return got
+}
+
+func TestSubscriptionsOfACluster(t *testing.T) {
+	c := redistest.StartCluster(t)
+	s := cluster(t, c)
+	from, to := c.Owner("{order}"), c.Servers()[0]
+	if from == to {
+		to = c.Servers()[1]
+	}
+	do := func(s *redistest.Server, args ...string) any {
+		t.Helper()
+		answer, err := s.Do(args...)
+		require.NoError(t, err)
+		return answer
+	}
+	publish := func(at *redistest.Server, channel, token string) {
+		t.Helper()
+		require.EqualValues(t, 1, do(at, "SPUBLISH", channel, token+" nonce 1 0"))
+	}
+	const one, other = "{order}:1", "{order}:2"
+	first, second := listen(t, s, one), listen(t, s, other)
+	within(t, "ready", first.ready)
+	within(t, "ready", second.ready)
+	publish(from, one, "a")
+	publish(from, other, "b")
+	require.Equal(t, "a", within(t, "a push", first.heard))
+	require.Equal(t, "b", within(t, "a push", second.heard))
+
+	// The slot moves: the subscriptions end, and the next are on the other server at once.
+	c.BeginMove("{order}", to)
+	c.EndMove("{order}", to)
+	require.ErrorIs(t, within(t, "the end", first.ended), node.ErrMoved)
+	require.ErrorIs(t, within(t, "the end", second.ended), node.ErrMoved)
+	first = listen(t, s, one)
+	within(t, "ready", first.ready)
+	publish(to, one, "c")
+	require.Equal(t, "c", within(t, "a push", first.heard))
+
+	// The server ends the subscription.
+	slot := c.Slot("{order}")
+	do(to, "CLUSTER", "DELSLOTS", strconv.Itoa(slot))
+	require.ErrorIs(t, within(t, "the end", first.ended), node.ErrMoved)
+	do(to, "CLUSTER", "ADDSLOTS", strconv.Itoa(slot))
+	var e *ear
+	eventually.True(t, "it subscribes again", func() bool {
+		e = listen(t, s, one)
+		select {
+		case <-e.ready:
+			return true
+		case <-e.ended:
+			return false
+		}
+	})
+	publish(to, one, "d")
+	require.Equal(t, "d", within(t, "a push", e.heard))
+
+	// The connection breaks.
+	do(to, "CLIENT", "KILL", "TYPE", "pubsub")
+	require.ErrorIs(t, within(t, "the end", e.ended), node.ErrNotConnected)
+	e = listen(t, s, one)
+	within(t, "ready", e.ready)
+	publish(to, one, "e")
+	require.Equal(t, "e", within(t, "a push", e.heard))
+}
