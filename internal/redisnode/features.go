@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/redis-kit/redlock/internal/node"
@@ -167,17 +168,20 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 	}
 	defer st.clear(ctx, key)
 	holder, waiter := st.claim(node.ClaimOptions{}, key), st.claim(node.ClaimOptions{}, key)
-	channel, nonce := st.channel(), rand.Text()
+	channel, nonce := st.channel(key), rand.Text()
 	join := func(number int64) node.Command {
 		return node.Command{Kind: node.Join, Claim: waiter, Nonce: nonce, Entry: &node.Entry{
 			Number: number, Order: time.Now().UnixMilli(), Channel: channel, Window: scratchTTL / 4, Lease: scratchTTL / 4,
 		}}
 	}
 	pushes, end, err := st.subscribed(ctx, channel)
-	if errors.Is(err, io.EOF) { // as a proxy does that knows no SUBSCRIBE
-		err = errors.New("the server closed the connection")
-	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case st.Channels() == node.ChannelPerKey:
+		return inTime(ctx, err)
+	case errors.Is(err, io.EOF): // as a proxy does that knows no SUBSCRIBE
+		return errors.New("SUBSCRIBE: the server closed the connection")
+	default:
 		return fmt.Errorf("SUBSCRIBE: %w", inTime(ctx, err))
 	}
 	defer end()
@@ -186,7 +190,7 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 		step{node.Refused, join(1), hazard("a waiter was granted a held key")},
 		step{node.Refused, node.Command{Kind: node.Look, Claim: holder}, errors.New("the queue with a waiter was empty")},
 		step{node.Done, node.Command{Kind: node.Leave, Claim: holder}, errNotKept},
-		step{node.Refused, node.Command{Kind: node.Read, Claim: holder}, errors.New("a release did not grant the key to the waiter: PUBLISH in a script reached no subscriber")},
+		step{node.Refused, node.Command{Kind: node.Read, Claim: holder}, errors.New("a release did not grant the key to the waiter: what the script published (PUBLISH, on a Cluster SPUBLISH) reached no subscriber")},
 	); err != nil {
 		return err
 	}
@@ -204,17 +208,22 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 		step{node.Done, node.Command{Kind: node.Read, Claim: holder}, errNotReleased})
 }
 
-// channel returns a channel for pushes that no Locker has.
-func (st *stage) channel() string { return "redlock:" + rand.Text() }
+// channel returns a channel for pushes about a key, which no Locker has.
+func (st *stage) channel(key string) string {
+	if st.Channels() == node.ChannelPerKey {
+		return node.KeyChannel(key, rand.Text())
+	}
+	return "redlock:" + rand.Text()
+}
 
 // subscribed listens to channel until end is called, which waits for the end. It returns when the
 // subscription stands.
 func (st *stage) subscribed(ctx context.Context, channel string) (pushes <-chan node.Push, end func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	// Room for more than are ever sent: heard must not block.
-	told, ready, done := make(chan node.Push, 16), make(chan struct{}, 1), make(chan error, 1)
+	told, ready, done := make(chan node.Push, 16), make(chan struct{}), make(chan error, 1)
 	go func() {
-		done <- st.Listen(ctx, channel, func() { ready <- struct{}{} }, func(p node.Push) { told <- p })
+		done <- st.Listen(ctx, channel, sync.OnceFunc(func() { close(ready) }), func(p node.Push) { told <- p })
 	}()
 	end = func() {
 		cancel()

@@ -107,8 +107,12 @@ func TestEachMasterOfAClusterIsRehearsedWithKeysOfItsSlots(t *testing.T) {
 			require.ErrorContains(t, r.Results[redisnode.Guard].Err, "refused on a Cluster")
 			if prefix == "a}b" {
 				require.ErrorContains(t, r.Results[redisnode.Fence].Err, "in different slots of a Cluster", "its counter")
-			} else {
-				require.Equal(t, redisnode.Result{}, r.Results[redisnode.Fence])
+				require.ErrorContains(t, r.Results[redisnode.Queue].Err, "in different slots of a Cluster")
+				continue
+			}
+			require.Equal(t, redisnode.Result{}, r.Results[redisnode.Fence])
+			if redistest.AtLeast(t, 7, 0) {
+				require.Equal(t, redisnode.Result{}, r.Results[redisnode.Queue])
 			}
 		}
 	}
@@ -118,6 +122,18 @@ func TestEachMasterOfAClusterIsRehearsedWithKeysOfItsSlots(t *testing.T) {
 	require.Equal(t, redisnode.Result{}, tagged[0].Results[redisnode.SeveralKeys], "the tag is the user's own")
 	for _, server := range cluster.Servers() {
 		require.Empty(t, server.Keys(t))
+	}
+}
+
+// As a Cluster of version 6 does.
+func TestAClusterWithoutSSUBSCRIBELacksQueues(t *testing.T) {
+	cluster := redistest.StartCluster(t, "--rename-command", "SSUBSCRIBE", "")
+	all := rehearse(t, dialURL(t, cluster.URL()), "lock:a")
+	require.Len(t, all, 3)
+	for _, r := range all {
+		require.ErrorContains(t, r.Results[redisnode.Queue].Err, "SSUBSCRIBE: unknown command 'SSUBSCRIBE'")
+		require.NoError(t, r.Results[redisnode.Mutex].Err)
+		require.NoError(t, r.Results[redisnode.Fence].Err)
 	}
 }
 
@@ -158,7 +174,7 @@ func TestARehearsalNamesWhatEachFeatureLacks(t *testing.T) {
 		{"-time", map[redisnode.Feature]string{redisnode.Queue: "TIME", redisnode.Guard: "WithRestartGuard needs TIME in scripts"}},
 		{"-info", map[redisnode.Feature]string{redisnode.Guard: "WithRestartGuard needs INFO in scripts"}},
 		{"-subscribe", map[redisnode.Feature]string{redisnode.Queue: "'subscribe'"}},
-		{"-publish", map[redisnode.Feature]string{redisnode.Queue: "PUBLISH in a script reached no subscriber"}},
+		{"-publish", map[redisnode.Feature]string{redisnode.Queue: "PUBLISH, on a Cluster SPUBLISH) reached no subscriber"}},
 		{"-zadd", map[redisnode.Feature]string{redisnode.Queue: "the script of "}},
 		{"resetchannels", map[redisnode.Feature]string{redisnode.Queue: "channels"}},
 		{"-config", map[redisnode.Feature]string{}},
