@@ -118,7 +118,7 @@ func (s *server) featureFindings() []finding {
 		case f.unsafe:
 			found = append(found, finding{danger, check, s.Address, fmt.Sprintf("%v: %s", redisnode.ErrUnsafe, f.Missing), "use servers that keep what they answer; behind a proxy that spreads keys, give the keys of one lock a common hash tag"})
 		case len(s.denials(l.purpose)) == 0:
-			found = append(found, finding{l.severity, check, s.Address, fmt.Sprintf("no %s: %s: %s", l.what, f.Missing, l.without), l.do})
+			found = append(found, finding{l.severity, check, s.Address, fmt.Sprintf("no %s (%s): %s", l.what, f.Missing, l.without), l.do})
 		}
 		if f.Feature == redisnode.Mutex { // the others lack it too
 			break

@@ -50,6 +50,9 @@ func TestDoctorSaysWhatWorksOnTheMastersOfACluster(t *testing.T) {
 		require.Equal(t, note, found["guard-missing "+s.Address])
 		require.Equal(t, feature{Feature: redisnode.Mutex, Works: true}, s.Features[0])
 		require.Equal(t, feature{Feature: redisnode.SeveralKeys, Works: true, With: "a common hash tag"}, s.Features[1])
+		if redistest.AtLeast(t, 7, 0) {
+			require.Equal(t, feature{Feature: redisnode.Queue, Works: true}, s.Features[2])
+		}
 		require.Equal(t, redisnode.Guard, s.Features[4].Feature)
 		require.False(t, s.Features[4].Works)
 		require.Contains(t, s.Features[4].Missing, "refused on a Cluster: ")

@@ -28,7 +28,7 @@ func findings(servers []*server, nodes int, g restartGuard) []finding {
 	}
 	if need := nodes/2 + 1; nodes-len(failed) < need {
 		add(danger, "quorum", "", "start the nodes that are down, and correct those that cannot vote",
-			"%d of %d nodes can vote, and %d are needed: no lock can be taken", nodes-len(failed), nodes, need)
+			"%d of %d nodes can vote, %d needed: no lock can be taken", nodes-len(failed), nodes, need)
 	}
 	switch {
 	case nodes == 1:

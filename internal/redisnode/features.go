@@ -97,7 +97,7 @@ func (st *stage) severalKeys(ctx context.Context, from int) Result {
 const errSpread = hazard("of several keys that were held one was acquired alone: the keys of one lock need a common hash tag here")
 
 func (st *stage) takesAll(ctx context.Context, from int, key func(int) string) error {
-	const count = 8 // at random on two servers: all are on one in 1 of 128 cases
+	const count = 16 // at random on two servers: all are on one in 1 of 32 768 cases
 	var keys []string
 	for i := range count {
 		keys = append(keys, key(from+i))
@@ -166,7 +166,7 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 	}
 	defer st.clear(ctx, key)
 	holder, waiter := st.claim(node.ClaimOptions{}, key), st.claim(node.ClaimOptions{}, key)
-	channel, nonce := st.channel(), rand.Text()
+	channel, nonce := st.channel(key), rand.Text()
 	join := func(number int64) node.Command {
 		return node.Command{Kind: node.Join, Claim: waiter, Nonce: nonce, Entry: &node.Entry{
 			Number: number, Order: time.Now().UnixMilli(), Channel: channel, Window: scratchTTL / 4, Lease: scratchTTL / 4,
@@ -174,15 +174,22 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 	}
 	pushes, end, err := st.subscribed(ctx, channel)
 	if err != nil {
-		return fmt.Errorf("SUBSCRIBE: %w", inTime(ctx, err))
+		if err = inTime(ctx, err); st.topology == nil { // otherwise it names the command
+			err = fmt.Errorf("SUBSCRIBE: %w", err)
+		}
+		return err
 	}
 	defer end()
+	publish := "PUBLISH"
+	if st.topology != nil {
+		publish = "SPUBLISH"
+	}
 	if err := st.play(ctx,
 		step{node.Done, node.Command{Kind: node.Acquire, Claim: holder, TTL: scratchTTL}, errNotFree},
 		step{node.Refused, join(1), hazard("a waiter was granted a held key")},
 		step{node.Refused, node.Command{Kind: node.Look, Claim: holder}, errors.New("the queue with a waiter was empty")},
 		step{node.Done, node.Command{Kind: node.Leave, Claim: holder}, errNotKept},
-		step{node.Refused, node.Command{Kind: node.Read, Claim: holder}, errors.New("a release did not grant the key to the waiter: PUBLISH in a script reached no subscriber")},
+		step{node.Refused, node.Command{Kind: node.Read, Claim: holder}, fmt.Errorf("a release did not grant the key to the waiter: %s in a script reached no subscriber", publish)},
 	); err != nil {
 		return err
 	}
@@ -200,8 +207,13 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 		step{node.Done, node.Command{Kind: node.Read, Claim: holder}, errNotReleased})
 }
 
-// channel returns a channel for pushes that no Locker has.
-func (st *stage) channel() string { return "redlock:" + rand.Text() }
+// channel returns a channel for pushes about key that no Locker has.
+func (st *stage) channel(key string) string {
+	if st.Channels() == node.ChannelPerKey {
+		return node.KeyChannel(key, rand.Text())
+	}
+	return node.LockerChannel(rand.Text())
+}
 
 // subscribed listens to channel until end is called, which waits for the end. It returns when the
 // subscription stands.
