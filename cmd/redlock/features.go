@@ -31,14 +31,14 @@ type loss struct {
 	do       string
 }
 
-const permit = "give the user the permissions that SECURITY.md lists, or use a server, or a plan of the service, that has it"
+const permit = "give the user the permissions that SECURITY.md lists, or use another server, or another plan of the service: see docs/deployments.md"
 
 var losses = map[redisnode.Feature]loss{
 	redisnode.Mutex:       {warning, forLocks, "locks", "it cannot vote", permit},
 	redisnode.SeveralKeys: {note, forLocks, "locks on several keys", "locks on one key work", permit},
 	redisnode.Queue:       {warning, forQueues, "queues", "waiters poll instead of being granted the lock in turn", permit},
 	redisnode.Fence:       {note, forFences, "fences", "locks without a fence work", permit},
-	redisnode.Guard:       {note, forGuard, "restart guard", "locks without WithRestartGuard work", "use fences (WithFence), or a server that has it"},
+	redisnode.Guard:       {note, forGuard, "restart guard", "locks without WithRestartGuard work", "use fences (WithFence), or another server: see docs/deployments.md"},
 	redisnode.Health:      {note, "", "Locker.Ping", "locks work", permit},
 }
 

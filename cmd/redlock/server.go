@@ -266,7 +266,8 @@ func (s *server) setting(ctx context.Context, client rueidis.Client, name string
 }
 
 func (s *server) unknown(what string, err error) {
-	s.Unknown = append(s.Unknown, fmt.Sprintf("%s: %v", what, err))
+	said, _, _ := strings.Cut(err.Error(), ", with args beginning with:")
+	s.Unknown = append(s.Unknown, what+": "+said)
 }
 
 // row is the server's row in the table.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -94,7 +95,7 @@ func (st *stage) severalKeys(ctx context.Context, from int) Result {
 
 // errSpread is of a proxy that runs a script on the server of its first key, whatever the others
 // are.
-const errSpread = hazard("of several keys that were held one was acquired alone: the keys of one lock need a common hash tag here")
+const errSpread = hazard("one of several held keys was acquired alone: the keys of one lock need a common hash tag here")
 
 func (st *stage) takesAll(ctx context.Context, from int, key func(int) string) error {
 	const count = 16 // at random on two servers: all are on one in 1 of 32 768 cases
@@ -174,10 +175,13 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 	}
 	pushes, end, err := st.subscribed(ctx, channel)
 	if err != nil {
-		if err = inTime(ctx, err); st.topology == nil { // otherwise it names the command
-			err = fmt.Errorf("SUBSCRIBE: %w", err)
+		switch err = inTime(ctx, err); {
+		case st.topology != nil: // it names the command
+			return err
+		case errors.Is(err, io.EOF):
+			return fmt.Errorf("SUBSCRIBE: the connection was closed, as by a proxy without it: %w", err)
 		}
-		return err
+		return fmt.Errorf("SUBSCRIBE: %w", err)
 	}
 	defer end()
 	publish := "PUBLISH"
