@@ -89,8 +89,9 @@ func WithNodeTimeout(d time.Duration) Option {
 // WithoutWaitQueue turns the queues on the nodes off. By default, an acquire that waits
 // for a lock on one key also joins a queue that each node keeps for that key. A release
 // grants the lock to the first in the queues at once. Without the queues, an acquire only
-// tries again after each pause of its [RetryPolicy]. A Cluster before Redis 7.0 keeps no
-// queues, nor does a node that does not let its user publish and subscribe (see SECURITY.md).
+// tries again after each pause of its [RetryPolicy], as it does where nodes keep none: on a
+// Cluster of a version below 7, and without the permissions that SECURITY.md lists. Op.QueueErr
+// then says why.
 //
 // Each node keeps the queue of the key k in the keys {k}:redlock:queue and {k}:redlock:waiters,
 // or k:redlock.queue and k:redlock.waiters if k has a hash tag, which no lock can have. An

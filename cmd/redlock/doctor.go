@@ -90,19 +90,20 @@ func (d diagnosis) print(w io.Writer) error {
 	if err := table(w, rows...); err != nil {
 		return err
 	}
-	printed := make(map[finding]bool)
+	printed, count := make(map[finding]bool), make(map[severity]int)
 	for _, f := range d.Findings {
 		nodes := d.nodesWith(f)
 		if f.Node = ""; printed[f] {
 			continue
 		}
 		printed[f] = true
+		count[f.Severity]++
 		subject := strings.Join(append(nodes, f.Text), ": ")
 		if _, err := fmt.Fprintf(w, "\n%-8s %s\n         Do: %s\n", strings.ToUpper(string(f.Severity)), subject, f.Do); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "\nDangers: %d, warnings: %d\n", d.count(danger), d.count(warning))
+	_, err := fmt.Fprintf(w, "\nDangers: %d, warnings: %d\n", count[danger], count[warning])
 	return err
 }
 
@@ -123,19 +124,10 @@ func (d diagnosis) nodesWith(f finding) []string {
 	return []string{strings.Join(nodes, ", ")}
 }
 
-func (d diagnosis) count(s severity) (n int) {
-	for _, f := range d.Findings {
-		if f.Severity == s {
-			n++
-		}
-	}
-	return n
-}
-
 // err returns the error with which doctor ends if it found a danger.
 func (d diagnosis) err() error {
-	if d.count(danger) == 0 {
-		return nil
+	if slices.ContainsFunc(d.Findings, func(f finding) bool { return f.Severity == danger }) {
+		return exitError{code: exitDanger}
 	}
-	return exitError{code: exitDanger}
+	return nil
 }

@@ -31,14 +31,14 @@ type loss struct {
 	do       string
 }
 
-const permit = "give the user the permissions that SECURITY.md lists, or use a server, or a plan of the service, that has it"
+const permit = "give the user the permissions that SECURITY.md lists, or use another server, or another plan of the service: see docs/deployments.md"
 
 var losses = map[redisnode.Feature]loss{
 	redisnode.Mutex:       {warning, forLocks, "locks", "it cannot vote", permit},
 	redisnode.SeveralKeys: {note, forLocks, "locks on several keys", "locks on one key work", permit},
 	redisnode.Queue:       {warning, forQueues, "queues", "waiters poll instead of being granted the lock in turn", permit},
 	redisnode.Fence:       {note, forFences, "fences", "locks without a fence work", permit},
-	redisnode.Guard:       {note, forGuard, "restart guard", "locks without WithRestartGuard work", "use fences (WithFence), or a server that has it"},
+	redisnode.Guard:       {note, forGuard, "restart guard", "locks without WithRestartGuard work", "use fences (WithFence), or another server: see docs/deployments.md"},
 	redisnode.Health:      {note, "", "Locker.Ping", "locks work", permit},
 }
 
@@ -118,7 +118,7 @@ func (s *server) featureFindings() []finding {
 		case f.unsafe:
 			found = append(found, finding{danger, check, s.Address, fmt.Sprintf("%v: %s", redisnode.ErrUnsafe, f.Missing), "use servers that keep what they answer; behind a proxy that spreads keys, give the keys of one lock a common hash tag"})
 		case len(s.denials(l.purpose)) == 0:
-			found = append(found, finding{l.severity, check, s.Address, fmt.Sprintf("no %s: %s: %s", l.what, f.Missing, l.without), l.do})
+			found = append(found, finding{l.severity, check, s.Address, fmt.Sprintf("no %s (%s): %s", l.what, f.Missing, l.without), l.do})
 		}
 		if f.Feature == redisnode.Mutex { // the others lack it too
 			break

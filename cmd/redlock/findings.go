@@ -20,7 +20,7 @@ func findings(servers []*server, nodes int, g restartGuard) []finding {
 	for _, s := range servers {
 		if s.Error != "" {
 			failed[s.Node] = true
-			add(warning, "reachable", s.Address, "start it, or correct its address, user and password",
+			add(warning, "reachable", s.Address, "start it, or correct its address, user, password or TLS files",
 				"it cannot vote: %s", s.Error)
 		} else if !s.votes(g) {
 			failed[s.Node] = true
@@ -28,7 +28,7 @@ func findings(servers []*server, nodes int, g restartGuard) []finding {
 	}
 	if need := nodes/2 + 1; nodes-len(failed) < need {
 		add(danger, "quorum", "", "start the nodes that are down, and correct those that cannot vote",
-			"%d of %d nodes can vote, and %d are needed: no lock can be taken", nodes-len(failed), nodes, need)
+			"%d of %d nodes can vote, %d needed: no lock can be taken", nodes-len(failed), nodes, need)
 	}
 	switch {
 	case nodes == 1:
@@ -131,7 +131,7 @@ func (s *server) findings(g restartGuard) []finding {
 		found = append(found, s.featureFindings()...)
 	}
 	if len(s.Unknown) > 0 {
-		add(note, "unknown", "run doctor as a user that may run INFO, TIME and CONFIG GET",
+		add(note, "unknown", "run doctor as a user that may run INFO, TIME and CONFIG GET, and not through a proxy",
 			"some settings could not be read: %s", strings.Join(s.Unknown, "; "))
 	}
 	return found

@@ -96,10 +96,10 @@ func (st *stage) severalKeys(ctx context.Context, from int) Result {
 
 // errSpread is of a proxy that runs a script on the server of its first key, whatever the others
 // are.
-const errSpread = hazard("of several keys that were held one was acquired alone: the keys of one lock need a common hash tag here")
+const errSpread = hazard("one of several held keys was acquired alone: the keys of one lock need a common hash tag here")
 
 func (st *stage) takesAll(ctx context.Context, from int, key func(int) string) error {
-	const count = 8 // at random on two servers: all are on one in 1 of 128 cases
+	const count = 16 // at random on two servers: all are on one in 1 of 32 768 cases
 	var keys []string
 	for i := range count {
 		keys = append(keys, key(from+i))
@@ -175,22 +175,26 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 		}}
 	}
 	pushes, end, err := st.subscribed(ctx, channel)
-	switch {
-	case err == nil:
-	case st.Channels() == node.ChannelPerKey:
-		return inTime(ctx, err)
-	case errors.Is(err, io.EOF): // as a proxy does that knows no SUBSCRIBE
-		return errors.New("SUBSCRIBE: the server closed the connection")
-	default:
-		return fmt.Errorf("SUBSCRIBE: %w", inTime(ctx, err))
+	if err != nil {
+		switch err = inTime(ctx, err); {
+		case st.topology != nil: // it names the command
+			return err
+		case errors.Is(err, io.EOF):
+			return fmt.Errorf("SUBSCRIBE: the connection was closed, as by a proxy without it: %w", err)
+		}
+		return fmt.Errorf("SUBSCRIBE: %w", err)
 	}
 	defer end()
+	publish := "PUBLISH"
+	if st.topology != nil {
+		publish = "SPUBLISH"
+	}
 	if err := st.play(ctx,
 		step{node.Done, node.Command{Kind: node.Acquire, Claim: holder, TTL: scratchTTL}, errNotFree},
 		step{node.Refused, join(1), hazard("a waiter was granted a held key")},
 		step{node.Refused, node.Command{Kind: node.Look, Claim: holder}, errors.New("the queue with a waiter was empty")},
 		step{node.Done, node.Command{Kind: node.Leave, Claim: holder}, errNotKept},
-		step{node.Refused, node.Command{Kind: node.Read, Claim: holder}, errors.New("a release did not grant the key to the waiter: what the script published (PUBLISH, on a Cluster SPUBLISH) reached no subscriber")},
+		step{node.Refused, node.Command{Kind: node.Read, Claim: holder}, fmt.Errorf("a release did not grant the key to the waiter: %s in a script reached no subscriber", publish)},
 	); err != nil {
 		return err
 	}
@@ -208,12 +212,12 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 		step{node.Done, node.Command{Kind: node.Read, Claim: holder}, errNotReleased})
 }
 
-// channel returns a channel for pushes about a key, which no Locker has.
+// channel returns a channel for pushes about key that no Locker has.
 func (st *stage) channel(key string) string {
 	if st.Channels() == node.ChannelPerKey {
 		return node.KeyChannel(key, rand.Text())
 	}
-	return "redlock:" + rand.Text()
+	return node.LockerChannel(rand.Text())
 }
 
 // subscribed listens to channel until end is called, which waits for the end. It returns when the

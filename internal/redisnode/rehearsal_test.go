@@ -105,14 +105,18 @@ func TestEachMasterOfAClusterIsRehearsedWithKeysOfItsSlots(t *testing.T) {
 			require.Equal(t, redisnode.Result{}, r.Results[redisnode.Mutex])
 			require.Equal(t, redisnode.Result{Tagged: true}, r.Results[redisnode.SeveralKeys])
 			require.ErrorContains(t, r.Results[redisnode.Guard].Err, "refused on a Cluster")
+			switch queue := r.Results[redisnode.Queue]; {
+			case prefix == "a}b":
+				require.ErrorContains(t, queue.Err, "in different slots of a Cluster", "its queue")
+			case redistest.AtLeast(t, 7, 0):
+				require.Equal(t, redisnode.Result{}, queue)
+			default:
+				require.ErrorContains(t, queue.Err, "SSUBSCRIBE: ")
+			}
 			if prefix == "a}b" {
 				require.ErrorContains(t, r.Results[redisnode.Fence].Err, "in different slots of a Cluster", "its counter")
-				require.ErrorContains(t, r.Results[redisnode.Queue].Err, "in different slots of a Cluster")
-				continue
-			}
-			require.Equal(t, redisnode.Result{}, r.Results[redisnode.Fence])
-			if redistest.AtLeast(t, 7, 0) {
-				require.Equal(t, redisnode.Result{}, r.Results[redisnode.Queue])
+			} else {
+				require.Equal(t, redisnode.Result{}, r.Results[redisnode.Fence])
 			}
 		}
 	}
@@ -134,6 +138,33 @@ func TestAClusterWithoutSSUBSCRIBELacksQueues(t *testing.T) {
 		require.ErrorContains(t, r.Results[redisnode.Queue].Err, "SSUBSCRIBE: unknown command 'SSUBSCRIBE'")
 		require.NoError(t, r.Results[redisnode.Mutex].Err)
 		require.NoError(t, r.Results[redisnode.Fence].Err)
+	}
+}
+
+func TestARehearsalNamesWhatTheQueuesOfAClusterLack(t *testing.T) {
+	if !redistest.AtLeast(t, 7, 0) {
+		return // it has none
+	}
+	cluster := redistest.StartCluster(t)
+	for _, c := range []struct{ denied, want string }{
+		{"+@all", ""},
+		{"-spublish", "SPUBLISH in a script reached no subscriber"},
+		{"-ssubscribe", "queues on a Cluster need SSUBSCRIBE, SUNSUBSCRIBE and SPUBLISH"},
+		{"resetchannels &redlock:*", "SSUBSCRIBE: NOPERM"},
+	} {
+		var url string
+		for _, server := range cluster.Servers() {
+			url = user(t, server, append([]string{"~lock:*", "~{lock:*", "&lock:*", "&{lock:*", "+@all"}, strings.Fields(c.denied)...)...)
+		}
+		all := rehearse(t, dialURL(t, url+"?cluster=true"), "lock:a")
+		require.Len(t, all, 3)
+		for _, r := range all {
+			if queue := r.Results[redisnode.Queue]; c.want == "" {
+				require.Equal(t, redisnode.Result{}, queue)
+			} else {
+				require.ErrorContains(t, queue.Err, c.want)
+			}
+		}
 	}
 }
 
@@ -209,8 +240,8 @@ func TestKeysThatAProxySpreadsAreUnsafe(t *testing.T) {
 	server := redistest.Start(t)
 	e := startEndpoint(t, server)
 	e.rewrites(func(args []string) []string {
-		if strings.HasPrefix(args[0], "EVAL") && args[2] == "8" {
-			for i := 4; i < 11; i++ {
+		if strings.HasPrefix(args[0], "EVAL") && args[2] == "16" {
+			for i := 4; i < 19; i++ {
 				args[i] = "elsewhere:" + args[i]
 			}
 		}

@@ -40,19 +40,20 @@ type stage struct {
 
 func newStage(s *Redis, client, member rueidis.Client, prefix string) *stage {
 	st := &stage{Redis: s, node: node.New(0, "", s, true), client: client, member: member, prefix: prefix, name: rand.Text()}
-	st.scene = regexp.MustCompile(`:doctor:(` + st.name + `:\d+|\{` + st.name + `:\d+\}:\d+)`)
+	st.scene = regexp.MustCompile(`:doctor:(\d+:` + st.name + `|\{\d+:` + st.name + `\}:\d+)`)
 	return st
 }
 
-// plain returns the i-th of the keys that have no hash tag, unless the prefix has one.
+// plain returns the i-th of the keys that have no hash tag, unless the prefix has one. The number
+// is not at the end: a proxy may have keys together that differ only there (FNV-1a with ketama).
 func (st *stage) plain(i int) string {
-	return st.prefix + ":doctor:" + st.name + ":" + strconv.Itoa(i)
+	return st.prefix + ":doctor:" + strconv.Itoa(i) + ":" + st.name
 }
 
 // tagged returns a function like plain for keys that have the i-th hash tag in common.
 func (st *stage) tagged(i int) func(int) string {
 	return func(j int) string {
-		return st.prefix + ":doctor:{" + st.name + ":" + strconv.Itoa(i) + "}:" + strconv.Itoa(j)
+		return st.prefix + ":doctor:{" + strconv.Itoa(i) + ":" + st.name + "}:" + strconv.Itoa(j)
 	}
 }
 
