@@ -54,13 +54,26 @@ func BenchmarkCycle(b *testing.B) {
 func BenchmarkWith(b *testing.B) {
 	b.Run("nodes=3", func(b *testing.B) {
 		locker, floor := benchNodes(b, 3)
-		nothing := func(context.Context) (struct{}, error) { return struct{}{}, nil }
-		with := func(ctx context.Context, key string) error {
-			_, err := redlock.With(ctx, locker, key, benchTTL, nothing)
-			return err
-		}
-		benchBoth(b, benchSerial, with, floor.cycle)
+		benchBoth(b, benchSerial, benchWith(locker), floor.cycle)
 	})
+}
+
+// BenchmarkWithAfar is With over nodes that are a round trip of 20 ms away: with
+// WithBackgroundRelease, half of what the floor takes.
+func BenchmarkWithAfar(b *testing.B) {
+	b.Run("nodes=3", func(b *testing.B) {
+		locker, floor := benchNodes(b, 3, func(p *redistest.Proxy) { p.Delay(10*time.Millisecond, 10*time.Millisecond) })
+		benchBoth(b, benchSerial, benchWith(locker), floor.cycle)
+		b.Run("impl=background", func(b *testing.B) { benchSerial(b, benchWith(locker, redlock.WithBackgroundRelease())) })
+	})
+}
+
+func benchWith(locker *redlock.Locker, opts ...redlock.LockOption) benchOp {
+	nothing := func(context.Context) (struct{}, error) { return struct{}{}, nil }
+	return func(ctx context.Context, key string) error {
+		_, err := redlock.With(ctx, locker, key, benchTTL, nothing, opts...)
+		return err
+	}
 }
 
 func BenchmarkExtend(b *testing.B) {
@@ -177,13 +190,19 @@ func benchKeys(caller int) []string {
 	return keys
 }
 
-// benchNodes starts n servers, with one tuned client for each. The Locker and
-// the floor share the clients.
-func benchNodes(b *testing.B, n int) (*redlock.Locker, benchFloor) {
+// benchNodes starts n servers, with one tuned client for each, which goes through a proxy
+// for each of behind. The Locker and the floor share the clients.
+func benchNodes(b *testing.B, n int, behind ...func(*redistest.Proxy)) (*redlock.Locker, benchFloor) {
 	var clients []rueidis.Client
 	for _, server := range redistest.StartN(b, n) {
+		addr := server.Addr()
+		for _, set := range behind {
+			proxy := redistest.NewProxy(b, addr)
+			set(proxy)
+			addr = proxy.Addr()
+		}
 		client, err := rueidis.NewClient(redlock.Tune(rueidis.ClientOption{
-			InitAddress:       []string{server.Addr()},
+			InitAddress:       []string{addr},
 			ForceSingleClient: true,
 		}))
 		require.NoError(b, err)

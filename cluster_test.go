@@ -43,8 +43,8 @@ func TestWaitersOfACluster(t *testing.T) {
 	t.Run("least permissions", func(t *testing.T) { aclOfTheQueuesOfACluster(t, c) })
 }
 
-// queueHas returns a condition: so many wait for the key in its queue on the Cluster.
-func queueHas(t *testing.T, c *redistest.Cluster, key string, n int) func() bool {
+// waits returns a condition: so many wait for the key in its queue on the Cluster.
+func queued(t *testing.T, c *redistest.Cluster, key string, n int) func() bool {
 	return func() bool {
 		return must(t, c.Owner(key), "ZCARD", node.Companion(key, node.Queue)) == int64(n)
 	}
@@ -68,7 +68,7 @@ func handOvers(t *testing.T, c *redistest.Cluster, open func(t *testing.T, opts 
 			assert.NoError(t, err)
 			got <- lock
 		}()
-		eventually.True(t, "it waits", queueHas(t, c, key, 1))
+		eventually.True(t, "it waits", queued(t, c, key, 1))
 		require.NoError(t, lock.Release(t.Context()))
 		next := <-got
 		require.NotNil(t, next)

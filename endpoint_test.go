@@ -282,7 +282,7 @@ func TestFilesOfTLSInAURL(t *testing.T) {
 	for url, want := range map[string]string{
 		tlsURL(first, ca, cert, key):                                      "certificate signed by unknown authority",
 		tlsURL(first, own, cert, key):                                     "unknown certificate authority|reset by peer|broken pipe|EOF",
-		"rediss://" + first.TLSAddr() + "?tls_ca=" + url.QueryEscape(own): "certificate required|reset by peer|broken pipe|EOF",
+		"rediss://" + first.TLSAddr() + "?tls_ca=" + url.QueryEscape(own): "certificate required .for a client certificate: |reset by peer|broken pipe|EOF",
 	} {
 		_, err := lockertest.Open(t, []string{url + "&dial_timeout=20s"}).TryAcquire(t.Context(), "k", time.Minute)
 		require.ErrorIs(t, err, redlock.ErrNoQuorum)

@@ -192,6 +192,25 @@ func ExampleWithKeyPrefix() {
 	// Output: shop:order:456
 }
 
+// Visits are counted under a lock per user, over nodes in other regions. The caller waits until
+// the lock is acquired, and not until it is released.
+func ExampleWithBackgroundRelease() {
+	locker, stop := openNodes(redlock.WithBackgroundRelease())
+	defer stop() // waits for the releases
+	visits := 0
+	for range 3 { // the same key again at once
+		err := redlock.Do(context.Background(), locker, "user:123", 10*time.Second, func(context.Context) error {
+			visits++
+			return nil
+		}, redlock.WithRetry(redlock.NoRetry()))
+		if err != nil {
+			log.Fatal(err)
+		}
+	}
+	fmt.Println(visits)
+	// Output: 3
+}
+
 func ExampleWithMetadata() {
 	locker, stop := openNodes(redlock.WithMetadata("host=web-1 pid=4711"))
 	defer stop()

@@ -69,6 +69,10 @@ func TestWithoutMiddlewareACycleAllocatesNothingForIt(t *testing.T) {
 	require.LessOrEqual(t, testing.AllocsPerRun(2000, cycle(t)), float64(allocsPerCycle))
 }
 
+func TestABackgroundReleaseAllocatesNoMoreThanAnother(t *testing.T) {
+	require.LessOrEqual(t, testing.AllocsPerRun(2000, cycle(t, WithBackgroundRelease())), float64(allocsPerCycle))
+}
+
 func TestAMiddlewareCostsTwoAllocationsPerOperation(t *testing.T) {
 	const operations = 2 // acquire and release
 	none, one := testing.AllocsPerRun(2000, cycle(t)), testing.AllocsPerRun(2000, cycle(t, WithMiddleware(passOn)))

@@ -146,7 +146,7 @@ func (l *Lock) StopAutoExtend() { l.hold.StopAuto() }
 // the background, until it succeeds or the ttl has passed.
 //
 // Release uses the values of ctx and ignores its end, so it works under a ctx that
-// has ended.
+// has ended. With [WithBackgroundRelease] it waits for no node.
 //
 // Release is idempotent: later calls wait for the first and return its error. A middleware
 // must not call Release on the lock being released: it would deadlock. The error matches
@@ -154,21 +154,29 @@ func (l *Lock) StopAutoExtend() { l.hold.StopAuto() }
 // confirm.
 func (l *Lock) Release(ctx context.Context) error {
 	l.releasing.Do(func() {
-		if l.locker.chain == nil {
-			l.released = l.release(nil)
-			return
+		if l.config.background {
+			l.released = l.releaseInBackground(ctx)
+		} else {
+			l.released = l.releaseNow(ctx)
 		}
-		defer l.drop() // whatever the middleware does
-		panicked := true
-		defer func() {
-			if panicked {
-				l.released = &opError{op: "release", keys: l.claim.Keys, what: ErrNoQuorum, how: "a middleware panicked"}
-			}
-		}()
-		l.released = l.through(ctx, l.op(OpRelease, l.ttl, runRelease))
-		panicked = false
 	})
 	return l.released
+}
+
+func (l *Lock) releaseNow(ctx context.Context) error {
+	if l.locker.chain == nil {
+		return l.release(nil)
+	}
+	defer l.drop() // whatever the middleware does
+	panicked := true
+	defer func() {
+		if panicked { // for later calls of Release
+			l.released = &opError{op: "release", keys: l.claim.Keys, what: ErrNoQuorum, how: "a middleware panicked"}
+		}
+	}()
+	err := l.through(ctx, l.op(OpRelease, l.ttl, runRelease))
+	panicked = false
+	return err
 }
 
 func (l *Lock) release(op *Op) error {
@@ -176,17 +184,11 @@ func (l *Lock) release(op *Op) error {
 		return l.notHeld("release")
 	}
 	defer l.locker.operations.Done()
-	if l.handOver() { // to a waiter of this process
-		return nil
-	}
-	// To any process: each node gives its vote to the first candidate in its queue.
-	if !l.hold.End(ErrReleased) {
-		l.hold.Done()
-		return l.notHeld("release")
+	if keysLeft, err := l.endHold(); !keysLeft {
+		return err
 	}
 	began := op.now()
-	patience := node.Patience{Timeout: l.locker.config.timeoutOf(l.ttl), Limit: l.ttl}
-	poll, verdict := l.locker.nodes.Ask(context.Background(), l.claim, patience, func(_ int, n *node.Node, reply node.ReplyHandler) {
+	poll, verdict := l.locker.nodes.Ask(context.Background(), l.claim, l.releasePatience(), func(_ int, n *node.Node, reply node.ReplyHandler) {
 		n.Release(l.claim, reply)
 	})
 	defer poll.Close()
@@ -194,8 +196,32 @@ func (l *Lock) release(op *Op) error {
 	if verdict == quorum.Won {
 		return nil
 	}
-	tally := poll.Tally()
-	if tally.Denied() {
+	return l.releaseError(verdict, poll.Tally())
+}
+
+// endHold ends the hold. It reports whether the keys are left for the caller to release, and the
+// error of Release if there was no hold to end.
+func (l *Lock) endHold() (keysLeft bool, err error) {
+	if l.handOver() { // to a waiter of this process
+		return false, nil
+	}
+	// To any process: each node gives its vote to the first candidate in its queue.
+	if !l.hold.End(ErrReleased) {
+		l.hold.Done()
+		return false, l.notHeld("release")
+	}
+	return true, nil
+}
+
+func (l *Lock) releasePatience() node.Patience {
+	return node.Patience{Timeout: l.locker.config.timeoutOf(l.ttl), Limit: l.ttl}
+}
+
+func (l *Lock) releaseError(verdict quorum.Verdict, tally *quorum.Tally) error {
+	switch {
+	case verdict == quorum.Won:
+		return nil
+	case tally.Denied():
 		return l.locker.quorumError("release", l.Keys(), tally, ErrNotHeld)
 	}
 	return l.locker.quorumError("release", l.Keys(), tally, ErrNoQuorum)
@@ -282,7 +308,12 @@ func (l *Lock) handOver() bool {
 	if q == nil {
 		return false
 	}
-	next := q.Next(l.Key(), l.claim, time.Until(l.hold.Until()))
+	var next *waitqueue.Waiter
+	if left := time.Until(l.hold.Until()); l.config.background {
+		next = q.NextAtOnce(l.Key(), l.claim, left)
+	} else {
+		next = q.Next(l.Key(), l.claim, left)
+	}
 	if next == nil {
 		return false
 	}

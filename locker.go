@@ -151,7 +151,7 @@ func configure(nodes int, opts []Option) (lockerConfig, error) {
 // ([WithRetry]) and ctx allow. The ttl does not bound the wait.
 //
 // Any key is accepted except the empty string and the names of the library's own keys:
-// those that contain :redlock: or :redlock., and redlock:guard.
+// those that contain ":redlock:" or ":redlock.", and "redlock:guard".
 //
 // The lock is valid for at least nine tenths of the ttl less the drift allowance
 // ([WithDriftFactor]). Where a round trip takes more than the last tenth, it is valid for all

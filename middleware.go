@@ -17,10 +17,11 @@ type Handler func(ctx context.Context, op *Op) error
 // that fn gets. The Handler that it returns is called concurrently.
 //
 // A middleware runs on the caller's goroutine for [OpAcquire], [OpHold], [OpRelease], and
-// for an [OpExtend] that comes from [Lock.Extend]. For automatic extensions and
-// [OpLost] it runs on a goroutine of the Locker. There it must not block or close the
-// Locker. If it does block, it delays the extension of that lock, but never the end
-// of its context. At most about 4 000 automatic extensions run in the middleware at a time.
+// for an [OpExtend] that comes from [Lock.Extend]. For automatic extensions, [OpLost], and
+// OpRelease with [WithBackgroundRelease] it runs on a goroutine of the Locker. There it must
+// not block or close the Locker. If it does block, it delays the extension of that lock, or
+// [Locker.Close], but never the end of its context. At most about 4 000 automatic extensions
+// run in the middleware at a time.
 // An extension that takes far longer than the rest, as when a middleware blocks, does not
 // count toward that limit, so it does not delay the extensions of other locks for long.
 //

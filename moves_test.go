@@ -123,7 +123,7 @@ func TestWaitersFollowAFailover(t *testing.T) {
 	go func() {
 		got <- redlock.Do(t.Context(), waiter, "{order}:held", time.Minute, func(context.Context) error { return nil }, lockertest.Queued)
 	}()
-	eventually.True(t, "it waits", queueHas(t, c, "{order}:held", 1))
+	eventually.True(t, "it waits", queued(t, c, "{order}:held", 1))
 	old := c.Owner("{order}")
 	eventually.True(t, "the replica has the lock", func() bool { return slices.Contains(c.Replica(old).Keys(t), "{order}:held") })
 	c.KillMaster(old)

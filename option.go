@@ -45,6 +45,8 @@ type lockConfig struct {
 	metadata  string
 	fence     bool
 	manual    bool // WithoutAutoExtend
+	// background is true with WithBackgroundRelease.
+	background bool
 }
 
 var defaults = lockerConfig{
@@ -87,8 +89,9 @@ func WithNodeTimeout(d time.Duration) Option {
 // WithoutWaitQueue turns the queues on the nodes off. By default, an acquire that waits
 // for a lock on one key also joins a queue that each node keeps for that key. A release
 // grants the lock to the first in the queues at once. Without the queues, an acquire only
-// tries again after each pause of its [RetryPolicy]. A Cluster before Redis 7.0 keeps no
-// queues, nor does a node that does not let its user publish and subscribe (see SECURITY.md).
+// tries again after each pause of its [RetryPolicy], as it does where nodes keep none: on a
+// Cluster of a version below 7, and without the permissions that SECURITY.md lists. Op.QueueErr
+// then says why.
 //
 // Each node keeps the queue of the key k in the keys {k}:redlock:queue and {k}:redlock:waiters,
 // or k:redlock.queue and k:redlock.waiters if k has a hash tag, which no lock can have. An
@@ -102,7 +105,8 @@ func WithoutWaitQueue() Option {
 // WithLocalHandoff sets how many consecutive times a released lock is handed over to another
 // waiting goroutine of this process, without asking the nodes, before other processes have
 // their turn. Consecutive hand-overs also end after 100 ms. If the nodes then answer that no
-// other process waits, the hand-overs begin again. n must not be negative; 0 means never.
+// other process waits, the hand-overs begin again; with [WithBackgroundRelease] the nodes are
+// not asked. n must not be negative; 0 means never.
 // The default is 32. Each holder has a [Lock] of its own: the previous holder's is released.
 func WithLocalHandoff(n int) Option {
 	return lockerOption(func(c lockerConfig) lockerConfig { c.handoff = n; return c })
@@ -174,6 +178,23 @@ func WithGrace(d time.Duration) LockOption {
 // least [MinTTL]. The default, 0, means no limit.
 func WithMaxHold(d time.Duration) LockOption {
 	return lockOption(func(c lockConfig) lockConfig { c.maxHold = d; return c })
+}
+
+// WithBackgroundRelease has [Lock.Release], [With], [WithAll] and [Do] return once the release is
+// queued for every node, without waiting for the answers: the caller then waits for one round
+// trip per lock, not for two. Use it where the nodes are far away and the caller need not know
+// that the lock is free. The caller does not learn that a release failed: Release returns nil, or
+// an error that matches [ErrNotHeld] if the lock had ended. A release that fails is retried, as
+// without the option. A [Middleware] is told of the failure: [OpRelease] runs on a goroutine of
+// the Locker. [Locker.Close] waits for these releases. A process that exits without Close may
+// leave the keys until their ttl has passed.
+//
+// The same Locker may acquire the key again at once. If a node refuses because of the claim that
+// is being released, the Locker asks that node again after the release, and waits for it no
+// longer than the node timeout ([WithNodeTimeout]). Processes in the nodes' queues come first.
+// The default is that Release waits for a quorum.
+func WithBackgroundRelease() LockOption {
+	return lockOption(func(c lockConfig) lockConfig { c.background = true; return c })
 }
 
 // WithFence gives the lock a fencing token: see [Lock.Fence]. Each key k has a counter on

@@ -24,7 +24,7 @@ func TestLocksThroughHAProxy(t *testing.T) {
 	for _, s := range redistest.StartN(t, 3) {
 		proxies = append(proxies, redistest.StartHAProxy(t, s))
 	}
-	var noted waits
+	var noted waitLog
 	guard := redlock.WithRestartGuard(time.Minute, 0)
 	l := lockertest.Open(t, redistest.URLs(proxies), guard, noted.middleware(), redlock.WithFence())
 	holder := lockertest.Open(t, redistest.URLs(proxies), guard)
@@ -99,7 +99,7 @@ func TestAProxyThatCutsIdleConnections(t *testing.T) {
 	settle(t)
 	server := redistest.Start(t)
 	proxy := redistest.StartHAProxy(t, server, "timeout client 150ms", "timeout server 150ms")
-	var noted waits
+	var noted waitLog
 	l := lockertest.Open(t, []string{proxy.URL()}, noted.middleware())
 	ctx := soon(t)
 	idle := func() bool { return strings.Count(must(t, server, "CLIENT", "LIST").(string), "\n") == 1 } // the one that asks
@@ -189,7 +189,7 @@ func TestLocksThroughTwemproxy(t *testing.T) {
 	require.ErrorContains(t, err, "a proxy without HELLO: add ?protocol=2 to the URL")
 
 	ctx := soon(t)
-	var noted waits
+	var noted waitLog
 	through := []string{proxy.URL() + "?protocol=2"}
 	l, holder := lockertest.Open(t, through, noted.middleware()), lockertest.Open(t, through)
 	_, err = l.Ping(ctx)

@@ -102,7 +102,7 @@ func TestServersWithRenamedCommands(t *testing.T) {
 	isUnsupported(t, ctx, err, "")
 	require.ErrorContains(t, err, "(WithRestartGuard needs TIME in scripts; without that option locks and fences work, and waits poll)")
 
-	var noted waits
+	var noted waitLog
 	l, holder := lockertest.Open(t, redistest.URLs(servers), redlock.WithFence(), noted.middleware()), lockertest.Open(t, redistest.URLs(servers))
 	_, err = l.Ping(ctx)
 	require.NoError(t, err)

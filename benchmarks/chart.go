@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"image/color"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,6 +52,7 @@ func (c *chart) set(name, group string, value float64) {
 var colours = map[string]color.Color{
 	theFloor:             color.RGBA{0x99, 0x99, 0x99, 0xff},
 	ours:                 color.RGBA{0xd5, 0x5e, 0x00, 0xff},
+	fenced:               color.RGBA{0xcc, 0x79, 0xa7, 0xff},
 	"redsync (rueidis)":  color.RGBA{0x00, 0x72, 0xb2, 0xff},
 	"redsync (go-redis)": color.RGBA{0x56, 0xb4, 0xe9, 0xff},
 	"bsm/redislock":      color.RGBA{0x00, 0x9e, 0x73, 0xff},
@@ -58,8 +60,12 @@ var colours = map[string]color.Color{
 }
 
 const (
-	chartWidth  = 24 * vg.Centimeter
+	chartWidth  = 26 * vg.Centimeter
 	chartHeight = 10 * vg.Centimeter
+	// legendWidth has room for the longest name in a font that is wider than the chart's: a
+	// reader's machine may lack that one.
+	legendWidth = 5.5 * vg.Centimeter
+	margin      = 0.2 * vg.Centimeter
 )
 
 // write draws the chart into dir.
@@ -86,17 +92,17 @@ func (c *chart) write(dir string) error {
 	if err := c.draw(p, names); err != nil {
 		return err
 	}
-	// Room for the labels above the bars and, beside the last group, for the legend. If the
-	// texts of the legend are wider than expected, they extend to the right.
-	p.Y.Max = max(1, p.Y.Max) * 1.1
-	p.X.Min, p.X.Max = -0.5, 1.2*float64(len(groups))-0.5
-	p.Legend.Top, p.Legend.Left = true, true
-	p.Legend.XOffs = chartWidth * 0.78
-	p.Legend.Padding = vg.Points(3)
+	p.Y.Max = max(1, p.Y.Max) * 1.15 // room for the labels above the bars
+	p.X.Min, p.X.Max = -0.5, float64(len(groups))-0.5
 	p.Y.Tick.Marker = plot.TickerFunc(wholeTicks)
+	legend := p.Legend // drawn beside the plot, not over it
+	p.Legend = plot.NewLegend()
+	legend.Top, legend.Left, legend.Padding = true, true, vg.Points(3)
 
 	canvas := vgsvg.New(chartWidth, chartHeight)
-	p.Draw(draw.New(canvas))
+	whole := draw.New(canvas)
+	p.Draw(draw.Crop(whole, margin, -legendWidth, margin, -margin))
+	legend.Draw(draw.Crop(whole, chartWidth-legendWidth+margin, -margin, 0, -vg.Centimeter))
 	var b bytes.Buffer
 	if _, err := canvas.WriteTo(&b); err != nil {
 		return err
@@ -122,12 +128,12 @@ func newPlot() *plot.Plot {
 	} {
 		f.Variant, f.Size = "Sans", vg.Points(9)
 	}
-	p.Title.TextStyle.Font.Size = vg.Points(11)
+	p.Title.TextStyle.Font.Size, p.X.Tick.Label.Font.Size = vg.Points(11), vg.Points(8)
 	return p
 }
 
 func (c *chart) draw(p *plot.Plot, names []string) error {
-	width := chartWidth * 0.62 / vg.Length(len(c.Groups)*len(names))
+	width := (chartWidth - legendWidth) * 0.7 / vg.Length(len(c.Groups)*len(names))
 	inLegend := make(map[string]bool)
 	for _, b := range c.bars {
 		drawn, err := plotter.NewBarChart(plotter.Values{min(b.value, tallest)}, width)
@@ -145,9 +151,10 @@ func (c *chart) draw(p *plot.Plot, names []string) error {
 		if err != nil {
 			return err
 		}
-		label.Offset = vg.Point{X: drawn.Offset, Y: vg.Points(2)}
+		// Upright, so that those of neighbours do not overlap: bars are wider than letters are high.
+		label.Offset = vg.Point{X: drawn.Offset, Y: vg.Points(3)}
 		label.TextStyle[0].Font.Size, label.TextStyle[0].Font.Variant = vg.Points(7), "Sans"
-		label.TextStyle[0].XAlign = text.XCenter
+		label.TextStyle[0].Rotation, label.TextStyle[0].YAlign = math.Pi/2, text.YCenter
 		p.Add(drawn, label)
 		if !inLegend[b.name] {
 			inLegend[b.name] = true

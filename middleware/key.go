@@ -14,7 +14,7 @@ import (
 //
 // The key is empty if the header is missing or empty. It is an error if the header is
 // given more than once or is longer than 255 bytes, or if the key is a name that the
-// library uses, as it contains :redlock: or :redlock.. The same goes for [PathKey]
+// library uses, as it contains ":redlock:" or ":redlock.". The same goes for [PathKey]
 // and [QueryKey]. All three panic if name is empty.
 func HeaderKey(prefix, name string) func(*http.Request) (string, error) {
 	mustName("HeaderKey", name)

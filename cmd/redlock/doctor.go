@@ -14,11 +14,11 @@ import (
 func doctorCommand() *cli.Command {
 	return leaf(&cli.Command{
 		Name:      "doctor",
-		Usage:     "check the nodes, and report what endangers locks",
+		Usage:     "check what works on the nodes, and what endangers locks",
 		UsageText: "redlock doctor [options] [KEY]",
 		Description: `KEY is the key of a lock, or begins like one: doctor then checks whether the user may
-access it. The key is not changed. The exit code is 78 if there is a danger, and 0
-otherwise.`,
+access it. The key is not changed. Doctor takes and releases locks on new keys that begin
+with KEY, and deletes them. The exit code is 78 if there is a danger, and 0 otherwise.`,
 		Flags: []cli.Flag{jsonFlag()},
 		Action: func(ctx context.Context, c *cli.Command) error {
 			if c.NArg() > 1 {
@@ -83,19 +83,27 @@ func (d diagnosis) print(w io.Writer) error {
 	if err := table(w, rows...); err != nil {
 		return err
 	}
-	printed := make(map[finding]bool)
+	rows = [][]string{{}, featureHeader()}
+	for _, s := range d.Servers {
+		rows = append(rows, s.featureRow())
+	}
+	if err := table(w, rows...); err != nil {
+		return err
+	}
+	printed, count := make(map[finding]bool), make(map[severity]int)
 	for _, f := range d.Findings {
 		nodes := d.nodesWith(f)
 		if f.Node = ""; printed[f] {
 			continue
 		}
 		printed[f] = true
+		count[f.Severity]++
 		subject := strings.Join(append(nodes, f.Text), ": ")
 		if _, err := fmt.Fprintf(w, "\n%-8s %s\n         Do: %s\n", strings.ToUpper(string(f.Severity)), subject, f.Do); err != nil {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "\nDangers: %d, warnings: %d\n", d.count(danger), d.count(warning))
+	_, err := fmt.Fprintf(w, "\nDangers: %d, warnings: %d\n", count[danger], count[warning])
 	return err
 }
 
@@ -116,19 +124,10 @@ func (d diagnosis) nodesWith(f finding) []string {
 	return []string{strings.Join(nodes, ", ")}
 }
 
-func (d diagnosis) count(s severity) (n int) {
-	for _, f := range d.Findings {
-		if f.Severity == s {
-			n++
-		}
-	}
-	return n
-}
-
 // err returns the error with which doctor ends if it found a danger.
 func (d diagnosis) err() error {
-	if d.count(danger) == 0 {
-		return nil
+	if slices.ContainsFunc(d.Findings, func(f finding) bool { return f.Severity == danger }) {
+		return exitError{code: exitDanger}
 	}
-	return exitError{code: exitDanger}
+	return nil
 }

@@ -20,13 +20,15 @@ func findings(servers []*server, nodes int, g restartGuard) []finding {
 	for _, s := range servers {
 		if s.Error != "" {
 			failed[s.Node] = true
-			add(warning, "reachable", s.Address, "start it, or correct its address, user and password",
+			add(warning, "reachable", s.Address, "start it, or correct its address, user, password or TLS files",
 				"it cannot vote: %s", s.Error)
+		} else if !s.votes(g) {
+			failed[s.Node] = true
 		}
 	}
 	if need := nodes/2 + 1; nodes-len(failed) < need {
-		add(danger, "quorum", "", "start the nodes that are down",
-			"%d of %d nodes can vote, and %d are needed: no lock can be taken", nodes-len(failed), nodes, need)
+		add(danger, "quorum", "", "start the nodes that are down, and correct those that cannot vote",
+			"%d of %d nodes can vote, %d needed: no lock can be taken", nodes-len(failed), nodes, need)
 	}
 	switch {
 	case nodes == 1:
@@ -125,8 +127,11 @@ func (s *server) findings(g restartGuard) []finding {
 			"its clock is off by %.0f ms, ± %.0f ms: when the clock is corrected, keys expire that much too early or too late", c.Offset, c.Uncertainty)
 	}
 	found = append(found, s.permissionFindings()...)
+	if s.Role != "slave" && (s.Mode != "cluster" || s.kind != single) { // which explain enough
+		found = append(found, s.featureFindings()...)
+	}
 	if len(s.Unknown) > 0 {
-		add(note, "unknown", "run doctor as a user that may run INFO, TIME and CONFIG GET",
+		add(note, "unknown", "run doctor as a user that may run INFO, TIME and CONFIG GET, and not through a proxy",
 			"some settings could not be read: %s", strings.Join(s.Unknown, "; "))
 	}
 	return found

@@ -48,11 +48,11 @@ func urls(c *cli.Command) ([]string, error) {
 				url = strings.Replace(url, "redis://", "rediss://", 1)
 			}
 		}
-		if reason == "" {
-			url, reason = files.addTo(url)
-		}
 		if reason != "" {
 			return nil, notANode(len(urls), reason)
+		}
+		if url, reason = files.addTo(url); reason != "" {
+			return nil, usagef("node %d of -nodes: %s", len(urls)+1, reason)
 		}
 		urls = append(urls, url)
 	}

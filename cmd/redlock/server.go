@@ -9,9 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"github.com/redis-kit/redlock/internal/redisnode"
 )
 
 // server is what doctor knows about one server; fields that it could not determine are empty.
@@ -40,6 +43,8 @@ type server struct {
 	Guard *guard    `json:"guard,omitempty"` // of WithRestartGuard; none if no Locker has used one here
 
 	quarantine time.Duration // how much longer it does not vote, by the guard that the tool was given
+
+	Features []feature `json:"features,omitempty"` // what works there
 
 	Denied  []denial `json:"denied,omitempty"`  // what the library needs and the user may not
 	Unknown []string `json:"unknown,omitempty"` // why the tool could not determine something
@@ -113,6 +118,9 @@ func (d deployment) servers(ctx context.Context, key string, g restartGuard) []*
 		return []*server{{Node: d.name, Address: d.name, Error: err.Error(), kind: d.kind()}}
 	}
 	defer client.Close()
+	var rehearsals map[string]redisnode.Rehearsal
+	var rehearsing sync.WaitGroup
+	rehearsing.Go(func() { rehearsals = d.rehearse(ctx, key) })
 	members := client.Nodes()
 	var servers []*server
 	for _, addr := range slices.Sorted(maps.Keys(members)) {
@@ -122,6 +130,12 @@ func (d deployment) servers(ctx context.Context, key string, g restartGuard) []*
 			continue // it follows a master that is asked too
 		}
 		servers = append(servers, s)
+	}
+	rehearsing.Wait()
+	for _, s := range servers {
+		if s.Error == "" && s.Mode != "sentinel" {
+			s.readFeatures(rehearsals[s.Address])
+		}
 	}
 	return servers
 }
@@ -252,15 +266,13 @@ func (s *server) setting(ctx context.Context, client rueidis.Client, name string
 }
 
 func (s *server) unknown(what string, err error) {
-	s.Unknown = append(s.Unknown, fmt.Sprintf("%s: %v", what, err))
+	said, _, _ := strings.Cut(err.Error(), ", with args beginning with:")
+	s.Unknown = append(s.Unknown, what+": "+said)
 }
 
 // row is the server's row in the table.
 func (s *server) row() []string {
-	name := s.Node
-	if s.Address != s.Node {
-		name += " (" + s.Address + ")"
-	}
+	name := s.name()
 	if s.Error != "" {
 		return []string{name, "unreachable"}
 	}
@@ -277,6 +289,14 @@ func (s *server) row() []string {
 		}
 	}
 	return row
+}
+
+// name is the node and, if it has several, the server.
+func (s *server) name() string {
+	if s.Address != s.Node {
+		return s.Node + " (" + s.Address + ")"
+	}
+	return s.Node
 }
 
 // persistence summarises what a server keeps when it crashes.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/redis/rueidis"
 	"github.com/urfave/cli/v3"
 
 	"github.com/redis-kit/redlock/internal/node"
@@ -101,6 +102,11 @@ func (d deployment) status(ctx context.Context, key string, g restartGuard) node
 	switch {
 	case err != nil:
 		n.Error = err.Error()
+		if answer, ok := rueidis.IsRedisErr(err); ok && d.kind() == single {
+			if _, moved := answer.IsMoved(); moved {
+				n.Error += ": this is a Cluster: add ?cluster=true to its URL"
+			}
+		}
 	case left >= 0:
 		n.Held, n.TTLms = true, &left
 	case left == -1:

@@ -93,6 +93,13 @@ func TestDoctorLooksIntoAClusterByOneEndpoint(t *testing.T) {
 	require.Len(t, d.Servers, 3)
 	require.NotContains(t, found, "mode "+c.Servers()[0].Addr())
 
+	other := c.Servers()[0]
+	if c.Owner("k") == other {
+		other = c.Servers()[1]
+	}
+	_, out, _ := use(t, other.URL(), "status", "k")
+	require.Contains(t, out, ": this is a Cluster: add ?cluster=true to its URL")
+
 	plain := redistest.Start(t, safe...)
 	_, _, d = consult(t, plain.URL()+"?cluster=true")
 	require.Contains(t, d.Servers[0].Error, "not a Cluster: CLUSTER SLOTS: ")

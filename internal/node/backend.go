@@ -88,6 +88,8 @@ type Command struct {
 	joiner  Joiner       // of Join: is called with the result
 	handler ReplyHandler // of the others: is called with the result; nil if no caller waits for it
 	until   time.Time    // of a release: the keys have expired by then, if the server's clock is right
+	behind  claimSet     // of an Acquire or a Read: were being released in the background when it was sent
+	again   bool         // it was postponed: see again.go
 	// Of a release: what the claim may have had here when the command was taken from the
 	// queue.
 	acquired, extended, joined bool

@@ -49,7 +49,7 @@ func (s *server) connection(seen int, err error, keys []string, dropped []Comman
 		s.probing = true
 		s.node.running.Go(func() { s.probe(keys) })
 	}
-	return s.answerQueued(dropped)
+	return s.answerQueued(s.node.dropPostponed(s, s.down, dropped))
 }
 
 // answerQueued replies to the callers of all queued acquisitions and releases. The releases

@@ -16,7 +16,7 @@ type Claim struct {
 	Token   string
 	options *claimOptions // set before the claim is first sent; nil for the zero ClaimOptions
 
-	byQueue declaredByQueue
+	companions companions // of its key, if it has one
 
 	ended  atomic.Bool
 	states []nodeState // by node; each guarded by its Node's mutex
@@ -36,6 +36,7 @@ type nodeState struct {
 	joined      bool          // the claim may be in the queue
 	refills     bool          // a command other than the first acquisition has been sent, and may have set keys before it did
 	spent       bool          // the keys of the acquisition have been deleted, even if its reply is still to come
+	background  bool          // the claim is in Node.ownReleases
 	phase       releasePhase
 }
 
@@ -60,6 +61,9 @@ func NewClaim(keys []string, token string, n int) *Claim {
 // Init makes c, a zero Claim, a claim to keys on n nodes. The Claim must not be copied after.
 func (c *Claim) Init(keys []string, token string, n int) {
 	c.Keys, c.Token = keys, token
+	if len(keys) == 1 {
+		c.companions = companionsOf(keys[0])
+	}
 	if c.states = c.few[:]; n > fewNodes {
 		c.states = make([]nodeState, n)
 	}

@@ -57,7 +57,7 @@ func (n *Node) closeServers(timeout time.Duration) (dropped []Command, err error
 	for _, s := range n.servers {
 		dropped = s.close(dropped)
 	}
-	return dropped, err
+	return n.dropPostponed(nil, errClosed, dropped), err
 }
 
 // unsettled is the error of a Close that gives up after timeout. n.mu is held.

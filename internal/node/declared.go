@@ -1,13 +1,11 @@
 package node
 
-import "sync/atomic"
-
 // Declared returns every key that c touches, in the order in which its script takes them
-// (invariant 15). A Ping declares none: its key names a server.
+// (invariant 15). It may use room. A Ping declares none: its key names a server.
 //
 // What holds a lock declares the lock's keys alone. While a Cluster migrates their slot, it runs
 // no command with several keys of which some are missing.
-func (c *Command) Declared() []string {
+func (c *Command) Declared(room []string) []string {
 	switch c.Kind {
 	case Acquire:
 		return c.Claim.options.acquiring(c.Claim.Keys)
@@ -16,9 +14,9 @@ func (c *Command) Declared() []string {
 	case Confirm:
 		return c.Claim.options.acquiring(c.Claim.Keys)[:2*len(c.Claim.Keys)]
 	case Leave, Join:
-		return c.Claim.queueing()
+		return c.Claim.appendQueueing(room)
 	case Look:
-		return c.Claim.queueing()[1:2]
+		return c.Claim.appendQueueing(room)[1:2]
 	case Trust:
 		return marker
 	case Ping:
@@ -63,22 +61,29 @@ func (o *claimOptions) declare(keys []string) {
 	}
 }
 
-// declaredByQueue caches what the scripts of queues declare. Two goroutines may compute it at
-// the same time: the results are equal.
-type declaredByQueue = atomic.Pointer[[5]string]
+// companions are the names of the companions of one lock key, in one string.
+type companions struct {
+	all            string
+	queue, waiters int // where the names of the queue and of the waiters end
+}
 
-// queueing returns the claim's one key, its companions and, if the claim has a guard, the marker.
-// The counter is one of them even if the claim has no fence: a waiter that it grants to may have
-// one. The marker is not: a user without a guard may not touch it.
-func (c *Claim) queueing() []string {
-	declared := c.byQueue.Load()
-	if declared == nil {
-		key := c.Keys[0]
-		declared = &[5]string{key, Companion(key, Queue), Companion(key, Waiters), Companion(key, Fence), GuardKey}
-		c.byQueue.Store(declared)
-	}
+func companionsOf(key string) companions {
+	var room [256]byte
+	all := appendCompanion(room[:0], key, Queue)
+	queue := len(all)
+	all = appendCompanion(all, key, Waiters)
+	waiters := len(all)
+	return companions{string(appendCompanion(all, key, Fence)), queue, waiters}
+}
+
+// appendQueueing appends the claim's one key, its companions and, if the claim has a guard, the
+// marker. The counter is one of them even if the claim has no fence: a waiter that it grants to
+// may have one. The marker is not: a user without a guard may not touch it.
+func (c *Claim) appendQueueing(to []string) []string {
+	of := &c.companions
+	to = append(to, c.Keys[0], of.all[:of.queue], of.all[of.queue:of.waiters], of.all[of.waiters:])
 	if c.Options().Quarantine > 0 {
-		return declared[:5]
+		to = append(to, GuardKey)
 	}
-	return declared[:4]
+	return to
 }

@@ -18,7 +18,7 @@ type flights struct {
 
 // flight is the pipeline that a worker has under way. A worker reuses its flight for all
 // its pipelines. That is safe: before the next pipeline begins, every caller that may ask
-// for the progress of the last one has been answered.
+// for the progress of the last one has been answered, or given another Progress.
 type flight struct {
 	flights *flights
 	sent    time.Time

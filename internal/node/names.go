@@ -27,11 +27,15 @@ const (
 //
 // The form depends on the key alone, so that all processes count in the same counter. There are
 // two infixes: with one, the keys k and {k} would have the same companions.
-func Companion(key, name string) string {
+func Companion(key, name string) string { return string(appendCompanion(nil, key, name)) }
+
+// appendCompanion appends the companion of a key to text.
+func appendCompanion(text []byte, key, name string) []byte {
 	if _, tagged := HashTag(key); tagged {
-		return key + taggedInfix + name
+		return append(append(append(text, key...), taggedInfix...), name...)
 	}
-	return "{" + key + "}" + untaggedInfix + name
+	text = append(append(append(text, '{'), key...), '}')
+	return append(append(text, untaggedInfix...), name...)
 }
 
 // HashTag returns the hash tag of a key, if it has one. In a Cluster the tag alone decides the

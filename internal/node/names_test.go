@@ -6,11 +6,11 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var companions = []string{Queue, Waiters, Fence, "ANONCEOFALOCKER"}
+var names = []string{Queue, Waiters, Fence, "ANONCEOFALOCKER"}
 
 func TestEveryNameThatTheLibraryUsesIsReserved(t *testing.T) {
 	for _, key := range []string{"k", "{tag}k", "a}b", "{}x", "a{b", "", "k:fence", "{k}:fence"} {
-		for _, name := range companions {
+		for _, name := range names {
 			require.ErrorIs(t, Reserved(Companion(key, name)), ErrReserved, key)
 			require.ErrorIs(t, Reserved("prefix:"+Companion(key, name)+":more"), ErrReserved, key)
 		}
@@ -23,7 +23,7 @@ func TestEveryNameThatTheLibraryUsesIsReserved(t *testing.T) {
 	}
 }
 
-// Keys that differ have companions that differ, and no companion is a legal key.
+// Keys that differ have names that differ, and no companion is a legal key.
 func FuzzNoTwoKeysShareACompanion(f *testing.F) {
 	for _, pair := range [][2]string{
 		{"k", "{k}"}, {"{k}", "{{k}}"}, {"a", "a}"}, {"{a", "a"}, {"a}b", "{a}b"}, {"{}", "{{}}"}, {"", "{}"}, {":redlock", "redlock:"}, {"{k}:redlock", "k"},
@@ -37,7 +37,7 @@ func FuzzNoTwoKeysShareACompanion(f *testing.F) {
 		}
 		seen := make(map[string]string)
 		for _, key := range []string{a, b} {
-			for _, name := range companions {
+			for _, name := range names {
 				companion := Companion(key, name)
 				require.Error(t, Reserved(companion))
 				of, known := seen[companion]

@@ -43,6 +43,9 @@ type Node struct {
 	pending int       // commands that Close waits for: those in flight, and releases until they have succeeded
 	idle    sync.Cond // signalled when nothing is pending
 
+	ownReleases ownReleases // nil before the first
+	postponed   []postponed // what waits for one of them
+
 	running sync.WaitGroup // the node's own goroutines
 
 	trip atomic.Int64 // of the server that answered last

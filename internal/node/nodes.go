@@ -44,12 +44,22 @@ type Patience struct {
 //
 // If validity counts from the question, read the clock before Ask (invariant 1).
 func (ns *Nodes) Ask(ctx context.Context, c *Claim, p Patience, ask func(i int, n *Node, v ReplyHandler)) (*quorum.Poll, quorum.Verdict) {
+	poll := ns.Put(ask)
+	return poll, ns.Await(ctx, poll, c, p)
+}
+
+// Put asks every node a question, as Ask does, and does not wait.
+func (ns *Nodes) Put(ask func(i int, n *Node, v ReplyHandler)) *quorum.Poll {
 	poll := ns.panel.Open()
 	for i, n := range ns.all {
 		ask(i, n, poll)
 	}
-	verdict := poll.Wait(ctx, p.Stop, p.Timeout, p.Limit, func(i int) (time.Time, error) { return ns.all[i].Unsent(c) })
-	return poll, verdict
+	return poll
+}
+
+// Await waits for the verdict on a question about a claim.
+func (ns *Nodes) Await(ctx context.Context, poll *quorum.Poll, c *Claim, p Patience) quorum.Verdict {
+	return poll.Wait(ctx, p.Stop, p.Timeout, p.Limit, func(i int) (time.Time, error) { return ns.all[i].Unsent(c) })
 }
 
 // Abandon ends a claim and releases its keys in the background. It waits for no node. When
@@ -58,6 +68,14 @@ func (ns *Nodes) Abandon(c *Claim) {
 	c.End()
 	for _, n := range ns.all {
 		n.Abandon(c)
+	}
+}
+
+// ReleaseInBackground ends a claim and calls [Node.ReleaseInBackground] of every node.
+func (ns *Nodes) ReleaseInBackground(c *Claim) {
+	c.End()
+	for _, n := range ns.all {
+		n.ReleaseInBackground(c, nil)
 	}
 }
 

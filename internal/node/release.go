@@ -10,19 +10,27 @@ import (
 // is retried in the background until it succeeds or the keys have expired. v gets a refusal if
 // there is nothing to delete, and a failure if a release is already under way.
 func (n *Node) Release(c *Claim, v ReplyHandler) {
-	vote, dropped := n.queueRelease(c, v)
+	n.release(c, v, false)
+}
+
+// ReleaseInBackground is Release for a process that may ask for the keys again before the release
+// is done: an acquisition that the claim refuses until then asks again. v may be nil.
+func (n *Node) ReleaseInBackground(c *Claim, v ReplyHandler) { n.release(c, v, true) }
+
+// Abandon is Release without a reply. When it returns, Close waits for the release.
+func (n *Node) Abandon(c *Claim) { n.release(c, nil, false) }
+
+func (n *Node) release(c *Claim, v ReplyHandler, background bool) {
+	vote, dropped := n.queueRelease(c, v, background)
 	n.cast(dropped)
 	if v != nil && vote.Vote != quorum.Awaited {
 		v.Cast(n.index, vote)
 	}
 }
 
-// Abandon is Release without a reply. When it returns, Close waits for the release.
-func (n *Node) Abandon(c *Claim) { n.Release(c, nil) }
-
 // queueRelease queues a release. It returns the vote if that is known already, and the
 // commands that were dropped from the queue.
-func (n *Node) queueRelease(c *Claim, v ReplyHandler) (vote quorum.Reply, dropped []Command) {
+func (n *Node) queueRelease(c *Claim, v ReplyHandler, background bool) (vote quorum.Reply, dropped []Command) {
 	name := n.backend.Server(c.Keys)
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -40,6 +48,9 @@ func (n *Node) queueRelease(c *Claim, v ReplyHandler) (vote quorum.Reply, droppe
 	}
 	p.phase = queued
 	n.pending++
+	if background {
+		n.releaseBegun(c)
+	}
 	return vote, s.push(command)
 }
 

@@ -65,7 +65,7 @@ func (s *server) push(c Command) (dropped []Command) {
 
 // dead takes out of the queue the commands that would be dropped if their turn came now.
 func (s *server) dead(now time.Time) []Command {
-	return s.queue.remove(func(c *Command) bool {
+	dead := s.queue.remove(func(c *Command) bool {
 		switch {
 		case !c.releases() && c.Claim.Ended():
 			c.Err = errEnded
@@ -73,10 +73,13 @@ func (s *server) dead(now time.Time) []Command {
 		case c.expired(now):
 			c.Claim.states[s.node.index].phase = done
 			s.node.settled()
+			s.node.checkReleased(c.Claim)
 			return true
 		}
 		return false
 	})
+	s.node.resume() // not before: it changes the queue
+	return dead
 }
 
 // backlog returns the number of commands that wait in a lane, some of which may be dead.

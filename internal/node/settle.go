@@ -20,6 +20,9 @@ func (s *server) begin(c *Command, now time.Time) bool {
 		if c.Kind.sets() {
 			p.send(c.Kind, c.lifetime())
 		}
+		if c.behind = (claimSet{}); len(s.node.ownReleases) > 0 && !c.again && (c.Kind == Acquire || c.Kind == Read) {
+			c.behind = s.node.ownReleases.of(c.Claim.Keys)
+		}
 		s.node.pending++
 		return true
 	}
@@ -35,6 +38,8 @@ func (s *server) begin(c *Command, now time.Time) bool {
 	}
 	p.phase = done
 	s.node.settled()
+	s.node.checkReleased(c.Claim)
+	s.node.resume()
 	return false
 }
 
@@ -81,6 +86,7 @@ func (s *server) settle(c *Command, now time.Time) {
 		s.repeatRelease(c.Claim, p, now)
 	}
 	s.node.settled()
+	s.node.checkReleased(c.Claim)
 }
 
 // settleRelease applies the outcome of a release.
@@ -107,6 +113,7 @@ func (s *server) settleRelease(c *Command, p *nodeState, now time.Time) {
 		s.repeatRelease(c.Claim, p, now)
 	}
 	s.node.settled()
+	s.node.checkReleased(c.Claim)
 }
 
 // repeatRelease queues a release for which no caller waits.

@@ -133,6 +133,11 @@ func (s *server) transmit(p *pipeline) {
 	err := n.backend.Do(n.ctx, p.batch)
 	end := time.Now()
 	p.flight.land(end, err == nil)
+	for i := range p.batch {
+		if c := &p.batch[i]; c.refusedByOwn() {
+			c.handler.Sent(n.index, refusedAt(end)) // before land, after which another worker may send it
+		}
+	}
 	s.land(p, end, err)
 	n.cast(p.batch)
 	n.cast(p.dropped)
@@ -235,8 +240,13 @@ func (s *server) land(p *pipeline, end time.Time, err error) {
 		s.heard = end
 	}
 	for i := range p.batch {
-		s.settle(&p.batch[i], end)
+		c := &p.batch[i]
+		s.settle(c, end)
+		if c.refusedByOwn() {
+			s.postpone(c)
+		}
 	}
+	n.resume()
 	clear(p.dropped)
 	p.dropped = s.connection(p.seen, err, p.batch[0].Claim.Keys, p.dropped[:0])
 }

@@ -19,7 +19,7 @@ func NewPanel(n int) *Panel { return &Panel{n: n} }
 // Poll is one question that has been put to all nodes of a Panel.
 //
 // One goroutine asks. It calls Wait, may look at Tally, and calls Close last. For
-// each node, Sent is called at most once, when the question leaves for it, and Cast
+// each node, Sent is called when the question leaves for it, or is put off, and then Cast
 // exactly once. Votes may come after Close; they do not count.
 //
 // Votes that come after the verdict do not count. Follow returns them, and passes on the
@@ -75,7 +75,8 @@ type Progress interface {
 	Since() time.Time
 }
 
-// Sent notes that the question has left for node: from then on the node owes the answer.
+// Sent notes that the question has left for node: from then on the node owes the answer. A later
+// call replaces the Progress.
 func (p *Poll) Sent(node int, sent Progress) {
 	p.mu.Lock()
 	p.sent[node] = sent

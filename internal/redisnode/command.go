@@ -14,7 +14,8 @@ import (
 // command builds the command of Redis that is sent for c. A script is sent whole, or by its
 // digest.
 func (s *Redis) command(client rueidis.Client, c *node.Command, seen shown, whole bool) rueidis.Completed {
-	keys, token, options := c.Declared(), c.Claim.Token, c.Claim.Options()
+	var room [5]string
+	keys, token, options := c.Declared(room[:0]), c.Claim.Token, c.Claim.Options()
 	switch formOf(c, seen) {
 	case asSet:
 		return client.B().Arbitrary("SET").Keys(keys[0]).Args(token, "NX", "PX", s.ttl.of(c.TTL)).Build()

@@ -161,6 +161,9 @@ func (e *handshakeError) Error() string {
 	if e.said != "" {
 		return e.said
 	}
+	if refused := new(net.OpError); errors.As(e.err, &refused) && refused.Op == "remote error" { // an alert of TLS
+		return fmt.Sprintf("the server refused the TLS handshake: %v (for a client certificate: tls_cert and tls_key in the URL, or TLSConfig)", refused.Err)
+	}
 	advice := "it may expect TLS, or be a proxy without HELLO: add ?protocol=2 to the URL, or set AlwaysRESP2"
 	if e.resp2 {
 		advice = "it may expect TLS"

@@ -62,14 +62,6 @@ func (s *Redis) Listen(ctx context.Context, channel string, ready func(), heard 
 	}
 }
 
-// brokenBy returns the error of a connection that was closed with err.
-func brokenBy(err error) error {
-	if err == nil {
-		return errors.New("the connection was closed")
-	}
-	return err
-}
-
 // subscribe returns once the server has answered SUBSCRIBE, or the connection is broken. rueidis
 // repeats SUBSCRIBE if there was no answer. With RESP2 it does so on the connection that is
 // broken, without end: so a context of its own ends that.
@@ -89,6 +81,14 @@ func subscribe(ctx context.Context, conn rueidis.DedicatedClient, channel string
 		<-answer // the connection is freed next
 		return wireError(brokenBy(err))
 	}
+}
+
+// brokenBy returns the error of a connection that was closed with err.
+func brokenBy(err error) error {
+	if err == nil {
+		return errors.New("the connection was closed")
+	}
+	return err
 }
 
 // parsePush reads a message of queue.lua: token, nonce, number and fence.

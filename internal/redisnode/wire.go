@@ -76,7 +76,7 @@ func isDenial(err error) bool {
 // and the key only from version 8 on.
 func denied(c *node.Command, sent form, answer error) error {
 	text := answer.Error()
-	what, keys := "SET", c.Declared()
+	what, keys := "SET", c.Declared(nil)
 	switch {
 	case c.Kind == node.Ping:
 		return fmt.Errorf("EVALSHA: %w", discreet(answer))

@@ -191,6 +191,11 @@ func TestAServerThatClosesWithoutAWordIsToldSo(t *testing.T) {
 	require.ErrorIs(t, err, node.ErrNotConnected)
 }
 
+func TestAServerThatRefusesOurCertificateIsToldSo(t *testing.T) {
+	err := &handshakeError{err: fmt.Errorf("write: %w", &net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")})}
+	require.EqualError(t, err, "the server refused the TLS handshake: tls: certificate required (for a client certificate: tls_cert and tls_key in the URL, or TLSConfig)")
+}
+
 // An error of the handshake that did not end the connection does not explain a later end: a
 // command may have run by then.
 func TestAConnectionInUseSpeaksForItself(t *testing.T) {

@@ -79,7 +79,7 @@ func (b *askBackoff) answered(empty bool) {
 // At the end of a batch Next may ask the nodes whether other processes wait. Then it blocks
 // until they answer.
 func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter {
-	w, undecided := q.nextInBatch(key, claim, left)
+	w, undecided := q.nextInBatch(key, claim, left, true)
 	if undecided != nil {
 		asked := time.Now() // before the question is sent
 		empty := q.queuesAreEmpty(claim)
@@ -88,16 +88,23 @@ func (q *Queue) Next(key string, claim *node.Claim, left time.Duration) *Waiter 
 	return w
 }
 
-// nextInBatch is Next without a question. If the nodes have to be asked first, it leaves the
-// decision to nextAfterAnswer, and returns the localQueue.
-func (q *Queue) nextInBatch(key string, claim *node.Claim, left time.Duration) (w *Waiter, undecided *localQueue) {
+// NextAtOnce is Next for a holder that waits for no node: at the end of a batch it is the turn of
+// other processes.
+func (q *Queue) NextAtOnce(key string, claim *node.Claim, left time.Duration) *Waiter {
+	w, _ := q.nextInBatch(key, claim, left, false)
+	return w
+}
+
+// nextInBatch is Next without a question. If the nodes have to be asked first, and mayAsk, it
+// leaves the decision to nextAfterAnswer, and returns the localQueue.
+func (q *Queue) nextInBatch(key string, claim *node.Claim, left time.Duration, mayAsk bool) (w *Waiter, undecided *localQueue) {
 	q.mu.Lock()
 	defer q.unlock()
 	if l := q.localQueueOf(key, claim); l != nil {
 		w = q.take(l, left)
 		switch {
 		case w != nil:
-		case q.questionDue(l, left):
+		case mayAsk && q.questionDue(l, left):
 			undecided = l
 		default:
 			q.clearHolder(l)

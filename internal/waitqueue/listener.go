@@ -174,13 +174,7 @@ func (l *listener) listen(ctx context.Context, i int, c *channel) {
 	for pause := resubscribe; ctx.Err() == nil; pause = min(2*pause, longestResubscribe) {
 		var subscribed atomic.Bool
 		began := time.Now()
-		ready := func() {
-			subscribed.Store(true)
-			if c.key == "" {
-				q.noteSubscription(i, nil)
-			}
-			q.subscribed(i, c.key)
-		}
+		ready := func() { subscribed.Store(true); q.subscribed(i, c.key) }
 		err := n.Listen(ctx, c.name, ready, func(p node.Push) { q.heard(i, p) })
 		if subscribed.Load() {
 			pause = resubscribe
@@ -192,12 +186,8 @@ func (l *listener) listen(ctx context.Context, i int, c *channel) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case c.key != "" && !errors.Is(err, node.ErrNoPush):
-			q.unsubscribed(i, c.key, err)
 		case !errors.Is(err, node.ErrNoPush):
-			if !subscribed.Load() {
-				q.noteSubscription(i, err)
-			}
+			q.unsubscribed(i, c.key, err, subscribed.Load())
 		case c.key == "":
 			return
 		default: // another server, or another version of this one, may be able to

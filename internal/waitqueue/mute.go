@@ -72,20 +72,30 @@ func (q *Queue) subscribed(i int, key string) {
 	q.mu.Lock()
 	defer q.unlock()
 	q.mute[i] = muteness{}
+	if key == "" {
+		q.refusals[i] = refusal{}
+	}
 	for _, c := range q.candidatesFor(key) {
 		c.states[i].unheard = nil
 		c.join(1 << i)
 	}
 }
 
-// unsubscribed notes that the node has not answered a subscription for the key, though it may
-// answer joins.
-func (q *Queue) unsubscribed(i int, key string, err error) {
+// unsubscribed notes the end of a subscription for the key, or for all keys if key is empty, and
+// whether the node had accepted it. The node may answer joins all the same. One that could not be
+// reached has refused nothing.
+func (q *Queue) unsubscribed(i int, key string, err error, accepted bool) {
 	if errors.Is(err, node.ErrNotRun) || errors.Is(err, node.ErrMoved) {
 		return
 	}
 	q.mu.Lock()
 	defer q.unlock()
+	if key == "" {
+		if !accepted {
+			q.refusals.note(i, err)
+		}
+		return
+	}
 	for _, c := range q.candidatesFor(key) {
 		c.states[i].unheard = fmt.Errorf("node %s: %w", q.nodes.Name(i), err)
 	}

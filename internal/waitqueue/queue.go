@@ -57,8 +57,8 @@ type Queue struct {
 	local      map[string]*localQueue // by key
 	candidates map[string]*candidate  // by token
 	trips      []trip                 // by node
-	mute       []muteness             // by node
 	refusals   refusals
+	mute       []muteness // by node
 	closed     bool
 	warned     bool // Waiter.Failure has returned an error
 }
@@ -76,8 +76,8 @@ func New(c *clock.Clock, nodes *node.Nodes, handoffs int, floor func() int64) *Q
 		local:      make(map[string]*localQueue),
 		candidates: make(map[string]*candidate),
 		trips:      make([]trip, nodes.Len()),
-		mute:       make([]muteness, nodes.Len()),
 		refusals:   make(refusals, nodes.Len()),
+		mute:       make([]muteness, nodes.Len()),
 	}
 	q.idle.L = &q.mu
 	q.listener.init(q)

@@ -1,13 +1,8 @@
 package waitqueue
 
-import (
-	"errors"
-	"fmt"
+import "fmt"
 
-	"github.com/redis-kit/redlock/internal/node"
-)
-
-// refusals are the nodes' refusals of the subscriptions to their pushes, by node. The Queue's mutex
+// refusals are the nodes' refusals of the subscriptions for all keys, by node. The Queue's mutex
 // guards them.
 type refusals []refusal
 
@@ -19,18 +14,8 @@ type refusal struct {
 // fewRefusals is the number that counts: one may come of a connection that broke.
 const fewRefusals = 2
 
-// noteSubscription notes that a node has accepted a subscription, if err is nil, or why not. A node
-// that could not be reached has refused nothing.
-func (q *Queue) noteSubscription(i int, err error) {
-	q.mu.Lock()
-	defer q.unlock()
-	switch r := &q.refusals[i]; {
-	case err == nil:
-		*r = refusal{}
-	case !errors.Is(err, node.ErrNotRun):
-		r.times, r.err = r.times+1, err
-	}
-}
+// note notes that a node has refused a subscription.
+func (r refusals) note(i int, err error) { r[i] = refusal{r[i].times + 1, err} }
 
 // failure returns an error if so many nodes refuse subscriptions that no quorum pushes grants. A
 // waiter then learns of a grant from the answer to its candidate's next join.

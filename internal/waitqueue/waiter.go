@@ -74,9 +74,9 @@ func (w *Waiter) Failure() error {
 	err := q.failure(w.local.key)
 	if c := w.local.candidate; c != nil {
 		err = c.failure()
-		if err == nil {
-			err = q.refusals.failure(q.need())
-		}
+	}
+	if err == nil {
+		err = q.refusals.failure(q.need())
 	}
 	q.warned = err != nil
 	return err

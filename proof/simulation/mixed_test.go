@@ -206,6 +206,9 @@ func (m *mixture) try(life context.Context, l *redlock.Locker) {
 	if m.random(6) == 0 {
 		opts = append(opts, redlock.WithMaxHold(ttl/2))
 	}
+	if m.random(4) == 0 {
+		opts = append(opts, redlock.WithBackgroundRelease())
+	}
 	began, before := time.Now(), m.highestFence()
 	ctx, stop := life, context.CancelFunc(func() {})
 	if m.random(3) == 0 {

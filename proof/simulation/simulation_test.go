@@ -101,6 +101,9 @@ func simulate(t *testing.T, seed uint64) (summary history.Summary) {
 			w.quarantine = w.ttl + 2*skew
 			all = append(all, redlock.WithRestartGuard(w.ttl, skew))
 		}
+		if seed%3 == 0 {
+			all = append(all, redlock.WithBackgroundRelease())
+		}
 		far := seed%2 == 1 // the processes are far from the nodes, slow at times, or cut off
 		processes := 2
 		if far {

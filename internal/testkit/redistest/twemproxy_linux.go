@@ -21,7 +21,7 @@ func StartTwemproxy(t testing.TB, servers ...*Server) *Twemproxy {
 			"  redis: true",
 			"  hash: fnv1a_64",
 			`  hash_tag: "{}"`,
-			"  distribution: modula",
+			"  distribution: ketama", // the default
 			"  auto_eject_hosts: false",
 			"  servers:",
 		}

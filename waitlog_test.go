@@ -13,14 +13,14 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/lockertest"
 )
 
-// waits notes how the acquires of a Locker ended, and why no queue served them.
-type waits struct {
+// waitLog notes how the acquires of a Locker ended, and why no queue served them.
+type waitLog struct {
 	mu    sync.Mutex
 	kinds []redlock.WaitKind
 	errs  []error // that are not nil
 }
 
-func (w *waits) middleware() redlock.Option {
+func (w *waitLog) middleware() redlock.Option {
 	return redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
 		err := next(ctx, op)
 		w.mu.Lock()
@@ -34,7 +34,7 @@ func (w *waits) middleware() redlock.Option {
 }
 
 // take returns what was noted since the last call.
-func (w *waits) take() ([]redlock.WaitKind, []error) {
+func (w *waitLog) take() ([]redlock.WaitKind, []error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	kinds, errs := w.kinds, w.errs
