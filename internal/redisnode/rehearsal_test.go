@@ -205,7 +205,7 @@ func TestARehearsalNamesWhatEachFeatureLacks(t *testing.T) {
 		{"-time", map[redisnode.Feature]string{redisnode.Queue: "TIME", redisnode.Guard: "WithRestartGuard needs TIME in scripts"}},
 		{"-info", map[redisnode.Feature]string{redisnode.Guard: "WithRestartGuard needs INFO in scripts"}},
 		{"-subscribe", map[redisnode.Feature]string{redisnode.Queue: "'subscribe'"}},
-		{"-publish", map[redisnode.Feature]string{redisnode.Queue: "PUBLISH, on a Cluster SPUBLISH) reached no subscriber"}},
+		{"-publish", map[redisnode.Feature]string{redisnode.Queue: "PUBLISH in a script reached no subscriber"}},
 		{"-zadd", map[redisnode.Feature]string{redisnode.Queue: "the script of "}},
 		{"resetchannels", map[redisnode.Feature]string{redisnode.Queue: "channels"}},
 		{"-config", map[redisnode.Feature]string{}},

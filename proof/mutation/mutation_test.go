@@ -478,7 +478,7 @@ var mistakes = []mistake{
 		"		case node.Done:\n", "		case node.Refilled:\n",
 		test("./internal/redisnode", "TestKeysThatAProxySpreadsAreUnsafe"), "TestKeysThatAProxySpreads"},
 	{"the keys k and {k} have the same queue", "internal/node/names.go",
-		"return key + taggedInfix + name", "return key + untaggedInfix + name",
+		"text, key...), taggedInfix...), name...)", "text, key...), untaggedInfix...), name...)",
 		test("./internal/node", "FuzzNoTwoKeysShareACompanion"), "FuzzNoTwoKeys"},
 	{"a script touches a key that it does not declare", "internal/redisnode/leave.lua",
 		"redis.pcall('EXISTS', KEYS[2])", "redis.pcall('EXISTS', KEYS[1] .. ':queue')",
