@@ -17,14 +17,20 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// cluster returns a Backend of a Cluster, which knows its slots.
-func cluster(t *testing.T, c *redistest.Cluster) *redisnode.Redis {
-	t.Cleanup(func() { // a closed client of a Cluster leaves goroutines that sleep for up to 5 s
+// waitForRueidis has the end of the test wait for goroutines of rueidis: a closed client of a Cluster
+// leaves some that sleep for up to 5 s.
+func waitForRueidis(t *testing.T) {
+	t.Cleanup(func() {
 		stacks := make([]byte, 1<<20)
 		eventually.True(t, "rueidis' goroutines have ended", func() bool {
 			return !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("redis/rueidis."))
 		})
 	})
+}
+
+// cluster returns a Backend of a Cluster, which knows its slots.
+func cluster(t *testing.T, c *redistest.Cluster) *redisnode.Redis {
+	waitForRueidis(t)
 	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: c.Addrs(), DisableCache: true, DisableRetry: true, ConnWriteTimeout: eventually.Soon})
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
