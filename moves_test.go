@@ -2,6 +2,7 @@ package redlock_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -119,6 +120,10 @@ func TestWaitersFollowAFailover(t *testing.T) {
 	holder, waiter := lockertest.Open(t, []string{c.URL()}), lockertest.Open(t, []string{c.URL()})
 	held, err := holder.Acquire(t.Context(), "{order}:held", time.Minute, untilFree)
 	require.NoError(t, err)
+	eventually.True(t, "a new client finds the slot", func() bool { // after a failover that takes a moment
+		_, err = waiter.TryAcquire(t.Context(), "{order}:held", time.Minute)
+		return errors.Is(err, redlock.ErrNotAcquired)
+	})
 	got := make(chan error, 1)
 	go func() {
 		got <- redlock.Do(t.Context(), waiter, "{order}:held", time.Minute, func(context.Context) error { return nil }, lockertest.Queued)
