@@ -47,7 +47,7 @@ func HashTag(key string) (string, bool) {
 }
 
 // ErrReserved is the error of a key that the library uses for itself.
-var ErrReserved = errors.New("the library uses this name: a key must not contain :redlock: or :redlock., nor be redlock:guard")
+var ErrReserved = errors.New("the library uses this name: a key must not contain \":redlock:\" or \":redlock.\", nor be \"redlock:guard\"")
 
 // Reserved returns [ErrReserved] if key, which is given as it is on the nodes, is a name that the
 // library uses. A name with an infix is reserved whatever is around it: no process knows which
