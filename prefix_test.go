@@ -60,7 +60,7 @@ func TestAUserWithAPrefixDoesEverything(t *testing.T) {
 	require.ErrorContains(t, err, `with "other:k": NOPERM `)
 }
 
-// Whoever lacks a part is told which: what needs it fails, and the rest works.
+// A user who lacks a part learns which: what needs it fails, and the rest works.
 func TestAUserWithoutAPartIsToldWhichItIs(t *testing.T) {
 	settle(t)
 	ctx := soon(t)

@@ -22,8 +22,8 @@ const (
 )
 
 // Companion returns the companion of a lock key that has this name, which is letters and
-// digits. In a Cluster it is in the key's slot, wherever such a companion exists: it exists for every key but
-// those that have a closing brace and no hash tag, such as "a}b" and "{}x".
+// digits. In a Cluster it is in the key's slot, except for keys that have a closing brace and no
+// hash tag, such as "a}b" and "{}x".
 //
 // The form depends on the key alone, so that all processes count in the same counter. There are
 // two infixes: with one, the keys k and {k} would have the same companions.
