@@ -324,7 +324,7 @@ func TestInvalidFencesAndGuardsAreRefused(t *testing.T) {
 		require.EqualError(t, err, c.text)
 	}
 	_, err := redlock.Open(t.Context(), []string{"redis://127.0.0.1:1?addr=127.0.0.1:2"}, redlock.WithRestartGuard(time.Minute, 0))
-	require.EqualError(t, err, "redlock: urls[0]: is a Cluster: WithRestartGuard needs servers or Sentinel groups")
+	require.EqualError(t, err, "redlock: urls[0]: is a Cluster: WithRestartGuard needs servers or Sentinel groups, as its marker would be in another slot than the keys (WithFence works there)")
 }
 
 func TestAFenceOnAClusterNeedsAKeyThatItsCounterCanBeWith(t *testing.T) {

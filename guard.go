@@ -61,7 +61,7 @@ func (l *Locker) TrustNodes(ctx context.Context) error {
 	return err
 }
 
-var errGuardedCluster = errors.New("is a Cluster: WithRestartGuard needs servers or Sentinel groups")
+var errGuardedCluster = errors.New("is a Cluster: WithRestartGuard needs servers or Sentinel groups, as its marker would be in another slot than the keys (WithFence works there)")
 
 // quarantine returns how long a node does not vote after a loss of data; 0 if it always
 // does.

@@ -89,7 +89,7 @@ func WithNodeTimeout(d time.Duration) Option {
 // WithoutWaitQueue turns the queues on the nodes off. By default, an acquire that waits
 // for a lock on one key also joins a queue that each node keeps for that key. A release
 // grants the lock to the first in the queues at once. Without the queues, an acquire only
-// tries again after each pause of its [RetryPolicy], as it does where a node has none: on a
+// tries again after each pause of its [RetryPolicy], as it does where nodes keep none: on a
 // Cluster of a version below 7, and without the permissions that SECURITY.md lists. Op.QueueErr
 // then says why.
 //

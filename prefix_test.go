@@ -29,7 +29,7 @@ func TestAUserWithAPrefixDoesEverything(t *testing.T) {
 	settle(t)
 	servers, urls := prefixed(t, "~app:*", "~{app:*")
 	ctx := soon(t)
-	var noted waits
+	var noted waitLog
 	l := lockertest.Open(t, urls, redlock.WithKeyPrefix("app:"), noted.middleware(), redlock.WithFence())
 	holder := lockertest.Open(t, urls, redlock.WithKeyPrefix("app:"))
 	_, err := l.Ping(ctx)
@@ -60,7 +60,7 @@ func TestAUserWithAPrefixDoesEverything(t *testing.T) {
 	require.ErrorContains(t, err, `with "other:k": NOPERM `)
 }
 
-// A user who lacks a part learns which: what needs it fails, and the rest works.
+// What needs the missing part fails, or says that it polls, and the rest works.
 func TestAUserWithoutAPartIsToldWhichItIs(t *testing.T) {
 	settle(t)
 	ctx := soon(t)
@@ -86,7 +86,7 @@ func TestAUserWithoutAPartIsToldWhichItIs(t *testing.T) {
 	} {
 		name := fmt.Sprint(c.rules)
 		servers, urls := prefixed(t, c.rules...)
-		var noted waits
+		var noted waitLog
 		l := lockertest.Open(t, urls, redlock.WithKeyPrefix("app:"), noted.middleware())
 		holder := lockertest.Open(t, urls, redlock.WithKeyPrefix("app:"))
 		lock, err := l.TryAcquire(ctx, "k", time.Minute)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,59 +17,6 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// waits notes how the acquires of a Locker ended, and why no queue served them.
-type waits struct {
-	mu    sync.Mutex
-	kinds []redlock.WaitKind
-	errs  []error // that are not nil
-}
-
-func (w *waits) middleware() redlock.Option {
-	return redlock.WithMiddleware(lockertest.On(redlock.OpAcquire, func(ctx context.Context, op *redlock.Op, next redlock.Handler) error {
-		err := next(ctx, op)
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.kinds = append(w.kinds, op.Wait)
-		if op.QueueErr != nil {
-			w.errs = append(w.errs, op.QueueErr)
-		}
-		return err
-	}))
-}
-
-// take returns what was noted since the last call.
-func (w *waits) take() ([]redlock.WaitKind, []error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	kinds, errs := w.kinds, w.errs
-	w.kinds, w.errs = nil, nil
-	return kinds, errs
-}
-
-// soon returns a ctx that a wait that hangs runs into, and no other.
-func soon(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), eventually.Soon)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// within waits for k, which another Locker holds and releases once the wait has begun.
-func within(t *testing.T, l, holder *redlock.Locker, opts ...redlock.LockOption) {
-	t.Helper()
-	ctx := soon(t)
-	held, err := holder.Acquire(ctx, "k", time.Minute, untilFree)
-	require.NoError(t, err)
-	released := make(chan error, 1)
-	time.AfterFunc(200*ms, func() { released <- held.Release(ctx) })
-	lock, err := l.Acquire(ctx, "k", time.Minute, opts...)
-	require.NoError(t, err)
-	require.NoError(t, <-released)
-	require.NoError(t, lock.Release(ctx))
-}
-
-// byQueue has a wait end by a grant alone: there is no other attempt.
-var byQueue = redlock.WithRetry(redlock.FixedRetry(time.Hour, 0, -1))
-
 // A TCP proxy changes nothing: locks, queues, fences and the guard work.
 func TestLocksThroughHAProxy(t *testing.T) {
 	settle(t)
@@ -78,7 +24,7 @@ func TestLocksThroughHAProxy(t *testing.T) {
 	for _, s := range redistest.StartN(t, 3) {
 		proxies = append(proxies, redistest.StartHAProxy(t, s))
 	}
-	var noted waits
+	var noted waitLog
 	guard := redlock.WithRestartGuard(time.Minute, 0)
 	l := lockertest.Open(t, redistest.URLs(proxies), guard, noted.middleware(), redlock.WithFence())
 	holder := lockertest.Open(t, redistest.URLs(proxies), guard)
@@ -153,7 +99,7 @@ func TestAProxyThatCutsIdleConnections(t *testing.T) {
 	settle(t)
 	server := redistest.Start(t)
 	proxy := redistest.StartHAProxy(t, server, "timeout client 150ms", "timeout server 150ms")
-	var noted waits
+	var noted waitLog
 	l := lockertest.Open(t, []string{proxy.URL()}, noted.middleware())
 	ctx := soon(t)
 	idle := func() bool { return strings.Count(must(t, server, "CLIENT", "LIST").(string), "\n") == 1 } // the one that asks
@@ -243,7 +189,7 @@ func TestLocksThroughTwemproxy(t *testing.T) {
 	require.ErrorContains(t, err, "a proxy without HELLO: add ?protocol=2 to the URL")
 
 	ctx := soon(t)
-	var noted waits
+	var noted waitLog
 	through := []string{proxy.URL() + "?protocol=2"}
 	l, holder := lockertest.Open(t, through, noted.middleware()), lockertest.Open(t, through)
 	_, err = l.Ping(ctx)

@@ -93,6 +93,26 @@ func TestAWaitGoesOnWhileAQuorumMayComeBack(t *testing.T) {
 	require.NoError(t, lock.Release(ctx))
 }
 
+// Without INFO and TIME there is no guard, and no queue. All else works.
+func TestServersWithRenamedCommands(t *testing.T) {
+	settle(t)
+	servers := redistest.StartN(t, 3, "--rename-command", "INFO", "I", "--rename-command", "TIME", "T")
+	ctx := soon(t)
+	_, err := lockertest.Open(t, redistest.URLs(servers), redlock.WithRestartGuard(time.Minute, 0)).Acquire(ctx, "k", time.Minute)
+	isUnsupported(t, ctx, err, "")
+	require.ErrorContains(t, err, "(WithRestartGuard needs TIME in scripts; without that option locks and fences work, and waits poll)")
+
+	var noted waitLog
+	l, holder := lockertest.Open(t, redistest.URLs(servers), redlock.WithFence(), noted.middleware()), lockertest.Open(t, redistest.URLs(servers))
+	_, err = l.Ping(ctx)
+	require.NoError(t, err)
+	within(t, l, holder, redlock.WithRetry(redlock.FixedRetry(50*ms, 0, -1)))
+	kinds, errs := noted.take()
+	require.Equal(t, []redlock.WaitKind{redlock.WaitPolled}, kinds)
+	require.Len(t, errs, 1)
+	require.ErrorContains(t, errs[0], "(queues need TIME in scripts; without them waits poll)")
+}
+
 // A service takes a permission away, or a failover leads to a server that is set up otherwise.
 func TestAWaitEndsWhenAQuorumLosesACommand(t *testing.T) {
 	settle(t)

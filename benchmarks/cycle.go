@@ -75,7 +75,7 @@ func runSetup(ctx context.Context, s settings, setup cycleSetup, on *servers) (r
 		if err := on.flush(); err != nil {
 			return err
 		}
-		cs, err := openAll(ctx, h, on.deployment, func(peer) bool { return true })
+		cs, err := openAll(ctx, h, on.deployment, func(p peer) bool { return p.name != onCluster })
 		if err != nil {
 			return err
 		}

@@ -48,7 +48,7 @@ func runHandover(ctx context.Context, s settings) (section, error) {
 			"that released it may be first again. Shares are the holds of the process that " +
 			"had most, divided by those of the one that had least. The longest wait is that of all rounds. Commands are those that " +
 			"clients sent to any server, per hold. rueidislock has a Cluster of three masters in place of three " +
-			"independent servers. redsync polls: a process that releases the lock often takes it again while the others " +
+			"independent servers, and so has redlock in a row of its own. redsync polls: a process that releases the lock often takes it again while the others " +
 			"sleep, so its median gap is short and its waits are long.",
 	}
 	for _, n := range handoverNodes {
@@ -78,7 +78,7 @@ func runOneHandover(ctx context.Context, s settings, on *servers, processes int)
 	results := make(map[string]*handoverResult)
 	var cs []contestant // by name: they are opened in other processes
 	for _, p := range peers {
-		if waits(p) && p.fits(len(on.Nodes)) {
+		if (waits(p) || p.name == onCluster) && p.fits(len(on.Nodes)) {
 			cs = append(cs, contestant{peer: p})
 			results[p.name] = &handoverResult{commands: make(map[string]int)}
 		}
@@ -100,7 +100,7 @@ func handOver(ctx context.Context, h *host, s settings, on *servers, name string
 	if err := on.flush(); err != nil {
 		return err
 	}
-	c, err := startCrew(ctx, h, processes, job{name, on.deployment, "handover:" + name + keySerialNext(), handoverHold})
+	c, err := startCrew(ctx, h, processes, job{name, on.deployment, "handover-" + name + keySerialNext(), handoverHold})
 	if err != nil {
 		return err
 	}

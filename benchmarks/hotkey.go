@@ -78,7 +78,7 @@ func runHotkey(ctx context.Context, s settings) (section, error) {
 func runHot(ctx context.Context, c contestant, d time.Duration) ([]int, error) {
 	hot, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	key := "hot:" + c.name + keySerialNext()
+	key := "hot-" + c.name + keySerialNext()
 	counts, errs := make([]int, hotCallers), make([]error, hotCallers)
 	var wg sync.WaitGroup
 	for i := range hotCallers {

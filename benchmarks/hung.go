@@ -54,7 +54,7 @@ func runHung(ctx context.Context, s settings) (section, error) {
 func runOneHung(ctx context.Context, s settings, on *servers, callers int) (results map[string]*hungResult, err error) {
 	results = make(map[string]*hungResult)
 	err = withHost(func(h *host) error {
-		cs, err := openAll(ctx, h, on.deployment, func(p peer) bool { return p.name != theFloor && p.name != fenced })
+		cs, err := openAll(ctx, h, on.deployment, func(p peer) bool { return p.name != theFloor && p.name != fenced && p.name != onCluster })
 		if err != nil {
 			return err
 		}

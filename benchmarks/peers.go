@@ -73,6 +73,8 @@ const (
 	theFloor = "floor"
 	ours     = "redlock"
 	fenced   = "redlock, with fences"
+	// onCluster is redlock where rueidislock is: its only node is a Cluster.
+	onCluster = "redlock on a Cluster"
 	// theWaiter is the peer with which redlock is compared where callers wait: no other
 	// peer is notified of a release.
 	theWaiter = "rueidislock"
@@ -84,6 +86,7 @@ var peers = []peer{
 	{theFloor, anyNumber, openFloor},
 	{ours, anyNumber, openRedlock},
 	{fenced, anyNumber, openFenced},
+	{onCluster, aCluster, openRedlockOnCluster},
 	{"redsync (rueidis)", anyNumber, openRedsyncRueidis},
 	{"redsync (go-redis)", anyNumber, openRedsyncGoRedis},
 	{"bsm/redislock", oneNode, openRedislock},
@@ -99,12 +102,22 @@ func oneNode(n int) bool { return n == 1 }
 // redistest starts those of three masters.
 func oneNodeOrACluster(n int) bool { return n == 1 || n == 3 }
 
+func aCluster(n int) bool { return n == 3 }
+
 // ---- redlock
 
 type redlockPeer struct{ *redlock.Locker }
 
 func openRedlock(ctx context.Context, d deployment) (locker, error) {
 	l, err := open(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return redlockPeer{l}, nil
+}
+
+func openRedlockOnCluster(ctx context.Context, d deployment) (locker, error) {
+	l, err := redlock.Open(ctx, []string{"redis://" + d.Cluster[0] + "?cluster=true"})
 	if err != nil {
 		return nil, err
 	}

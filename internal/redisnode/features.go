@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/redis-kit/redlock/internal/node"
@@ -224,9 +225,9 @@ func (st *stage) channel(key string) string {
 func (st *stage) subscribed(ctx context.Context, channel string) (pushes <-chan node.Push, end func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	// Room for more than are ever sent: heard must not block.
-	told, ready, done := make(chan node.Push, 16), make(chan struct{}, 1), make(chan error, 1)
+	told, ready, done := make(chan node.Push, 16), make(chan struct{}), make(chan error, 1)
 	go func() {
-		done <- st.Listen(ctx, channel, func() { ready <- struct{}{} }, func(p node.Push) { told <- p })
+		done <- st.Listen(ctx, channel, sync.OnceFunc(func() { close(ready) }), func(p node.Push) { told <- p })
 	}()
 	end = func() {
 		cancel()

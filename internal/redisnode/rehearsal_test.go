@@ -107,7 +107,7 @@ func TestEachMasterOfAClusterIsRehearsedWithKeysOfItsSlots(t *testing.T) {
 			require.ErrorContains(t, r.Results[redisnode.Guard].Err, "refused on a Cluster")
 			switch queue := r.Results[redisnode.Queue]; {
 			case prefix == "a}b":
-				require.Error(t, queue.Err, "its queue is in another slot")
+				require.ErrorContains(t, queue.Err, "in different slots of a Cluster", "its queue")
 			case redistest.AtLeast(t, 7, 0):
 				require.Equal(t, redisnode.Result{}, queue)
 			default:
@@ -126,6 +126,18 @@ func TestEachMasterOfAClusterIsRehearsedWithKeysOfItsSlots(t *testing.T) {
 	require.Equal(t, redisnode.Result{}, tagged[0].Results[redisnode.SeveralKeys], "the tag is the user's own")
 	for _, server := range cluster.Servers() {
 		require.Empty(t, server.Keys(t))
+	}
+}
+
+// As a Cluster of version 6 does.
+func TestAClusterWithoutSSUBSCRIBELacksQueues(t *testing.T) {
+	cluster := redistest.StartCluster(t, "--rename-command", "SSUBSCRIBE", "")
+	all := rehearse(t, dialURL(t, cluster.URL()), "lock:a")
+	require.Len(t, all, 3)
+	for _, r := range all {
+		require.ErrorContains(t, r.Results[redisnode.Queue].Err, "SSUBSCRIBE: unknown command 'SSUBSCRIBE'")
+		require.NoError(t, r.Results[redisnode.Mutex].Err)
+		require.NoError(t, r.Results[redisnode.Fence].Err)
 	}
 }
 
@@ -257,15 +269,14 @@ func TestAServerThatGrantsAHeldKeyIsUnsafe(t *testing.T) {
 
 func TestAServerThatFallsSilentEndsTheRehearsal(t *testing.T) {
 	server := redistest.Start(t)
-	e := startEndpoint(t, server)
-	s := e.dial(t)
+	s := dialURL(t, server.URL())
 	server.Pause()
 	all := rehearse(t, s, "lock:a")
 	require.Len(t, all, 1)
 	for _, f := range redisnode.Features {
 		require.ErrorContains(t, all[0].Results[f].Err, "no answer in time")
 	}
-	server.Resume()
+	s.Close() // ends although the server is still silent
 }
 
 // Whenever it ends, the commands under way are followed by the deletion of what they set.

@@ -130,3 +130,50 @@ func TestSubscriptionsOfACluster(t *testing.T) {
 	publish(to, one, "e")
 	require.Equal(t, "e", within(t, "a push", e.heard))
 }
+
+// SPUBLISH tells how many subscribers the key's server has: a waiter that does not listen there is
+// passed over.
+func TestADeadWaiterOfAClusterIsPassedOver(t *testing.T) {
+	c := redistest.StartCluster(t)
+	s := cluster(t, c)
+	const key = "{order}"
+	channel := node.KeyChannel(key, "nonce")
+	e := listen(t, s, channel)
+	within(t, "ready", e.ready)
+	claim := func(token string) *node.Claim { return node.NewClaim([]string{key}, token, 1) }
+	require.Equal(t, node.Done, one(t, s, node.Command{Kind: node.Acquire, Claim: claim("holder"), TTL: time.Minute, Script: true}).Outcome)
+	require.Equal(t, node.Refused, joins(t, s, claim("dead"), node.KeyChannel(key, "another"), time.Minute, 1).Outcome)
+	time.Sleep(2 * time.Millisecond) // the next is younger
+	require.Equal(t, node.Refused, joins(t, s, claim("waiter"), channel, time.Minute, 1).Outcome)
+	require.Equal(t, node.Done, one(t, s, node.Command{Kind: node.Leave, Claim: claim("holder")}).Outcome)
+	require.Equal(t, "waiter", within(t, "a push", e.heard))
+	owner, _ := c.Owner(key).Get(t, key)
+	require.Equal(t, "waiter", owner)
+}
+
+// A grant stands once its waiter has been told, whatever fails after that. While a slot is migrated,
+// a script fails where it looks for a queue that has become empty.
+func TestAGrantInAMigrationStands(t *testing.T) {
+	c := redistest.StartCluster(t)
+	s := cluster(t, c)
+	const key = "{order}"
+	from, to := c.Owner(key), c.Servers()[0]
+	if from == to {
+		to = c.Servers()[1]
+	}
+	channel := node.KeyChannel(key, "nonce")
+	e := listen(t, s, channel)
+	within(t, "ready", e.ready)
+	fence := node.ClaimOptions{Floor: 1, Retention: time.Hour}
+	holder, waiter := node.NewClaim([]string{key}, "holder", 1), node.NewClaim([]string{key}, "waiter", 1)
+	for _, claim := range []*node.Claim{holder, waiter} {
+		claim.Ask(fence)
+	}
+	require.Equal(t, node.Done, one(t, s, node.Command{Kind: node.Acquire, Claim: holder, TTL: time.Minute}).Outcome)
+	require.Equal(t, node.Refused, joins(t, s, waiter, channel, time.Minute, 1).Outcome)
+	c.BeginMove(key, to)
+	require.Equal(t, node.Done, one(t, s, node.Command{Kind: node.Leave, Claim: holder}).Outcome)
+	require.Equal(t, "waiter", within(t, "a push", e.heard))
+	owner, _ := from.Get(t, key)
+	require.Equal(t, "waiter", owner)
+}

@@ -71,3 +71,23 @@ func TestTheCounterOfAKeyHasItsSlot(t *testing.T) {
 	}
 	require.NotEqual(t, slot("{}x"), slot(node.Companion("{}x", node.Fence)), "there is none that could")
 }
+
+// Not every server says that a subscription has ended when its slot has moved.
+func TestASubscriptionEndsWhenItsSlotIsAnotherServers(t *testing.T) {
+	topology := newTopology()
+	here, there := &member{addr: "a:1"}, &member{addr: "b:1"}
+	known := new(slots)
+	known[slot("moved")], known[slot("stays")] = there, here
+	moved, stays, unknown := new(subscription), new(subscription), new(subscription)
+	c := &shard{addr: here.addr, channels: map[string]*subscription{"moved": moved, "stays": stays, "unknown": unknown}}
+	for _, sub := range c.channels {
+		sub.over = make(chan error, 1)
+	}
+	topology.shards.open[here.addr] = c
+	topology.slots.Store(known)
+	topology.shards.follow()
+	require.Len(t, moved.over, 1)
+	require.ErrorIs(t, <-moved.over, node.ErrMoved)
+	require.Empty(t, stays.over)
+	require.Empty(t, unknown.over)
+}

@@ -48,7 +48,7 @@ func (bed *Testbed) channel() string {
 		if tokens := first.([]any); len(tokens) == 1 {
 			entry, err := s.Do("HGET", "{k}:redlock:waiters", tokens[0].(string))
 			require.NoError(bed.t, err)
-			return strings.Fields(entry.(string))[3] // see internal/redisnode/queue.lua
+			return strings.Fields(entry.(string))[8] // see internal/redisnode/queue.lua
 		}
 	}
 	require.FailNow(bed.t, "no process waits", bed.queues())

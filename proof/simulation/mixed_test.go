@@ -53,7 +53,8 @@ func mixed(t *testing.T, seed uint64, open bool) (locks, left int) {
 	r := rand.New(rand.NewPCG(seed, 11))
 	n := []int{1, 2, 3, 3, 3, 4, 5, 7}[r.IntN(8)]
 	m := &mixture{t: t, seed: seed, open: open, r: r, fenced: r.IntN(2) == 0, faulty: r.IntN(3) > 0, stores: lockertest.Stores(n)}
-	for _, s := range m.stores {
+	for i, s := range m.stores {
+		s.PerKey = seed>>i&1 == 1 // as on a Cluster
 		s.Mute, s.Rate = r.IntN(3) == 0, drifting(r)
 		bad := r.Float64() * 0.2
 		if !m.faulty {

@@ -270,10 +270,24 @@ func (s *Server) serving(pid int) error {
 		return err
 	}
 	info, err := s.Do("INFO", "server")
+	if reply := RESPError(""); errors.As(err, &reply) && strings.HasPrefix(string(reply), "ERR unknown command") {
+		return s.inItsDirectory() // its INFO has another name
+	}
 	if err != nil {
 		return err
 	}
 	if text, _ := info.(string); !strings.Contains(text, fmt.Sprintf("process_id:%d\r\n", pid)) {
+		return errPortTaken
+	}
+	return nil
+}
+
+func (s *Server) inItsDirectory() error {
+	reply, err := s.Do("CONFIG", "GET", "dir")
+	if err != nil {
+		return err
+	}
+	if config := reply.([]any); len(config) != 2 || config[1] != s.dir {
 		return errPortTaken
 	}
 	return nil

@@ -156,6 +156,14 @@ func TestTakenPortIsNoticedEvenIfARedisAnswersOnIt(t *testing.T) {
 	mustDo(t, b, "PING")
 }
 
+func TestAServerMayHaveNoINFO(t *testing.T) {
+	servers := StartN(t, 2, "--rename-command", "INFO", "")
+	a, b := servers[0], servers[1]
+	b.Kill()
+	b.addr = a.addr
+	require.ErrorIs(t, b.start(), errPortTaken)
+}
+
 func TestMissingBinaryFailsWithTheWayToInstallIt(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	t.Setenv("REDIS_SERVER", "")
