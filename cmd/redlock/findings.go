@@ -42,7 +42,7 @@ func findings(servers []*server, nodes int, g restartGuard) []finding {
 	for _, s := range servers {
 		if before := first[s.RunID]; s.RunID != "" && before != nil && before.Node != s.Node {
 			add(danger, "same-server", s.Address, "give each server once",
-				"it is the same server as %s, and votes twice", before.Address)
+				"it is a server of two nodes, %s and %s, and votes twice", before.Node, s.Node)
 		} else if before == nil {
 			first[s.RunID] = s
 		}
