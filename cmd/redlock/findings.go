@@ -20,7 +20,7 @@ func findings(servers []*server, nodes int, g restartGuard) []finding {
 	for _, s := range servers {
 		if s.Error != "" {
 			failed[s.Node] = true
-			add(warning, "reachable", s.Address, "start it, or correct its address, user, password or TLS files",
+			add(warning, "reachable", s.Address, "start it, or correct its URL: the address, user, password, TLS files, master_set",
 				"it cannot vote: %s", s.Error)
 		} else if !s.votes(g) {
 			failed[s.Node] = true
