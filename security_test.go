@@ -428,6 +428,7 @@ func aclOfTheQueuesOfACluster(t *testing.T, c *redistest.Cluster) {
 		each(aclLine(t, aclServer)...)
 		each(aclLine(t, aclCluster)...)
 		each(line...)
+		allowName(t, c.Servers()...)
 	}
 	url := strings.Replace(c.URL(), "redis://", "redis://redlock:"+password+"@", 1)
 	wait := func(key string) (kind redlock.WaitKind, failure error) {
@@ -453,7 +454,6 @@ func aclOfTheQueuesOfACluster(t *testing.T, c *redistest.Cluster) {
 		return slices.DeleteFunc(what, func(what string) bool { return what == "ping" })
 	}
 	allow()
-	allowName(t, c.Servers()...)
 	for _, key := range []string{"lock:k", "lock:{k}"} {
 		each("ACL", "LOG", "RESET")
 		kind, failure := wait(key)

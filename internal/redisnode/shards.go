@@ -46,7 +46,8 @@ type shard struct {
 	addr    string
 	dialled chan struct{}           // closed when conn is set
 	conn    rueidis.DedicatedClient // not changed after
-	stop    chan struct{}           // closed to end the connection
+	ctx     context.Context         // ends with the connection
+	stop    context.CancelFunc
 
 	channels map[string]*subscription
 	idle     *time.Timer // runs while there are no channels
@@ -127,6 +128,8 @@ func (s *shards) listenAt(ctx context.Context, client rueidis.Client, addr strin
 	case errors.Is(err, errNoAnswer):
 		s.end(c, node.NotConnected(err))
 		return fmt.Errorf("server %s: SSUBSCRIBE: %w", addr, err)
+	case c.ctx.Err() != nil:
+		return <-sub.over
 	case err != nil:
 		return subscribeError(addr, err)
 	default:
@@ -177,6 +180,8 @@ func (c *shard) do(ctx context.Context, command rueidis.Completed) error {
 	defer cancel(nil)
 	timer := time.AfterFunc(subscribeTime, func() { cancel(errNoAnswer) })
 	defer timer.Stop()
+	// With RESP2 rueidis repeats the command on a connection that is broken, without end.
+	defer context.AfterFunc(c.ctx, func() { cancel(errShardsClosed) })()
 	err := c.conn.Do(ctx, command).Error()
 	if err != nil && context.Cause(ctx) == errNoAnswer {
 		return errNoAnswer
@@ -194,7 +199,8 @@ func (s *shards) add(server rueidis.Client, addr string, sub *subscription) *sha
 	}
 	c := s.open[addr]
 	if c == nil {
-		c = &shard{addr: addr, dialled: make(chan struct{}), stop: make(chan struct{}), channels: make(map[string]*subscription)}
+		c = &shard{addr: addr, dialled: make(chan struct{}), channels: make(map[string]*subscription)}
+		c.ctx, c.stop = context.WithCancel(context.Background())
 		s.open[addr] = c
 		s.running.Go(func() { s.serve(c, server) })
 	}
@@ -258,7 +264,7 @@ func (s *shards) serve(c *shard, server rueidis.Client) {
 	select {
 	case err := <-broken:
 		s.end(c, node.NotConnected(wireError(brokenBy(err))))
-	case <-c.stop:
+	case <-c.ctx.Done():
 	}
 }
 
@@ -290,7 +296,7 @@ func (s *shards) endLocked(c *shard, reason error) {
 		return
 	}
 	delete(s.open, c.addr)
-	close(c.stop)
+	c.stop()
 	if c.idle != nil {
 		c.idle.Stop()
 	}

@@ -19,13 +19,17 @@ import (
 
 // cluster returns a Backend of a Cluster, which knows its slots.
 func cluster(t *testing.T, c *redistest.Cluster) *redisnode.Redis {
+	return clusterBy(t, rueidis.ClientOption{InitAddress: c.Addrs(), DisableCache: true, DisableRetry: true})
+}
+
+func clusterBy(t *testing.T, option rueidis.ClientOption) *redisnode.Redis {
 	t.Cleanup(func() { // a closed client of a Cluster leaves goroutines that sleep for up to 5 s
 		stacks := make([]byte, 1<<20)
 		eventually.True(t, "rueidis' goroutines have ended", func() bool {
 			return !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("redis/rueidis."))
 		})
 	})
-	client, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: c.Addrs(), DisableCache: true, DisableRetry: true})
+	client, err := rueidis.NewClient(option)
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
 	s := redisnode.Wrap(client).(*redisnode.Redis)
@@ -129,6 +133,19 @@ func TestSubscriptionsOfACluster(t *testing.T) {
 	within(t, "ready", e.ready)
 	publish(to, one, "e")
 	require.Equal(t, "e", within(t, "a push", e.heard))
+}
+
+// A subscription that the server has not answered ends with the connection.
+func TestAnUnansweredSubscriptionOfAClusterEndsWithItsConnection(t *testing.T) {
+	c := redistest.StartCluster(t)
+	s := clusterBy(t, rueidis.ClientOption{InitAddress: c.Addrs(), DisableCache: true, AlwaysRESP2: true})
+	within(t, "ready", listen(t, s, "{order}:1").ready)
+	server := c.Owner("{order}")
+	server.Pause()
+	unanswered := listen(t, s, "{order}:2")
+	time.Sleep(100 * time.Millisecond) // most often it has left by now
+	server.Kill()
+	require.ErrorIs(t, within(t, "the end", unanswered.ended), node.ErrNotConnected)
 }
 
 // SPUBLISH tells how many subscribers the key's server has: a waiter that does not listen there is
