@@ -141,7 +141,15 @@ func (n *Node) releaseBegun(c *Claim) {
 // command is under way that could set the keys again. The caller calls resume after it. n.mu is
 // held.
 func (n *Node) checkReleased(c *Claim) {
-	if p := &c.states[n.index]; p.background && p.phase == done && p.inFlight == 0 {
+	if c.states[n.index].phase == done {
+		n.keyReleased(c)
+	}
+}
+
+// keyReleased is checkReleased for a claim whose key has been released, though its release goes on:
+// that may last as long as the slot of the key is migrated, and another owner may have the key.
+func (n *Node) keyReleased(c *Claim) {
+	if p := &c.states[n.index]; p.background && p.inFlight == 0 {
 		p.background = false
 		n.ownReleases.remove(c)
 	}

@@ -82,7 +82,7 @@ type Command struct {
 	Owner string
 	// Partial is set where a Backend has run the command key by key. Of an Extend: some keys may
 	// have been set, even if it is Refused; otherwise a refusal has changed nothing. Of a Leave:
-	// the key was released alone, and the claim may still be in its queue.
+	// the key was released alone, if it was the claim's, and the claim may still be in its queue.
 	Partial bool
 
 	joiner  Joiner       // of Join: is called with the result

@@ -100,6 +100,7 @@ func (s *server) settleRelease(c *Command, p *nodeState, now time.Time) {
 	if c.Partial && c.joined { // the caller has its answer; the queue may yet grant the key to the claim
 		p.extended, p.joined, p.phase = true, true, queued
 		s.retryLater(*c)
+		s.node.keyReleased(c.Claim)
 		return
 	}
 	p.phase, s.releaseErr = done, nil

@@ -245,10 +245,10 @@ func TestAnAttemptThatWasAskedTwiceLeavesNothingInWhateverOrder(t *testing.T) {
 }
 
 // keyByKey is a node whose Backend runs commands key by key: an extension sets the first key of
-// two, and finds the other one taken; a Leave leaves the claim in its queue, once.
+// two, and finds the other one taken; the first Leaves leave the claim in its queue.
 type keyByKey struct {
 	*memnode.Backend
-	leaves int
+	partial, leaves int
 }
 
 func (b *keyByKey) Do(ctx context.Context, batch []node.Command) error {
@@ -259,10 +259,11 @@ func (b *keyByKey) Do(ctx context.Context, batch []node.Command) error {
 		c.Outcome, c.Partial = node.Refused, true
 		return nil
 	case c.Kind == node.Leave:
-		if b.leaves++; b.leaves == 1 {
-			b.Delete(c.Claim.Keys[0])
-			c.Outcome, c.Partial = node.Done, true
-			return nil
+		if b.leaves++; b.leaves <= b.partial {
+			c.Kind = node.Release
+			err := b.Backend.Do(ctx, batch)
+			c.Kind, c.Partial = node.Leave, true
+			return err
 		}
 	}
 	return b.Backend.Do(ctx, batch)
@@ -286,28 +287,69 @@ func TestARefusedExtensionThatHasSetAKeyIsReleased(t *testing.T) {
 	})
 }
 
+// join has a claim join the queue of its key, and returns the outcome.
+func join(t *testing.T, n *node.Node, c *node.Claim) node.Outcome {
+	t.Helper()
+	joined := make(joins, 1)
+	n.Join(c, &node.Entry{Number: 1, Order: time.Now().UnixMilli(), Window: time.Minute, Lease: time.Minute, Channel: "c"}, "nonce", joined)
+	return (<-joined).Outcome
+}
+
 // A queue that a claim has not left may yet grant it the key.
 func TestAClaimThatMayStillBeInAQueueLeavesItLater(t *testing.T) {
+	for name, vote := range map[string]quorum.Vote{"it has the key": quorum.Granted, "it waits": quorum.Refused} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &keyByKey{Backend: &memnode.Backend{}, partial: 1}
+				n := node.New(0, "n", b, true)
+				defer n.Close(time.Second)
+				if vote == quorum.Refused {
+					b.Set("k", "another", time.Hour)
+				}
+				c := node.NewClaim([]string{"k"}, "ours", 1)
+				join(t, n, c)
+				c.End()
+				require.Equal(t, vote, release(n, c).Vote, "its caller does not wait for that")
+				time.Sleep(time.Second)
+				synctest.Wait()
+				require.Equal(t, 2, b.leaves)
+			})
+		})
+	}
+	t.Run("it was in no queue", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := &keyByKey{Backend: &memnode.Backend{}, partial: 1}
+			n := node.New(0, "n", b, true)
+			defer n.Close(time.Second)
+			held := node.NewClaim([]string{"k"}, "held", 1)
+			require.Equal(t, quorum.Granted, acquire(n, held, time.Hour).Vote)
+			held.End()
+			require.Equal(t, quorum.Granted, release(n, held).Vote)
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			require.Equal(t, 1, b.leaves)
+		})
+	})
+}
+
+// While a slot moves a claim may have released its key, and be unable to leave the queue. Another
+// owner's key is no key of that claim's, even where the node does not name its owner.
+func TestAReleasedKeyWhoseQueueIsNotLeftRefusesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &keyByKey{Backend: &memnode.Backend{}}
+		b := &keyByKey{Backend: &memnode.Backend{}, partial: 1 << 30}
+		b.Mute = true
 		n := node.New(0, "n", b, true)
 		defer n.Close(time.Second)
 		c := node.NewClaim([]string{"k"}, "ours", 1)
-		joined := make(joins, 1)
-		n.Join(c, &node.Entry{Number: 1, Order: time.Now().UnixMilli(), Window: time.Minute, Lease: time.Minute, Channel: "c"}, "nonce", joined)
-		require.Equal(t, node.Done, (<-joined).Outcome)
+		require.Equal(t, node.Done, join(t, n, c))
 		c.End()
-		require.Equal(t, quorum.Granted, release(n, c).Vote, "its caller does not wait for that")
-		time.Sleep(time.Second)
-		require.Equal(t, 2, b.leaves)
-
-		held := node.NewClaim([]string{"k"}, "held", 1)
-		b.leaves = 0
-		require.Equal(t, quorum.Granted, acquire(n, held, time.Hour).Vote)
-		held.End()
-		require.Equal(t, quorum.Granted, release(n, held).Vote)
-		time.Sleep(time.Minute)
-		require.Equal(t, 1, b.leaves, "it was in no queue")
+		n.ReleaseInBackground(c, nil)
+		synctest.Wait()
+		b.Set("k", "another", time.Hour)
+		asked := time.Now()
+		require.Equal(t, quorum.Refused, acquire(n, node.NewClaim([]string{"k"}, "next", 1), time.Minute).Vote)
+		require.Equal(t, asked, time.Now(), "at once")
+		require.Zero(t, node.OwnReleases(n))
 	})
 }
 

@@ -2,6 +2,7 @@ package redisnode
 
 import (
 	"testing"
+	"time"
 
 	"github.com/redis-kit/redlock/internal/node"
 )
@@ -11,6 +12,13 @@ func Open(s *Redis) int {
 	s.connections.mu.Lock()
 	defer s.connections.mu.Unlock()
 	return len(s.connections.open)
+}
+
+// SetSubscribeTime sets how long a server of a Cluster may take to answer SSUBSCRIBE, until the test ends.
+func SetSubscribeTime(t testing.TB, d time.Duration) {
+	before := subscribeTime
+	t.Cleanup(func() { subscribeTime = before })
+	subscribeTime = d
 }
 
 // ChangeScripts changes the text of each script, by its file's name, until the test ends. A part

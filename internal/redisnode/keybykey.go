@@ -77,6 +77,7 @@ func combine(c *node.Command, parts []node.Command) {
 			c.Partial = c.Partial || !errors.Is(p.Err, node.ErrNotRun)
 		case p.Outcome == node.Refused:
 			c.Outcome = node.Refused
+			c.Partial = c.Partial || c.Kind == node.Leave // the claim may be in the queue though it has no key
 		default:
 			c.Partial = true
 			if p.Outcome == node.Refilled && c.Outcome == node.Done {

@@ -23,6 +23,7 @@ type moving struct {
 }
 
 func newMoving(t *testing.T) *moving {
+	waitForRueidis(t)
 	m := &moving{t: t, cluster: redistest.StartCluster(t)}
 	client, err := rueidis.NewClient(rueidis.ClientOption{
 		InitAddress: m.cluster.Addrs(), DisableCache: true, DisableRetry: true, Dialer: net.Dialer{Timeout: eventually.Soon},
@@ -85,7 +86,7 @@ func TestHeldLocksLiveThroughTheMigrationOfTheirSlot(t *testing.T) {
 	is(node.Done, node.Leave, one) // on the side that has the key
 	is(node.Done, node.Acquire, one)
 	is(node.Done, node.Leave, one) // on the other side: the key was missing here
-	is(node.Refused, node.Leave, one)
+	require.True(t, is(node.Refused, node.Leave, one).Partial, "it may wait in the queue, which was not touched")
 	is(node.Done, node.Acquire, one)
 	m.cluster.EndMove("{k}", m.to)
 	eventually.True(t, "they are held on the other side", func() bool {

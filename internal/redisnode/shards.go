@@ -17,12 +17,13 @@ import (
 const (
 	// shardIdle is how long a connection stays open after its last channel.
 	shardIdle = 30 * time.Second
-	// subscribeTime is how long a server may take to answer SSUBSCRIBE or SUNSUBSCRIBE. The
-	// connection of a server that takes longer is closed.
-	subscribeTime = 5 * time.Second
 	// maxRedirections is how many servers are asked for one channel.
 	maxRedirections = 3
 )
+
+// subscribeTime is how long a server may take to answer SSUBSCRIBE or SUNSUBSCRIBE. The connection
+// of a server that takes longer is closed.
+var subscribeTime = 5 * time.Second
 
 // shards are the subscriptions to channels of a Cluster: each server with such channels has one
 // connection for all of them.
@@ -50,7 +51,8 @@ type shard struct {
 	stop    context.CancelFunc
 
 	channels map[string]*subscription
-	idle     *time.Timer // runs while there are no channels
+	leaving  map[string]chan struct{} // by channel: closed when SUNSUBSCRIBE has been answered
+	idle     *time.Timer              // runs while there are no channels
 }
 
 // subscription is one call of Listen.
@@ -58,7 +60,7 @@ type subscription struct {
 	channel string
 	ready   func()
 	heard   func(node.Push)
-	over    chan error // receives why the subscription ended on the server; has room for it
+	end     context.CancelCauseFunc // is told why the subscription has ended; the first reason counts
 }
 
 // listen is Listen for a channel of a Cluster.
@@ -110,47 +112,36 @@ func (s *shards) listenAt(ctx context.Context, client rueidis.Client, addr strin
 	if !known {
 		return node.NotConnected(fmt.Errorf("the client does not know the server %s yet", addr))
 	}
-	c := s.add(server, addr, sub)
-	if c == nil {
-		return node.NotConnected(errShardsClosed)
+	ctx, sub.end = context.WithCancelCause(ctx)
+	defer sub.end(nil)
+	c, err := s.add(ctx, server, addr, sub)
+	if err != nil {
+		return err
 	}
 	defer s.remove(c, sub)
 	select {
 	case <-c.dialled:
-	case err := <-sub.over:
-		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	}
-	err := c.do(ctx, c.conn.B().Ssubscribe().Channel(sub.channel).Build())
-	switch {
+	err = c.do(ctx, c.conn.B().Ssubscribe().Channel(sub.channel).Build())
+	switch text, _ := answered(err); {
 	case ctx.Err() != nil: // the server may have run the command, or may run it later
 	case errors.Is(err, errNoAnswer):
 		s.end(c, node.NotConnected(err))
 		return fmt.Errorf("server %s: SSUBSCRIBE: %w", addr, err)
-	case c.ctx.Err() != nil:
-		return <-sub.over
-	case err != nil:
+	case text != "":
 		return subscribeError(addr, err)
+	case err != nil:
+		s.end(c, node.NotConnected(wireError(err)))
 	default:
-		select {
-		case err = <-sub.over:
-			if !errors.Is(err, errSlotMoved) { // otherwise the server may keep the subscription
-				return err
-			}
-		case <-ctx.Done():
-		}
+		<-ctx.Done()
 	}
-	s.remove(c, sub) // before the command, so that its answer ends nothing
-	// When this call has returned, the next one for the channel may begin: its command must come
-	// after this one. The server's answer shows that this one has left.
-	if c.do(context.Background(), c.conn.B().Sunsubscribe().Channel(sub.channel).Build()) == errNoAnswer {
-		s.end(c, node.NotConnected(errNoAnswer))
+	reason := context.Cause(ctx)
+	if reason != errUnsubscribed { // otherwise the server may keep the subscription
+		s.leave(c, sub)
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return err
+	return reason
 }
 
 var (
@@ -168,20 +159,18 @@ func subscribeError(addr string, err error) error {
 		return node.NoPush(fmt.Errorf("%w (queues on a Cluster need it: Redis 7.0 or later, or Valkey; without it waits poll)", said))
 	case code == "NOPERM":
 		return node.NoPush(fmt.Errorf("%w (queues on a Cluster need SSUBSCRIBE, SUNSUBSCRIBE and SPUBLISH, with their channels: see SECURITY.md; without them waits poll)", said))
-	case text != "":
+	default:
 		return node.NotRun(said)
 	}
-	return wireError(err)
 }
 
-// do runs a command on the connection.
+// do runs a command on the connection, until ctx ends: over RESP2, rueidis repeats a subscription on
+// a connection that is broken, without end.
 func (c *shard) do(ctx context.Context, command rueidis.Completed) error {
 	ctx, cancel := context.WithCancelCause(ctx) // no deadline: see Node.ctx
 	defer cancel(nil)
 	timer := time.AfterFunc(subscribeTime, func() { cancel(errNoAnswer) })
 	defer timer.Stop()
-	// With RESP2 rueidis repeats the command on a connection that is broken, without end.
-	defer context.AfterFunc(c.ctx, func() { cancel(errShardsClosed) })()
 	err := c.conn.Do(ctx, command).Error()
 	if err != nil && context.Cause(ctx) == errNoAnswer {
 		return errNoAnswer
@@ -189,28 +178,75 @@ func (c *shard) do(ctx context.Context, command rueidis.Completed) error {
 	return err
 }
 
-// add adds a subscription to the connection to a server, which it opens if there is none. It
-// returns nil after close.
-func (s *shards) add(server rueidis.Client, addr string, sub *subscription) *shard {
+// add adds a subscription to the connection to a server, which it opens if there is none. If the
+// channel's last subscription has not left the server, add waits for that: the next SSUBSCRIBE
+// must come after its SUNSUBSCRIBE, whose answer would end the next subscription.
+func (s *shards) add(ctx context.Context, server rueidis.Client, addr string, sub *subscription) (*shard, error) {
+	for {
+		c, leaving := s.tryAdd(server, addr, sub)
+		switch {
+		case leaving != nil:
+		case c == nil:
+			return nil, node.NotConnected(errShardsClosed)
+		default:
+			return c, nil
+		}
+		select {
+		case <-leaving:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// tryAdd is add, but returns what to wait for. It returns nothing after close.
+func (s *shards) tryAdd(server rueidis.Client, addr string, sub *subscription) (c *shard, leaving <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil
+		return nil, nil
 	}
-	c := s.open[addr]
+	c = s.open[addr]
 	if c == nil {
-		c = &shard{addr: addr, dialled: make(chan struct{}), channels: make(map[string]*subscription)}
+		c = &shard{
+			addr: addr, dialled: make(chan struct{}),
+			channels: make(map[string]*subscription), leaving: make(map[string]chan struct{}),
+		}
 		c.ctx, c.stop = context.WithCancel(context.Background())
 		s.open[addr] = c
 		s.running.Go(func() { s.serve(c, server) })
+	}
+	if leaving := c.leaving[sub.channel]; leaving != nil {
+		return nil, leaving
 	}
 	if c.idle != nil {
 		c.idle.Stop()
 		c.idle = nil
 	}
-	sub.over = make(chan error, 1)
 	c.channels[sub.channel] = sub
-	return c
+	return c, nil
+}
+
+// leave removes a subscription, and has the server end it. It does not wait for that: the server
+// may be silent, and the slot may be another's by now.
+func (s *shards) leave(c *shard, sub *subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.removeLocked(c, sub) // before the command is sent, so that its answer ends nothing
+	if s.open[c.addr] != c {
+		return // with its connection
+	}
+	left := make(chan struct{})
+	c.leaving[sub.channel] = left
+	s.running.Go(func() { // s is not closed, as c is open
+		if c.do(c.ctx, c.conn.B().Sunsubscribe().Channel(sub.channel).Build()) == errNoAnswer {
+			s.end(c, node.NotConnected(errNoAnswer))
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(c.leaving, sub.channel)
+		close(left)
+	})
 }
 
 // remove removes a subscription. The connection is closed shardIdle after its last one. To
@@ -218,6 +254,11 @@ func (s *shards) add(server rueidis.Client, addr string, sub *subscription) *sha
 func (s *shards) remove(c *shard, sub *subscription) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.removeLocked(c, sub)
+}
+
+// removeLocked is remove. s.mu is held.
+func (s *shards) removeLocked(c *shard, sub *subscription) {
 	if c.channels[sub.channel] != sub {
 		return
 	}
@@ -273,14 +314,6 @@ func (s *shards) subscription(c *shard, channel string) *subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return c.channels[channel]
-}
-
-// end notes why the subscription has ended. The first reason counts.
-func (sub *subscription) end(reason error) {
-	select {
-	case sub.over <- reason:
-	default:
-	}
 }
 
 // end ends a connection and its subscriptions.

@@ -17,18 +17,24 @@ import (
 	"github.com/redis-kit/redlock/internal/testkit/redistest"
 )
 
-// cluster returns a Backend of a Cluster, which knows its slots.
-func cluster(t *testing.T, c *redistest.Cluster) *redisnode.Redis {
-	return clusterBy(t, rueidis.ClientOption{InitAddress: c.Addrs(), DisableCache: true, DisableRetry: true})
-}
-
-func clusterBy(t *testing.T, option rueidis.ClientOption) *redisnode.Redis {
-	t.Cleanup(func() { // a closed client of a Cluster leaves goroutines that sleep for up to 5 s
+// waitForRueidis has the end of the test wait for goroutines of rueidis: a closed client of a Cluster
+// leaves some that sleep for up to 5 s.
+func waitForRueidis(t *testing.T) {
+	t.Cleanup(func() {
 		stacks := make([]byte, 1<<20)
 		eventually.True(t, "rueidis' goroutines have ended", func() bool {
 			return !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("redis/rueidis."))
 		})
 	})
+}
+
+// cluster returns a Backend of a Cluster, which knows its slots.
+func cluster(t *testing.T, c *redistest.Cluster) *redisnode.Redis {
+	return clusterBy(t, rueidis.ClientOption{InitAddress: c.Addrs(), DisableCache: true, DisableRetry: true, ConnWriteTimeout: eventually.Soon})
+}
+
+func clusterBy(t *testing.T, option rueidis.ClientOption) *redisnode.Redis {
+	waitForRueidis(t)
 	client, err := rueidis.NewClient(option)
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
@@ -193,4 +199,70 @@ func TestAGrantInAMigrationStands(t *testing.T) {
 	require.Equal(t, "waiter", within(t, "a push", e.heard))
 	owner, _ := from.Get(t, key)
 	require.Equal(t, "waiter", owner)
+}
+
+// A subscription ends at once, whatever its server does, and the next to its channel begins after it.
+func TestTheEndOfASubscriptionOfAClusterWaitsForNoServer(t *testing.T) {
+	c := redistest.StartCluster(t)
+	s, owner := cluster(t, c), c.Owner("{order}")
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, ended := make(chan struct{}, 1), make(chan error, 1)
+	go func() {
+		ended <- s.Listen(ctx, "{order}:1", func() { ready <- struct{}{} }, func(node.Push) {})
+	}()
+	within(t, "ready", ready)
+	other := listen(t, s, "{order}:2")
+	within(t, "ready", other.ready)
+
+	owner.Pause()
+	cancel()
+	within(t, "the end", ended)
+	again := listen(t, s, "{order}:1")
+	owner.Resume()
+	within(t, "ready", again.ready)
+	for channel, e := range map[string]*ear{"{order}:1": again, "{order}:2": other} { // the connection is the same
+		answer, err := owner.Do("SPUBLISH", channel, "token nonce 1 0")
+		require.NoError(t, err)
+		require.EqualValues(t, 1, answer, channel)
+		within(t, "a push", e.heard)
+	}
+}
+
+// A slot that moves away from a server that is silent has its subscription, even one that the server
+// has not answered, made on the server that has it now.
+func TestASubscriptionOfAClusterLeavesASilentServer(t *testing.T) {
+	c := redistest.StartClusterWithReplicas(t)
+	redisnode.SetSubscribeTime(t, time.Hour)
+	s := cluster(t, c)
+	silent := c.Owner("{order}")
+	replica := c.Replica(silent)
+	elsewhere := "a"
+	for c.Owner(elsewhere) == silent {
+		elsewhere += "a"
+	}
+	old := listen(t, s, "{order}:1")
+	within(t, "ready", old.ready)
+
+	silent.Pause()
+	unanswered := listen(t, s, "{order}:2")
+	_, err := replica.Do("CLUSTER", "FAILOVER", "TAKEOVER")
+	require.NoError(t, err)
+	done := make(chan struct{})
+	go func() { // what asks the Cluster for its slots
+		defer close(done)
+		for len(old.ended) == 0 || len(unanswered.ended) == 0 {
+			_ = s.Do(t.Context(), []node.Command{{Kind: node.Read, Claim: node.NewClaim([]string{elsewhere}, "token", 1)}})
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	within(t, "both have ended", done)
+	require.ErrorIs(t, <-old.ended, node.ErrMoved)
+	require.ErrorIs(t, <-unanswered.ended, node.ErrMoved)
+	for _, channel := range []string{"{order}:1", "{order}:2"} {
+		within(t, "ready", listen(t, s, channel).ready)
+		answer, err := replica.Do("SPUBLISH", channel, "token nonce 1 0")
+		require.NoError(t, err)
+		require.EqualValues(t, 1, answer)
+	}
+	silent.Resume()
 }

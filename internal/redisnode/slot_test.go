@@ -78,16 +78,14 @@ func TestASubscriptionEndsWhenItsSlotIsAnotherServers(t *testing.T) {
 	here, there := &member{addr: "a:1"}, &member{addr: "b:1"}
 	known := new(slots)
 	known[slot("moved")], known[slot("stays")] = there, here
-	moved, stays, unknown := new(subscription), new(subscription), new(subscription)
-	c := &shard{addr: here.addr, channels: map[string]*subscription{"moved": moved, "stays": stays, "unknown": unknown}}
-	for _, sub := range c.channels {
-		sub.over = make(chan error, 1)
+	c := &shard{addr: here.addr, channels: make(map[string]*subscription)}
+	ended := make(map[string]error)
+	for _, channel := range []string{"moved", "stays", "unknown"} {
+		c.channels[channel] = &subscription{channel: channel, end: func(err error) { ended[channel] = err }}
 	}
 	topology.shards.open[here.addr] = c
 	topology.slots.Store(known)
 	topology.shards.follow()
-	require.Len(t, moved.over, 1)
-	require.ErrorIs(t, <-moved.over, node.ErrMoved)
-	require.Empty(t, stays.over)
-	require.Empty(t, unknown.over)
+	require.Len(t, ended, 1)
+	require.ErrorIs(t, ended["moved"], node.ErrMoved)
 }
