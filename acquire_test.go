@@ -325,7 +325,7 @@ func TestNamesThatTheLibraryUsesAreNoKeys(t *testing.T) {
 			return func(context.Context, *redlock.Op) error { t.Error("it is asked for"); return nil }
 		}))
 		for _, key := range keys {
-			want := fmt.Sprintf("redlock: acquire %q: the library uses this name: a key must not contain :redlock: or :redlock., nor be redlock:guard", prefix+key)
+			want := fmt.Sprintf("redlock: acquire %q: the library uses this name: a key must not contain \":redlock:\" or \":redlock.\", nor be \"redlock:guard\"", prefix+key)
 			never := func(context.Context) error { t.Error("it is held"); return nil }
 			_, err := l.Acquire(t.Context(), key, time.Second)
 			require.EqualError(t, err, want)
@@ -342,7 +342,7 @@ func TestNamesThatTheLibraryUsesAreNoKeys(t *testing.T) {
 	require.Empty(t, ns.servers[0].Keys(t))
 	for _, prefix := range []string{":redlock:", "shop:redlock:", "{shop}:redlock.queue"} {
 		_, err := redlock.Open(t.Context(), []string{"redis://localhost"}, redlock.WithKeyPrefix(prefix))
-		require.EqualError(t, err, fmt.Sprintf("redlock: WithKeyPrefix(%q): the library uses such names: must not contain :redlock: or :redlock.", prefix))
+		require.EqualError(t, err, fmt.Sprintf("redlock: WithKeyPrefix(%q): the library uses such names: must not contain \":redlock:\" or \":redlock.\"", prefix))
 	}
 	l := ns.open()
 	for _, key := range []string{"k:waiters", "k:waiting", "{k}:fence", "k:redlock", "redlock:guard:1"} {

@@ -151,7 +151,7 @@ func parse(urls []string) ([]rueidis.ClientOption, error) {
 	for i, url := range urls {
 		o, reason := redisnode.ParseURL(url)
 		if reason != "" {
-			return nil, argumentError("urls[%d]: %s: must be like redis://[user:password@]host[:port][/db]", i, reason)
+			return nil, argumentError("urls[%d]: %s", i, redisnode.WithForm(reason, "redis://[user:password@]host[:port][/db]"))
 		}
 		// The same Sentinels may watch several groups.
 		if j, addr, ok := occupied.occupy(i, o.InitAddress, o.Sentinel.MasterSet); !ok {

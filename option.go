@@ -245,7 +245,7 @@ func (c lockerConfig) check() error {
 	case outOfRange(c.retention):
 		return argumentError("WithFenceRetention(%v): must be from %v to %v", c.retention, MinTTL, MaxTTL)
 	case node.HasInfix(c.keyPrefix):
-		return argumentError("WithKeyPrefix(%q): the library uses such names: must not contain :redlock: or :redlock.", c.keyPrefix)
+		return argumentError("WithKeyPrefix(%q): the library uses such names: must not contain \":redlock:\" or \":redlock.\"", c.keyPrefix)
 	case c.noCredentials:
 		return argumentError("WithCredentials(nil): must be a function")
 	}

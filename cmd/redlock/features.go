@@ -31,7 +31,7 @@ type loss struct {
 	do       string
 }
 
-const permit = "give the user the permissions that SECURITY.md lists, or use another server, or another plan of the service: see docs/deployments.md"
+const permit = "give the user the permissions that SECURITY.md lists, or use another key, server or plan of the service: see docs/deployments.md"
 
 var losses = map[redisnode.Feature]loss{
 	redisnode.Mutex:       {warning, forLocks, "locks", "it cannot vote", permit},

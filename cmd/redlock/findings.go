@@ -20,7 +20,7 @@ func findings(servers []*server, nodes int, g restartGuard) []finding {
 	for _, s := range servers {
 		if s.Error != "" {
 			failed[s.Node] = true
-			add(warning, "reachable", s.Address, "start it, or correct its address, user, password or TLS files",
+			add(warning, "reachable", s.Address, "start it, or correct its URL: the address, user, password, TLS files, master_set",
 				"it cannot vote: %s", s.Error)
 		} else if !s.votes(g) {
 			failed[s.Node] = true
@@ -42,7 +42,7 @@ func findings(servers []*server, nodes int, g restartGuard) []finding {
 	for _, s := range servers {
 		if before := first[s.RunID]; s.RunID != "" && before != nil && before.Node != s.Node {
 			add(danger, "same-server", s.Address, "give each server once",
-				"it is the same server as %s, and votes twice", before.Address)
+				"it is a server of two nodes, %s and %s, and votes twice", before.Node, s.Node)
 		} else if before == nil {
 			first[s.RunID] = s
 		}

@@ -48,11 +48,11 @@ func urls(c *cli.Command) ([]string, error) {
 				url = strings.Replace(url, "redis://", "rediss://", 1)
 			}
 		}
+		if reason == "" {
+			url, reason = files.addTo(url)
+		}
 		if reason != "" {
 			return nil, notANode(len(urls), reason)
-		}
-		if url, reason = files.addTo(url); reason != "" {
-			return nil, usagef("node %d of -nodes: %s", len(urls)+1, reason)
 		}
 		urls = append(urls, url)
 	}
@@ -60,7 +60,7 @@ func urls(c *cli.Command) ([]string, error) {
 }
 
 func notANode(i int, reason string) error {
-	return usagef("node %d of -nodes: %s: must be like host:port or redis://[user:password@]host[:port][/db]", i+1, reason)
+	return usagef("node %d of -nodes: %s", i+1, redisnode.WithForm(reason, "host:port or redis://[user:password@]host[:port][/db]"))
 }
 
 // deployment is one node that the tool asks directly.

@@ -253,6 +253,8 @@ func TestWhatIsNoListOfNodesIsRefusedWithoutAWordOfIt(t *testing.T) {
 			require.NotContains(t, stderr, "hunter")
 		}
 	}
+	_, _, stderr := use(t, "r1:6379?cluster=true", "doctor")
+	require.Equal(t, "redlock: node 1 of -nodes: a parameter without a scheme: must be like redis://host:port?name=value\n", stderr)
 	code, _, stderr := use(t, "", "run", "-nodes", "r1:6379,", "redis://:hunter2@r2:6379", "--", "true")
 	require.Equal(t, 64, code)
 	require.Contains(t, stderr, "node 2 of -nodes: empty: ")

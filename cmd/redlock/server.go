@@ -266,7 +266,7 @@ func (s *server) setting(ctx context.Context, client rueidis.Client, name string
 }
 
 func (s *server) unknown(what string, err error) {
-	said, _, _ := strings.Cut(err.Error(), ", with args beginning with:")
+	said, _, _ := strings.Cut(fmt.Sprint(err), ", with args beginning with:")
 	s.Unknown = append(s.Unknown, what+": "+said)
 }
 

@@ -19,7 +19,7 @@ type Backend interface {
 	// Samples returns one key of each server that has keys, as far as is known. It does not
 	// block.
 	Samples() []string
-	// Channels tells on what channels the deployment can tell waiters of grants.
+	// Channels returns how many channels carry grants to the waiters of a Locker.
 	Channels() Channels
 	// Listen calls ready once subscribed to channel, and heard for each push, until ctx ends,
 	// the connection breaks, or another server has the channel (ErrMoved). It returns
@@ -31,7 +31,7 @@ type Backend interface {
 	Close()
 }
 
-// Channels is how many channels the pushes of a deployment need.
+// Channels is the number of channels that the pushes of a deployment need.
 type Channels uint8
 
 const (

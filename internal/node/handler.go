@@ -5,8 +5,8 @@ import "github.com/redis-kit/redlock/internal/quorum"
 // ReplyHandler receives the reply to one command. Its methods are called without any lock of the
 // Node's, and must not block for long: the replies to other commands wait.
 type ReplyHandler interface {
-	// Sent is called when the command leaves the queue, and whenever its progress is to be asked
-	// of another Progress. It may never be called.
+	// Sent is called when the command leaves the queue, and again whenever another Progress takes
+	// over. It may never be called.
 	Sent(node int, sent quorum.Progress)
 	// Cast is called once, with the node's reply.
 	Cast(node int, reply quorum.Reply)

@@ -22,8 +22,8 @@ const (
 )
 
 // Companion returns the companion of a lock key that has this name, which is letters and
-// digits. In a Cluster it is in the key's slot, wherever such a companion exists: it exists for every key but
-// those that have a closing brace and no hash tag, such as "a}b" and "{}x".
+// digits. In a Cluster it is in the key's slot, except for keys that have a closing brace and no
+// hash tag, such as "a}b" and "{}x".
 //
 // The form depends on the key alone, so that all processes count in the same counter. There are
 // two infixes: with one, the keys k and {k} would have the same companions.
@@ -47,7 +47,7 @@ func HashTag(key string) (string, bool) {
 }
 
 // ErrReserved is the error of a key that the library uses for itself.
-var ErrReserved = errors.New("the library uses this name: a key must not contain :redlock: or :redlock., nor be redlock:guard")
+var ErrReserved = errors.New("the library uses this name: a key must not contain \":redlock:\" or \":redlock.\", nor be \"redlock:guard\"")
 
 // Reserved returns [ErrReserved] if key, which is given as it is on the nodes, is a name that the
 // library uses. A name with an infix is reserved whatever is around it: no process knows which

@@ -66,7 +66,7 @@ func New(index int, name string, backend Backend, queue bool) *Node {
 // Name returns what errors call the node.
 func (n *Node) Name() string { return n.name }
 
-// Channels tells on what channels the node tells waiters of grants.
+// Channels returns how many channels carry grants to the waiters of a Locker.
 func (n *Node) Channels() Channels { return n.channels }
 
 // Check returns why a lock over these keys can never be acquired here, if so.

@@ -180,7 +180,7 @@ func (st *stage) waiting(ctx context.Context, key string) error {
 		case st.topology != nil: // it names the command
 			return err
 		case errors.Is(err, io.EOF):
-			return fmt.Errorf("SUBSCRIBE: the connection was closed, as by a proxy without it: %w", err)
+			return errors.New("SUBSCRIBE: the server closed the connection, as a proxy without it does")
 		}
 		return fmt.Errorf("SUBSCRIBE: %w", err)
 	}

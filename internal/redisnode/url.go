@@ -77,10 +77,21 @@ func ParseAddress(text string) (url, reason string) {
 	switch {
 	case strings.Contains(text, "@"):
 		return "", "a user or a password without a scheme (a comma in a password must be percent-encoded)"
+	case strings.Contains(text, "?") && !strings.ContainsAny(text, ";,"):
+		return "", "a parameter without a scheme: must be like redis://host:port?name=value"
 	case strings.Contains(text, "="):
 		return "", "name=value, as connection strings of other libraries have it: put the user and the password into a URL"
 	}
 	return "redis://" + text, checkAddress(text)
+}
+
+// WithForm returns a reason of [ParseURL] or [ParseAddress], and the form that is accepted unless
+// the reason itself says what is.
+func WithForm(reason, form string) string {
+	if strings.Contains(reason, ": must be ") || strings.Contains(reason, ": the scheme must be ") {
+		return reason
+	}
+	return reason + ": must be like " + form
 }
 
 // misread returns why a text is not a single URL.

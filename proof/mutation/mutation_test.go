@@ -423,7 +423,7 @@ var mistakes = []mistake{
 	{"an own claim that is being released is taken for a refusal", "internal/node/again.go",
 		"return c.Outcome == Refused && c.behind.has(", "return c.Outcome == Refused && false && c.behind.has(",
 		test("./internal/node", "TestNoOwnReleaseIsTakenForARefusal"), "TestNoOwnRelease"},
-	{"a refusal that a background release explains is waited out whoever is named", "internal/node/again.go",
+	{"a refusal that a background release explains is waited out, whichever owner is named", "internal/node/again.go",
 		"c.Owner == \"\" || c.Owner == own.Token", "own != nil",
 		test("./internal/node", "TestAnotherOwnersRefusalStands"), "an_owner_that_is_named"},
 	{"a release is over while an extension is under way", "internal/node/again.go",
