@@ -71,6 +71,8 @@ type acquisition struct {
 	last    *failure          // of the latest attempt that the nodes decided
 	lacking []error           // by node: why it can grant no such lock; nil if that is not known of any
 	skipped bool              // the latest attempt asked no node, see contendedLocally
+
+	unsupportedSince clock.Instant // see hopeless; 0 while it may be granted
 }
 
 // run alternates between attempts and waits, until it has the lock or the wait ends

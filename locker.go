@@ -164,8 +164,8 @@ func configure(nodes int, opts []Option) (lockerConfig, error) {
 // matches ctx's error too. It matches [ErrAlreadyHeld] if ctx already holds the key, and
 // [ErrClosed] after [Locker.Close]. A [QuorumError] has each node's answer.
 //
-// Acquire does not wait for nodes that can never grant the lock: if so many lack a command, or
-// deny it to their user, that there will be no quorum, the error matches [ErrNoQuorum] and
+// Acquire does not wait for nodes that can never grant the lock: if for a second so many lack a
+// command, or deny it to their user, that there is no quorum, the error matches [ErrNoQuorum] and
 // [errors.ErrUnsupported].
 func (l *Locker) Acquire(ctx context.Context, key string, ttl time.Duration, opts ...LockOption) (*Lock, error) {
 	return l.acquire(ctx, request{keys: []string{key}, ttl: ttl, waits: true}, opts)

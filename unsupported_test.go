@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/stretchr/testify/require"
 
 	"github.com/redis-kit/redlock"
@@ -168,3 +169,23 @@ func TestAWaitEndsWhereTheGuardCannotWork(t *testing.T) {
 	require.NoError(t, err, "without the guard no lock needs INFO")
 	require.NoError(t, lock.Release(ctx))
 }
+
+// One answer ends no wait: it may be that of a server which is just being set up.
+func TestAWaitGoesOnWhereACommandIsLackingForAMoment(t *testing.T) {
+	settle(t)
+	s := redistest.Start(t)
+	must(t, s, "ACL", "SETUSER", "app", "on", ">secret", "~*", "&*", "+@all", "-eval", "-evalsha")
+	l := lockertest.Open(t, []string{"redis://app:secret@" + s.Addr()})
+	paused := func() backoff.BackOff {
+		return onPause(func() { must(t, s, "ACL", "SETUSER", "app", "+@all") })
+	}
+	lock, err := l.Acquire(t.Context(), "k", time.Minute, redlock.WithRetry(paused))
+	require.NoError(t, err)
+	require.NoError(t, lock.Release(t.Context()))
+}
+
+// onPause is called before each pause.
+type onPause func()
+
+func (f onPause) NextBackOff() time.Duration { f(); return ms }
+func (f onPause) Reset()                     {}

@@ -77,18 +77,15 @@ func (a *acquisition) nextPause(ctx context.Context) (time.Duration, error) {
 	if ended := a.locker.interruption(ctx); ended != nil {
 		return 0, a.notAcquired().because(ended)
 	}
-	if a.unsupported() {
-		return 0, a.notAcquired().because([]error{errUnsupported})
-	}
-	if !a.waits {
-		return 0, a.notAcquired()
+	if a.hopeless() || !a.waits {
+		return 0, a.notAcquired().because(a.whyUnsupported())
 	}
 	pause, err := a.pauses.take()
 	switch {
 	case err != nil:
 		return 0, &opError{op: "acquire", keys: a.keys, what: err, why: a.notAcquired()}
 	case pause == backoff.Stop:
-		return 0, a.notAcquired()
+		return 0, a.notAcquired().because(a.whyUnsupported())
 	}
 	return pause, nil
 }
