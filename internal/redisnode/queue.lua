@@ -44,15 +44,27 @@ local function give(token, window, terms)
   return fence
 end
 
--- Tells a waiter that it was granted the key or, with the number 0, that it is to join again. The nonce proves that the
--- message comes from this node. The channel begins with how it is told: 'P ', or 'S ' on a Cluster, where it is in the key's
--- slot, so that the server which runs this has it. Returns how many clients received it: of that server, on a Cluster.
-local function push(channel, token, nonce, number, fence)
-  local name, text = string.sub(channel, 3), token .. ' ' .. nonce .. ' ' .. number .. ' ' .. string.format('%.0f', fence)
+-- Publishes a text on the channel of a waiter. The channel begins with how: 'P ', or 'S ' on a Cluster, where it is in the key's
+-- slot, so that the server which runs this has it. Returns how many clients of this server received it.
+local function tell(channel, text)
+  local name = string.sub(channel, 3)
   if string.sub(channel, 1, 2) == 'S ' then
     return redis.pcall('SPUBLISH', name, text)
   end
   return redis.pcall('PUBLISH', name, text)
+end
+
+-- Reports whether a waiter listens to this server. The text means nothing. It must go before a grant: a grant that this server
+-- counts no receiver of may have one all the same, on a replica, where a waiter is still subscribed after a failover.
+local function listens(channel)
+  local heard = tell(channel, '?')
+  return type(heard) == 'number' and heard > 0
+end
+
+-- Tells a waiter that it was granted the key or, with the number 0, that it is to join again. The nonce proves that the
+-- message comes from this node.
+local function push(channel, token, nonce, number, fence)
+  return tell(channel, token .. ' ' .. nonce .. ' ' .. number .. ' ' .. string.format('%.0f', fence))
 end
 
 -- Has the second in the queue join again: it will soon be the first, and its grant counts from its last join.
@@ -68,8 +80,7 @@ local function prepare(skip)
 end
 
 -- Gives the key, which is ours or absent, to the first waiter that listens, and returns its token. If no waiter listens it
--- returns nil, and the caller deals with the key, which may then belong to a waiter that did not hear. A waiter is told only
--- after its key is set.
+-- returns nil, and the key is as it was. A waiter is told only after its key is set.
 -- A caller without a guard has declared no marker, and so cannot grant to a waiter with one. If that is the first that listens,
 -- it keeps its turn: the key is deleted, the waiter is told to join again, and grant returns ''. It takes the key with its next
 -- join, which comes within half a window, and until then no other waiter does. If none comes, its lease ends.
@@ -88,9 +99,9 @@ local function grant(skip)
       end
     end
     drop(token)
-    local fence = knows and give(token, window, terms)
-    local heard = fence and push(channel, token, nonce, number, fence)
-    if type(heard) == 'number' and heard > 0 then
+    local fence = knows and listens(channel) and give(token, window, terms)
+    if fence then
+      push(channel, token, nonce, number, fence)
       -- The waiter counts on the key by now, so no error may have it released. While a Cluster migrates the slot, calls for
       -- keys that are missing fail, and the queue is gone if it is empty.
       pcall(prepare, skip)

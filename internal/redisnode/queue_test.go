@@ -104,6 +104,25 @@ func TestAQueueGrantsInOrder(t *testing.T) {
 	require.Empty(t, server.Keys(t))
 }
 
+// A replica passes on what its master publishes, to subscribers of whom the master does not know. A
+// waiter that listened to the master before a failover may be one of them.
+func TestAWaiterThatListensToAReplicaIsToldOfNoGrant(t *testing.T) {
+	master := redistest.Start(t)
+	host, port, _ := strings.Cut(master.Addr(), ":")
+	replica := redistest.Start(t, "--replicaof", host, port)
+	s, stale := connect(t, master), listening(t, connect(t, replica))
+	holding(t, master, "holder")
+	eventually.True(t, "the replica follows", func() bool { owner, _ := replica.Get(t, "k"); return owner == "holder" })
+	for _, token := range []string{"first", "second"} {
+		require.Equal(t, node.Refused, join(t, s, token, node.Entry{}).Outcome)
+	}
+	require.Equal(t, node.Done, leave(t, s, "holder"))
+	require.Empty(t, master.Keys(t))
+	_, err := master.Do("PUBLISH", "grants", "last nonce-of-last 1 0")
+	require.NoError(t, err)
+	require.Equal(t, "last 1", next(t, stale), "what it hears first")
+}
+
 // pushes returns a channel of all pushes on "pushes".
 func pushes(t *testing.T, s *redisnode.Redis) <-chan node.Push {
 	heard, ready := make(chan node.Push, 100), make(chan struct{})
