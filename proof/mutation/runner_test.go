@@ -51,6 +51,7 @@ func TestEachPlantedMistakeIsCaught(t *testing.T) {
 	require.NoError(t, err)
 	for _, m := range mistakes {
 		t.Run(m.name, func(t *testing.T) {
+			t.Parallel() // many of the tests wait most of the time
 			source, err := os.ReadFile(filepath.Join(root, m.file))
 			require.NoError(t, err)
 			require.Equal(t, 1, strings.Count(string(source), m.old), "the code has changed: correct this entry")
