@@ -61,7 +61,7 @@ func TestEveryScenarioReportsEveryPeer(t *testing.T) {
 	assert.Equal(t, text, string(written))
 	assert.Regexp(t, `on the same machine: (Redis|Valkey) \d`, text)
 	for _, p := range peers {
-		assert.Contains(t, text, "\n"+p.name+" ")
+		assert.Regexp(t, `\n`+regexp.QuoteMeta(p.name)+`[ ,]`, text)
 	}
 	assert.Regexp(t, `\nlocks +300\n`, text)
 	assert.NotContains(t, text, "NaN")
