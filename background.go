@@ -24,8 +24,10 @@ func (l *Lock) releaseInBackground(ctx context.Context) error {
 		return err
 	}
 	began := time.Now()
-	outcome := func() (*quorum.Tally, error) { return nil, err }
-	if keysLeft {
+	var outcome func() (*quorum.Tally, error)
+	if !keysLeft {
+		outcome = func() (*quorum.Tally, error) { return nil, err } //nolint:unparam // there is nothing to tally
+	} else {
 		poll := l.locker.nodes.Put(func(_ int, n *node.Node, reply node.ReplyHandler) {
 			n.ReleaseInBackground(l.claim, reply)
 		})

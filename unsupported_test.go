@@ -26,7 +26,7 @@ func withoutCommand(t *testing.T, n int, command string) []*redistest.Server {
 }
 
 // isUnsupported checks an error that has come long before the end of the wait.
-func isUnsupported(t *testing.T, ctx context.Context, err error, want string, lacking ...*redistest.Server) {
+func isUnsupported(ctx context.Context, t *testing.T, err error, want string, lacking ...*redistest.Server) {
 	t.Helper()
 	require.NoError(t, ctx.Err())
 	require.ErrorIs(t, err, redlock.ErrNoQuorum)
@@ -53,17 +53,17 @@ func TestAWaitEndsWhereAQuorumLacksACommand(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), eventually.Soon)
 	defer cancel()
 	_, err := l.TryAcquire(ctx, "k", time.Minute)
-	isUnsupported(t, ctx, err, noScripts, lacking...)
+	isUnsupported(ctx, t, err, noScripts, lacking...)
 	_, err = l.Acquire(ctx, "k", time.Minute)
-	isUnsupported(t, ctx, err, noScripts, lacking...)
+	isUnsupported(ctx, t, err, noScripts, lacking...)
 	_, err = l.AcquireAll(ctx, []string{"a", "b"}, time.Minute, redlock.WithFence())
-	isUnsupported(t, ctx, err, noScripts, lacking...)
-	isUnsupported(t, ctx, redlock.Do(ctx, l, "k", time.Minute, noWork), noScripts, lacking...)
-	isUnsupported(t, ctx, redlock.Campaign(ctx, l, "k", time.Minute, noWork), noScripts, lacking...)
+	isUnsupported(ctx, t, err, noScripts, lacking...)
+	isUnsupported(ctx, t, redlock.Do(ctx, l, "k", time.Minute, noWork), noScripts, lacking...)
+	isUnsupported(ctx, t, redlock.Campaign(ctx, l, "k", time.Minute, noWork), noScripts, lacking...)
 
 	whole.Kill() // so that one of the nodes that lack EVAL decides, now this and now that
 	_, err = l.Acquire(ctx, "k", time.Minute, redlock.WithRetry(redlock.FixedRetry(ms, 0, -1)))
-	isUnsupported(t, ctx, err, noScripts, lacking...)
+	isUnsupported(ctx, t, err, noScripts, lacking...)
 	for _, s := range lacking {
 		require.Empty(t, s.Keys(t))
 	}
@@ -100,7 +100,7 @@ func TestServersWithRenamedCommands(t *testing.T) {
 	servers := redistest.StartN(t, 3, "--rename-command", "INFO", "I", "--rename-command", "TIME", "T")
 	ctx := soon(t)
 	_, err := lockertest.Open(t, redistest.URLs(servers), redlock.WithRestartGuard(time.Minute, 0)).Acquire(ctx, "k", time.Minute)
-	isUnsupported(t, ctx, err, "")
+	isUnsupported(ctx, t, err, "")
 	require.ErrorContains(t, err, "(WithRestartGuard needs TIME in scripts; without that option locks and fences work, and waits poll)")
 
 	var noted waitLog
@@ -144,7 +144,7 @@ func TestAWaitEndsWhenAQuorumLosesACommand(t *testing.T) {
 		for _, s := range servers {
 			must(t, s, "ACL", "SETUSER", "app", "-eval", "-evalsha")
 		}
-		isUnsupported(t, ctx, <-ended, noScripts)
+		isUnsupported(ctx, t, <-ended, noScripts)
 	}
 	require.NoError(t, held.Release(ctx))
 }
@@ -161,7 +161,7 @@ func TestAWaitEndsWhereTheGuardCannotWork(t *testing.T) {
 	defer cancel()
 	l := lockertest.Open(t, urls, redlock.WithRestartGuard(time.Minute, 0), redlock.WithRetry(redlock.FixedRetry(20*ms, 0, -1)))
 	_, err := l.Acquire(ctx, "k", time.Minute)
-	isUnsupported(t, ctx, err, guardWantINFO)
+	isUnsupported(ctx, t, err, guardWantINFO)
 	require.ErrorContains(t, err, guardWantINFO)
 
 	l = lockertest.Open(t, urls)

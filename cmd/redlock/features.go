@@ -104,7 +104,7 @@ func (s *server) lacks(f redisnode.Feature) bool {
 
 // votes reports whether locks can be taken on the server, as far as is known.
 func (s *server) votes(g restartGuard) bool {
-	return s.Error == "" && !s.lacks(redisnode.Mutex) && !(g.set() && s.lacks(redisnode.Guard))
+	return s.Error == "" && !s.lacks(redisnode.Mutex) && (!g.set() || !s.lacks(redisnode.Guard))
 }
 
 // featureFindings judges what does not work and is not explained by permissions.

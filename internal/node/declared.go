@@ -1,5 +1,7 @@
 package node
 
+import "slices"
+
 // Declared returns every key that c touches, in the order in which its script takes them
 // (invariant 15). It may use room. A Ping declares none: its key names a server.
 //
@@ -56,8 +58,8 @@ func (o *claimOptions) declare(keys []string) {
 		}
 	}
 	if o.given.Quarantine > 0 {
-		o.toAcquire = append(o.toAcquire[:len(o.toAcquire):len(o.toAcquire)], GuardKey)
-		o.toExtend = append(keys[:room:room], GuardKey)
+		o.toAcquire = append(slices.Clip(o.toAcquire), GuardKey)
+		o.toExtend = slices.Concat(keys, marker)
 	}
 }
 

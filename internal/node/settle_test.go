@@ -253,12 +253,12 @@ type keyByKey struct {
 
 func (b *keyByKey) Do(ctx context.Context, batch []node.Command) error {
 	c := &batch[0]
-	switch {
-	case c.Kind == node.Extend:
+	switch c.Kind {
+	case node.Extend:
 		b.Set(c.Claim.Keys[0], c.Claim.Token, c.TTL)
 		c.Outcome, c.Partial = node.Refused, true
 		return nil
-	case c.Kind == node.Leave:
+	case node.Leave:
 		if b.leaves++; b.leaves <= b.partial {
 			c.Kind = node.Release
 			err := b.Backend.Do(ctx, batch)

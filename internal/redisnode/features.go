@@ -231,7 +231,7 @@ func (st *stage) subscribed(ctx context.Context, channel string) (pushes <-chan 
 	}()
 	end = func() {
 		cancel()
-		<-done
+		<-done //nolint:errcheck // it is ctx' end
 	}
 	select { // exactly one of these comes first: ctx' end ends Listen
 	case <-ready:

@@ -71,11 +71,11 @@ func combine(c *node.Command, parts []node.Command) {
 	var failed *node.Command
 	for i := range parts {
 		p := &parts[i]
-		switch {
-		case p.Outcome == node.Unknown:
+		switch p.Outcome {
+		case node.Unknown:
 			failed = p
 			c.Partial = c.Partial || !errors.Is(p.Err, node.ErrNotRun)
-		case p.Outcome == node.Refused:
+		case node.Refused:
 			c.Outcome = node.Refused
 			c.Partial = c.Partial || c.Kind == node.Leave // the claim may be in the queue though it has no key
 		default:

@@ -78,7 +78,7 @@ func subscribe(ctx context.Context, conn rueidis.DedicatedClient, channel string
 		return nil
 	case err := <-broken:
 		cancel()
-		<-answer // the connection is freed next
+		<-answer //nolint:errcheck // the connection is freed next
 		return wireError(brokenBy(err))
 	}
 }

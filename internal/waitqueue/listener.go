@@ -56,7 +56,7 @@ type channel struct {
 
 func (l *listener) init(q *Queue) {
 	l.queue = q
-	l.ctx, l.stop = context.WithCancel(context.Background()) //nolint:fatcontext // the root of the subscriptions
+	l.ctx, l.stop = context.WithCancel(context.Background()) // the root of the subscriptions
 	l.forAll.name = node.LockerChannel(q.nonce)
 	l.forKeys = make(map[string]*channel)
 	for i, n := range q.nodes.All() {
