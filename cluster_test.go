@@ -125,12 +125,13 @@ func TestAClusterWithoutShardedChannelsIsPolled(t *testing.T) {
 	require.ErrorContains(t, failure, "node 127.0.0.1:")
 	require.ErrorContains(t, failure, "SSUBSCRIBE: unknown command 'SSUBSCRIBE' (queues on a Cluster need it: Redis 7.0 or later, or Valkey; without it waits poll)")
 
-	handOversOf(t, append(plainURLs(t), c.URL()))
+	handOversOf(t, redistest.StartN(t, 2), c.URL())
 }
 
-// handOversOf requires that locks of the nodes are granted by the queues.
-func handOversOf(t *testing.T, urls []string) {
+// handOversOf requires that locks of the nodes, the servers and the one at url, are granted by the queues.
+func handOversOf(t *testing.T, servers []*redistest.Server, url string) {
 	t.Helper()
+	urls := append(redistest.URLs(servers), url)
 	var r recorder
 	one, other := lockertest.Open(t, urls), lockertest.Open(t, urls, redlock.WithMiddleware(r.middleware))
 	for range 5 {
@@ -140,7 +141,7 @@ func handOversOf(t *testing.T, urls []string) {
 		go func() {
 			got <- redlock.Do(t.Context(), other, "k", time.Minute, func(context.Context) error { return nil }, lockertest.Queued)
 		}()
-		time.Sleep(50 * ms) // most often it waits by now; otherwise it takes the lock
+		eventually.True(t, "it waits", func() bool { return must(t, servers[0], "ZCARD", node.Companion("k", node.Queue)) == int64(1) })
 		require.NoError(t, held.Release(t.Context()))
 		require.NoError(t, <-got)
 	}
